@@ -1,0 +1,172 @@
+"""Errors that a user can cause, and the builder that says where in the config they are."""
+import difflib
+import inspect
+import re
+from typing import Any, Callable, Iterable, List, Mapping, Optional, Set, Union
+
+from mmengine.registry import Registry
+
+
+class UserError(ValueError):
+    """Something the user can repair: a config, a path, a file.
+
+    The tools print it as one line and exit with code 2, without a traceback.
+
+    Args:
+        message (str): What is wrong, where, what was expected, and the next step.
+        path (str, optional): Config path of the part, such as ``model.head``, when the message
+            already names it. Defaults to None.
+    """
+
+    def __init__(self, message: str, path: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt word.
+
+    Args:
+        word (str): What the user wrote.
+        known (Iterable[str]): The words that would have been right.
+
+    Returns:
+        str: ``'; did you mean 'x' or 'y'?'``, or the whole list where nothing is close.
+    """
+    known = sorted(set(known))
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    if close:
+        return f'; did you mean {" or ".join(map(repr, close))}?'
+    return f'; known: {", ".join(known)}' if known else ''
+
+
+def build_from(registry: Registry, cfg: Union[Mapping, Any], path: str, **context) -> Any:
+    """Build a part from its config; every error names the part's place in the config.
+
+    Args:
+        registry (Registry): The registry, e.g. ``mmdet3d.registry.MODELS``.
+        cfg (dict | object | None): The config with its ``type``. Anything that is not a dict
+            (an object that was built before, or None) is returned as it is.
+        path (str): Where the config stands, e.g. ``model.view_transform``.
+        **context: Arguments from the parent, added unless the config sets them itself.
+
+    Returns:
+        object: The built part.
+
+    Raises:
+        UserError: The type is missing or unknown, an argument is unknown or missing, or the
+            part refused a value. The message starts with ``path``.
+    """
+    if not isinstance(cfg, Mapping):
+        return cfg
+    cfg = {**context, **cfg}
+    part = check_from(registry, cfg, path)
+    try:
+        return registry.build(cfg)
+    except UserError as error:
+        if error.path:
+            raise
+        raise UserError(f'{path}: {error}', path) from error
+    except ValueError as error:
+        raise UserError(f'{path} ({part.__name__}): {error}', path) from error
+    except TypeError as error:  # an argument that went through **kwargs
+        match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if not match or match.group(1) not in cfg:
+            raise
+        raise _unknown_argument(part, match.group(1), path) from error
+
+
+def check_from(registry: Registry, cfg: Mapping, path: str) -> Callable:
+    """Check a config's type and argument names without building it.
+
+    Args:
+        registry (Registry): The registry that will build it.
+        cfg (dict): The config with its ``type``.
+        path (str): Where the config stands, e.g. ``train_dataloader.dataset``.
+
+    Returns:
+        Callable: The class (or function) that the config names.
+
+    Raises:
+        UserError: The type is missing or unknown, an argument is unknown, or one is missing.
+    """
+    if 'type' not in cfg:
+        keys = ', '.join(map(str, cfg)) or 'nothing'
+        raise UserError(f"{path}: the config has no 'type' (it has {keys}); "
+                        f'name a class of the registry {registry.name!r}', path)
+    part = _resolve(registry, cfg['type'], path)
+    arguments = [key for key in cfg if key not in ('type', '_scope_')]
+    known, is_open = _parameters(part)
+    for name in arguments:
+        if name not in known and not is_open:
+            raise _unknown_argument(part, name, path)
+    missing = [name for name in _required(part) if name not in arguments]
+    if missing:
+        raise UserError(f'{path} ({part.__name__}): missing argument '
+                        f'{", ".join(map(repr, missing))}; add it to {path}', path)
+    return part
+
+
+def _resolve(registry: Registry, name: Any, path: str) -> Callable:
+    """The class of a type name, found by the rules of mmengine's scopes."""
+    if not isinstance(name, str):
+        return name
+    with registry.switch_scope_and_registry(None) as scoped:
+        part = scoped.get(name)
+    if part is None:
+        raise UserError(f'{path}.type: {name!r} is not in the registry {registry.name!r}'
+                        f'{_close_types(registry, name)}', path)
+    return part
+
+
+def _close_types(registry: Registry, name: str) -> str:
+    """Close matches of a type name in the registry and its relatives, with their scope."""
+    names: List[str] = list(registry.module_dict)
+    if registry.parent is not None:
+        names += registry.parent.module_dict
+        names += [f'{scope}.{key}' for scope, child in registry.parent.children.items()
+                  if child is not registry for key in child.module_dict]
+    close = difflib.get_close_matches(name, sorted(set(names)), n=3, cutoff=0.6)
+    if close:
+        return f'; did you mean {" or ".join(map(repr, close))}?'
+    return "; check the spelling, and that custom_imports=['mmdet3d_plugin'] is in the config"
+
+
+def _unknown_argument(part: Callable, name: str, path: str) -> UserError:
+    return UserError(f'{path}.{name}: {part.__name__} has no such argument'
+                     f'{did_you_mean(name, _parameters(part)[0])}', path)
+
+
+def _signatures(part: Callable) -> List[inspect.Signature]:
+    """The signatures an argument may reach: a class passes **kwargs on to its parents."""
+    if not inspect.isclass(part):
+        return [inspect.signature(part)]
+    inits = [cls.__dict__['__init__'] for cls in part.__mro__ if '__init__' in cls.__dict__]
+    found = []
+    for init in inits:
+        try:
+            found.append(inspect.signature(init))
+        except (TypeError, ValueError):  # written in C, without a signature
+            continue
+        if not _takes_any(found[-1]):
+            break
+    return found
+
+
+def _takes_any(signature: inspect.Signature) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+
+
+def _parameters(part: Callable) -> 'tuple[Set[str], bool]':
+    """Names of the arguments, and whether ``**kwargs`` of the class itself lets others in."""
+    signatures = _signatures(part)
+    names = {p.name for signature in signatures for p in signature.parameters.values()
+             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
+    return names, not signatures or _takes_any(signatures[0])
+
+
+def _required(part: Callable) -> List[str]:
+    signatures = _signatures(part)[:1]
+    return [p.name for signature in signatures for p in signature.parameters.values()
+            if p.name != 'self' and p.default is p.empty
+            and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
