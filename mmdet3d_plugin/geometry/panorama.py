@@ -1,0 +1,156 @@
+"""Sampling maps that turn a dual fisheye or several pinhole pictures into one equirect panorama.
+
+Frame: the LiDAR frame, x forward, y left, z up. An equirect panorama of H x W pixels looks forward
+at its centre column; columns grow clockwise seen from above (to the right); row 0 is the highest
+elevation. A map holds, for every panorama pixel, the source position in OpenCV's pixel
+coordinates, where integers are pixel centres.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from .cameras import unproject_equirect
+
+THETA_APERTURE_DEG = 203.0
+"""Full angle covered by each image circle of the Ricoh Theta S."""
+
+
+def equirect_rays(height: int, width: int, fov_up: float = np.pi / 2,
+                  fov_down: float = -np.pi / 2) -> np.ndarray:
+    """Viewing directions of the pixel centres of an equirect picture.
+
+    Convention: that of :func:`.cameras.project_equirect`: pixel (r, c) looks at azimuth
+    pi * (1 - 2 * (c + 0.5) / W), left positive, and at
+    elevation fov_up - (r + 0.5) / H * (fov_up - fov_down); fov_up and fov_down belong to the top
+    and bottom *edges*.
+
+    Args:
+        height, width: picture size in pixels.
+        fov_up, fov_down: elevation of the edges, radians.
+
+    Returns:
+        (H, W, 3) float64 unit vectors in the LiDAR axes.
+
+    Example:
+        >>> equirect_rays(1, 4)[0].round(3) + 0.
+        array([[-0.707,  0.707,  0.   ],
+               [ 0.707,  0.707,  0.   ],
+               [ 0.707, -0.707,  0.   ],
+               [-0.707, -0.707,  0.   ]])
+    """
+    rows, cols = torch.meshgrid(torch.arange(height, dtype=torch.float64),
+                                torch.arange(width, dtype=torch.float64), indexing='ij')
+    params = torch.tensor([fov_up, fov_down], dtype=torch.float64)
+    pixels = torch.stack([cols, rows], -1)
+    return unproject_equirect(pixels, torch.ones_like(rows), params, (height, width)).numpy()
+
+
+def dual_fisheye_pixels(directions, side: int,
+                        aperture_deg: float = THETA_APERTURE_DEG) -> np.ndarray:
+    """Position of viewing directions in a native Ricoh dual-fisheye picture.
+
+    Model: equidistant, r = theta / (aperture / 2) on the unit image circle, which fills its square.
+    The right square holds the front lens, turned 90 degrees clockwise on disk; the left one the
+    rear lens, turned 90 degrees counter-clockwise (undone by turning the left square clockwise,
+    the right one counter-clockwise).
+
+    Convention: directions with x >= 0 come from the front lens. Upright and seen along its own
+    axis, the front lens shows the vehicle's left on its left, the rear lens on its right.
+
+    Args:
+        directions: (..., 3), LiDAR axes, any length > 0.
+        side: side of one square, pixels (the picture is side x 2*side).
+        aperture_deg: full angle of the image circle, degrees.
+
+    Returns:
+        (..., 2) float64 (row, col) in the native picture, integers at pixel centres.
+    """
+    x, y, z = np.moveaxis(np.asarray(directions, dtype=np.float64), -1, 0)
+    lateral = np.hypot(y, z)
+    radius = np.arctan2(lateral, np.abs(x)) * 2 / np.deg2rad(aperture_deg)
+    scale = radius / np.maximum(lateral, 1e-12)
+    front = x >= 0
+    col = side / 2 * (1 + np.where(front, -1, 1) * scale * y) - 0.5
+    row = side / 2 * (1 - scale * z) - 0.5
+    return _to_native(row, col, front, side)
+
+
+def release_indices(height: int, width: int, side: int,
+                    aperture_deg: float = THETA_APERTURE_DEG) -> tuple:
+    """Integer source maps of the KD360 release, in its upright (pre-rotated) picture.
+
+    End-point-inclusive angles, truncated source positions, columns rolled by floor(270/360 * W):
+    within half a pixel of the pixel-centre convention. For parity only.
+
+    Args:
+        height, width: panorama size.
+        side: side of one fisheye square.
+
+    Returns:
+        xs, ys: (H, W) int32 column and row in the upright picture of side x 2*side.
+    """
+    lat = np.linspace(-1, 1, height)[:, None] * (np.pi / 2)
+    i = np.arange(width)
+    rear = i < width / 2
+    lon = np.where(rear, 1, -1) * (1 - 2 * i / (width - 1)) * np.pi
+    x, y = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon)
+    z = np.broadcast_to(np.sin(lat), x.shape)
+    radius = np.arctan2(np.sqrt(x ** 2 + z ** 2), y) * (2 / np.deg2rad(aperture_deg))
+    theta = np.arctan2(z, x)
+    xs = side / 2 * np.where(rear, 1 + radius * np.cos(theta), 3 - radius * np.cos(theta))
+    ys = side / 2 * (1 + radius * np.sin(theta))
+    xs = np.minimum(2 * side - 1, np.floor(xs)).astype(np.int32)
+    ys = np.minimum(side - 1, np.floor(ys)).astype(np.int32)
+    shift = int(np.floor(270 * width / 360))
+    return np.roll(xs, shift, 1), np.roll(ys, shift, 1)
+
+
+@lru_cache(maxsize=8)
+def dual_fisheye_maps(height: int, width: int, side: int, sampling: str = 'bilinear',
+                      aperture_deg: float = THETA_APERTURE_DEG, fov_up: float = np.pi / 2,
+                      fov_down: float = -np.pi / 2) -> tuple:
+    """Maps for ``cv2.remap`` from the native dual-fisheye picture to the panorama; cached.
+
+    Args:
+        height, width: panorama size.
+        side: side of one fisheye square (the picture's upper side x 2*side pixels are used).
+        sampling: 'bilinear' (pixel centres) or 'release' (nearest neighbour, bit-equal to the
+            KD360 release).
+        aperture_deg: full angle of each image circle.
+        fov_up, fov_down: elevation of the panorama's edges, radians; 'release' knows only the
+            full sphere.
+
+    Returns:
+        (map_x, map_y): (H, W) float32, read-only by agreement.
+
+    Raises:
+        ValueError: unknown sampling, or a cropped panorama with 'release'.
+    """
+    if sampling == 'bilinear':
+        rays = equirect_rays(height, width, fov_up, fov_down)
+        rows, cols = np.moveaxis(dual_fisheye_pixels(rays, side, aperture_deg), -1, 0)
+    elif sampling == 'release':
+        if (fov_up, fov_down) != (np.pi / 2, -np.pi / 2):
+            raise ValueError("sampling='release' covers the full sphere only: leave fov_up and "
+                             "fov_down at +-pi/2 or use sampling='bilinear'")
+        xs, ys = release_indices(height, width, side, aperture_deg)
+        front = xs >= side
+        rows, cols = np.moveaxis(_to_native(ys, np.where(front, xs - side, xs), front, side), -1, 0)
+    else:
+        raise ValueError(f"sampling must be 'bilinear' or 'release', got {sampling!r}")
+    return np.ascontiguousarray(cols, np.float32), np.ascontiguousarray(rows, np.float32)
+
+
+def _to_native(row, col, front, side: int) -> np.ndarray:
+    """Upright position inside one square -> (row, col) in the native side x 2*side picture."""
+    last = side - 1
+    return np.stack([np.where(front, col, last - col), np.where(front, side + last - row, row)], -1)
+
+
+def remap(image, maps, nearest: bool = False) -> np.ndarray:
+    """``cv2.remap`` with replicated borders: (h, w, 3) uint8 -> (H, W, 3) uint8."""
+    import cv2
+    mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    return cv2.remap(image, *maps, mode, borderMode=cv2.BORDER_REPLICATE)

@@ -1,0 +1,147 @@
+"""Rigid transforms as 4x4 matrices acting on column vectors.
+
+A matrix is named by its frames: ``lidar2cam`` maps LiDAR coordinates to camera coordinates, and
+``lidar2cam = ego2cam @ lidar2ego``.
+"""
+
+import numpy as np
+
+
+def rigid(rotation=None, translation=None) -> np.ndarray:
+    """Build a 4x4 float64 transform from a rotation and a translation.
+
+    Args:
+        rotation: (3, 3) matrix, default identity.
+        translation: (3,) in metres, default zero.
+
+    Returns:
+        (4, 4) float64.
+
+    Example:
+        >>> apply(rigid(translation=(1, 2, 3)), [[0., 0., 0.]])
+        array([[1., 2., 3.]])
+    """
+    matrix = np.eye(4)
+    if rotation is not None:
+        matrix[:3, :3] = rotation
+    if translation is not None:
+        matrix[:3, 3] = translation
+    return matrix
+
+
+def inverse(matrix) -> np.ndarray:
+    """Exact inverse of a rigid transform: R' = R^T, t' = -R^T t.
+
+    Args:
+        matrix: (..., 4, 4) rigid transform (orthonormal rotation part).
+
+    Returns:
+        (..., 4, 4) float64.
+
+    Raises:
+        ValueError: if the rotation part is not orthonormal within 1e-4.
+    """
+    matrix = np.asarray(matrix, dtype=np.float64)
+    rotation = matrix[..., :3, :3].swapaxes(-1, -2)
+    error = np.abs(rotation @ matrix[..., :3, :3] - np.eye(3)).max()
+    if not error < 1e-4:
+        raise ValueError(f'rotation part is not orthonormal: |R^T R - I| = {error:.2g}, '
+                         'expected < 1e-4')
+    out = np.broadcast_to(np.eye(4), matrix.shape).copy()
+    out[..., :3, :3] = rotation
+    out[..., :3, 3] = -(rotation @ matrix[..., :3, 3:])[..., 0]
+    return out
+
+
+def apply(matrix, points) -> np.ndarray:
+    """Transform points.
+
+    Args:
+        matrix: (4, 4).
+        points: (..., 3) in the source frame, metres.
+
+    Returns:
+        (..., 3) in the target frame, in the floating dtype of ``points``.
+    """
+    points = np.asarray(points)
+    dtype = points.dtype if points.dtype.kind == 'f' else np.float64
+    matrix = np.asarray(matrix, dtype=dtype)
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def yaw_matrix(yaw: float) -> np.ndarray:
+    """Rotation about +z as 4x4.
+
+    Convention: positive yaw turns +x towards +y (counter-clockwise seen from above).
+
+    Example:
+        >>> apply(yaw_matrix(np.pi / 2), [[1., 0., 0.]]).round(6) + 0.
+        array([[0., 1., 0.]])
+    """
+    c, s = np.cos(yaw), np.sin(yaw)
+    return rigid([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
+def transform_boxes(matrix, boxes) -> np.ndarray:
+    """Move upright boxes by a transform that keeps z vertical (turn, flip, uniform scale, shift).
+
+    Convention: the heading vector (cos yaw, sin yaw) is transformed and read back, so mirroring
+    y negates the yaw; sizes are multiplied by the scale of the transform.
+
+    Args:
+        matrix: (4, 4) source frame -> target frame.
+        boxes: (N, >=7) x, y, z, length, width, height, yaw, ...; metres and radians.
+
+    Returns:
+        (N, >=7), float64; columns after the seventh are copied.
+    """
+    boxes = np.array(boxes, dtype=np.float64)
+    matrix = np.asarray(matrix, dtype=np.float64)
+    heading = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], -1) @ matrix[:2, :2].T
+    boxes[:, :3] = apply(matrix, boxes[:, :3])
+    boxes[:, 3:6] *= abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3)
+    boxes[:, 6] = np.arctan2(heading[:, 1], heading[:, 0])
+    return boxes
+
+
+def box_corners(boxes) -> np.ndarray:
+    """Corners of upright boxes.
+
+    Convention: corners 0-3 are the bottom face (front-left, front-right, rear-right, rear-left),
+    corners 4-7 the top face in the same order; boxes are centred at their gravity centre.
+
+    Args:
+        boxes: (N, >=7) x, y, z, length, width, height, yaw.
+
+    Returns:
+        (N, 8, 3) float64.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(len(boxes), -1 if len(boxes) else 7)
+    unit = np.array([[1, 1], [1, -1], [-1, -1], [-1, 1]]) / 2
+    unit = np.concatenate([np.pad(unit, ((0, 0), (0, 1)), constant_values=z) for z in (-.5, .5)])
+    local = unit * boxes[:, None, 3:6]
+    c, s = np.cos(boxes[:, 6:7]), np.sin(boxes[:, 6:7])
+    x, y = local[..., 0], local[..., 1]
+    turned = np.stack([c * x - s * y, s * x + c * y, local[..., 2]], -1)
+    return turned + boxes[:, None, :3]
+
+
+def points_in_boxes(points, boxes, margin: float = 0.0) -> np.ndarray:
+    """Which points lie in which upright box (faces included).
+
+    Args:
+        points: (P, >=3).
+        boxes: (N, >=7), gravity centre.
+        margin: added to every half size, metres.
+
+    Returns:
+        (N, P) bool.
+    """
+    points = np.asarray(points, dtype=np.float64)[:, :3]
+    inside = np.zeros((len(boxes), len(points)), dtype=bool)
+    for row, box in zip(inside, np.asarray(boxes, dtype=np.float64)):
+        reach = np.linalg.norm(box[3:6]) / 2 + 2 * margin
+        near = np.flatnonzero(np.abs(points - box[:3]).max(1) <= reach)
+        local = (points[near] - box[:3]) @ yaw_matrix(box[6])[:3, :3]
+        row[near] = (np.abs(local) <= box[3:6] / 2 + margin).all(1)
+    return inside
