@@ -1,0 +1,41 @@
+"""Assistants: train-only modules between teacher and student."""
+from typing import Mapping
+
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..errors import build_from
+
+
+@MODELS.register_module()
+class AuxiliaryModule(BaseModule):
+    """KD360-VoxelBEV's auxiliary module (Sec. 3.3.4).
+
+    Fuses the student's camera BEV with the teacher's LiDAR BEV and decodes the result like the
+    teacher does: an intermediate that is closer to the student's modality and keeps the LiDAR's
+    geometry. A term compares it with the teacher; through the student's camera BEV it sends
+    gradient into the student.
+
+    Args:
+        fuser (dict): Fuser of (camera, LiDAR).
+        bev_encoder (dict): As the teacher's.
+        head (dict): As the teacher's, with ``learn_weights=False`` and the tapped tasks only.
+        camera (str): Tap of the student's BEV map.
+        lidar (str): Tap of the teacher's LiDAR BEV map.
+    """
+
+    def __init__(self, fuser: dict, bev_encoder: dict, head: dict,
+                 camera: str = 'student.camera_branch', lidar: str = 'teacher.lidar_branch',
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        self.camera, self.lidar = camera, lidar
+        self.taps = {camera, lidar}
+        self.fuser = build_from(MODELS, fuser, 'assistant.fuser')
+        self.bev_encoder = build_from(MODELS, bev_encoder, 'assistant.bev_encoder')
+        self.head = build_from(MODELS, head, 'assistant.head')
+
+    def forward(self, feats: Mapping[str, Tensor]) -> dict:
+        """Run on the tapped maps; the outputs are read through taps ``assistant.*``."""
+        fused = self.fuser(feats[self.camera], feats[self.lidar])
+        return self.head(self.bev_encoder(fused))

@@ -1,0 +1,4 @@
+from .feature_term import FeatureTerm
+from .term import Term
+
+__all__ = ['FeatureTerm', 'Term']

@@ -1,0 +1,244 @@
+"""Cameras that project and unproject, whatever their lens.
+
+The order "undo BEV augmentation -> LiDAR to camera -> lens -> image augmentation" is written in
+:class:`CameraRig` and nowhere else.
+"""
+import math
+from dataclasses import dataclass
+from typing import Dict, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_EPS = 1e-6
+
+
+def azimuth_elevation(xyz: Tensor) -> Tuple[Tensor, Tensor]:
+    """Directions of points in an x forward, y left, z up frame.
+
+    Convention: azimuth is positive to the *right* (clockwise seen from above), in (-pi, pi];
+    elevation is positive upwards. Both are 0 with zero gradient at the origin, and the gradient is
+    finite on the vertical axis.
+
+    Args:
+        xyz (Tensor): (..., 3).
+
+    Returns:
+        tuple: azimuth (...,) and elevation (...,), radians.
+    """
+    x, y, z = xyz.unbind(-1)
+    horizontal = x.square() + y.square()
+    vertical = horizontal < _EPS**2
+    safe_x = torch.where(vertical, torch.ones_like(x), x)
+    safe_y = torch.where(vertical, torch.zeros_like(y), y)
+    azimuth = torch.atan2(-safe_y, safe_x)
+    radius = torch.where(vertical, torch.full_like(x, _EPS), horizontal.clamp_min(_EPS**2).sqrt())
+    at_origin = vertical & (z.abs() < _EPS)
+    elevation = torch.atan2(torch.where(at_origin, torch.zeros_like(z), z), radius)
+    return azimuth, elevation
+
+
+# Lenses: pairs of functions between camera-frame points and continuous pixels ---------------------
+#
+# Convention: integers are pixel centres, so the image spans [-0.5, size - 0.5].
+
+
+def project_equirect(xyz: Tensor, params: Tensor, size: Tuple[int, int]):
+    """Equirectangular projection; camera frame x forward, y left, z up.
+
+    ``c = ((azimuth / pi + 1) W - 1) / 2`` and ``r = (fov_up - el) / (fov_up - fov_down) H - 1/2``:
+    the centre column looks forward, columns grow to the right, row 0 is the top.
+
+    Args:
+        xyz (Tensor): (..., 3) points.
+        params (Tensor): (..., 2) elevation of the top and of the bottom edge of the image, radians.
+        size (tuple): (H, W) of the raw image.
+
+    Returns:
+        tuple: pixels (..., 2) as (column, row); depth (...,) = Euclidean range, metres; valid
+        (...,) false at the camera's centre.
+    """
+    azimuth, elevation = azimuth_elevation(xyz)
+    top, bottom = params.unbind(-1)
+    column = ((azimuth / math.pi + 1) * size[1] - 1) / 2
+    row = (top - elevation) / (top - bottom) * size[0] - 0.5
+    depth = xyz.square().sum(-1).clamp_min(_EPS**2).sqrt()
+    return torch.stack([column, row], -1), depth, depth > 2 * _EPS
+
+
+def unproject_equirect(pixel: Tensor, depth: Tensor, params: Tensor, size: Tuple[int, int]):
+    """Exact reverse of :func:`project_equirect`: (..., 2) pixels and (...,) ranges to points."""
+    column, row = pixel.unbind(-1)
+    top, bottom = params.unbind(-1)
+    azimuth = ((2 * column + 1) / size[1] - 1) * math.pi
+    elevation = top - (row + 0.5) / size[0] * (top - bottom)
+    ray = torch.stack([elevation.cos() * azimuth.cos(), -elevation.cos() * azimuth.sin(),
+                       elevation.sin()], -1)
+    return ray * depth[..., None]
+
+
+def project_pinhole(xyz: Tensor, params: Tensor, size: Tuple[int, int]):
+    """Pinhole projection; camera frame x right, y down, z forward.
+
+    Args:
+        xyz (Tensor): (..., 3) points.
+        params (Tensor): (..., 9) the flattened 3x3 intrinsic matrix, pixels.
+        size (tuple): Unused; all lenses share one signature.
+
+    Returns:
+        tuple: pixels (..., 2) as (column, row); depth (...,) = z, metres; valid (...,) true in
+        front of the camera.
+    """
+    depth = xyz[..., 2]
+    valid = depth > 1e-3
+    safe = torch.where(valid, depth, torch.ones_like(depth))
+    ray = torch.stack([xyz[..., 0] / safe, xyz[..., 1] / safe, torch.ones_like(safe)], -1)
+    matrix = params.unflatten(-1, (3, 3))
+    return (matrix @ ray[..., None])[..., :2, 0], depth, valid
+
+
+def unproject_pinhole(pixel: Tensor, depth: Tensor, params: Tensor, size: Tuple[int, int]):
+    """Exact reverse of :func:`project_pinhole`: (..., 2) pixels and (...,) z to points."""
+    homogeneous = torch.cat([pixel, torch.ones_like(pixel[..., :1])], -1)
+    inverse = torch.linalg.inv(params.unflatten(-1, (3, 3)))
+    return (inverse @ homogeneous[..., None])[..., 0] * depth[..., None]
+
+
+LENSES = {
+    'equirect': (project_equirect, unproject_equirect,
+                 lambda camera: (camera['fov_up'], camera['fov_down'])),
+    'pinhole': (project_pinhole, unproject_pinhole,
+                lambda camera: np.asarray(camera['cam2img'], np.float64)[:3, :3].ravel()),
+}
+
+
+@dataclass(frozen=True)
+class CameraRig:
+    """A batch of N calibrated cameras of one lens type.
+
+    Args:
+        lens (str): ``'equirect'`` or ``'pinhole'``.
+        lidar2cam (Tensor): (B, N, 4, 4) float32 transforms from the LiDAR to the camera frames.
+        params (Tensor): (B, N, P) lens parameters, see the lens functions.
+        raw_size (tuple): (H, W) of the image that the lens model describes.
+        size (tuple): (H, W) of the augmented image that the network receives.
+        img_aug (Tensor): (B, N, 3, 3) raw pixel to augmented pixel.
+        bev_aug (Tensor): (B, 4, 4) applied to the LiDAR frame: ``p_aug = bev_aug p``.
+        fingerprint (tuple): Equal for rigs with equal geometry; the key of cached geometry.
+    """
+    lens: str
+    lidar2cam: Tensor
+    params: Tensor
+    raw_size: Tuple[int, int]
+    size: Tuple[int, int]
+    img_aug: Tensor
+    bev_aug: Tensor
+    fingerprint: Tuple = ()
+
+    @classmethod
+    def from_dicts(cls, cameras: Sequence[Sequence[Dict]], bev_aug: Sequence[np.ndarray] = None,
+                   device='cpu') -> 'CameraRig':
+        """Stack the camera dicts of a batch: ``cameras[sample][view]``.
+
+        Each dict has ``lens``, ``lidar2cam`` (4, 4), ``height`` and ``width`` of the current
+        image, ``img_aug`` (3, 3) raw to current pixel (optional), ``raw_height``/``raw_width`` if
+        they differ, and the lens's own keys (``fov_up``/``fov_down`` or ``cam2img``).
+
+        Raises:
+            ValueError: The views of the batch differ in lens, number or size.
+        """
+        first = cameras[0][0]
+        for views in cameras:
+            for camera in views:
+                for key in ('lens', 'height', 'width'):
+                    if camera[key] != first[key]:
+                        raise ValueError(
+                            f"camera {camera.get('name')!r}: {key} is {camera[key]!r}, but "
+                            f"{first[key]!r} in camera {first.get('name')!r}; the cameras of one "
+                            'batch must share lens and image size')
+        if len({len(views) for views in cameras}) != 1:
+            raise ValueError(f'samples of one batch have {[len(v) for v in cameras]} cameras')
+        if first['lens'] not in LENSES:
+            raise ValueError(f"unknown lens {first['lens']!r}; known: {', '.join(LENSES)}")
+        read = LENSES[first['lens']][2]
+        arrays = dict(
+            lidar2cam=[[c['lidar2cam'] for c in views] for views in cameras],
+            params=[[read(c) for c in views] for views in cameras],
+            img_aug=[[c.get('img_aug', np.eye(3)) for c in views] for views in cameras],
+            bev_aug=[np.eye(4)] * len(cameras) if bev_aug is None else list(bev_aug))
+        arrays = {key: np.asarray(value, np.float64) for key, value in arrays.items()}
+        raw_size = (first.get('raw_height', first['height']), first.get('raw_width', first['width']))
+        size = (first['height'], first['width'])
+        # One distinct geometry is stored once, whatever the batch size: batches of a fixed rig
+        # share their cached sampling positions.
+        if all((value == value[:1]).all() for value in arrays.values()):
+            arrays = {key: value[:1] for key, value in arrays.items()}
+        fingerprint = (first['lens'], raw_size, size,
+                       *(value.tobytes() for value in arrays.values()))
+        tensors = {key: torch.as_tensor(value, dtype=torch.float32, device=device)
+                   for key, value in arrays.items()}
+        return cls(first['lens'], raw_size=raw_size, size=size, fingerprint=fingerprint, **tensors)
+
+    @property
+    def num_views(self) -> int:
+        return self.lidar2cam.shape[1]
+
+    @property
+    def num_geometries(self) -> int:
+        """B, or 1 when all samples of the batch share their geometry."""
+        return self.lidar2cam.shape[0]
+
+    def project(self, points: Tensor, bounds: bool = True) -> Tuple[Tensor, Tensor, Tensor]:
+        """Project augmented LiDAR points into every view.
+
+        Convention: pixels are (column, row), integers are pixel centres.
+
+        Args:
+            points (Tensor): (P, 3) or (B, P, 3), metres, LiDAR frame after BEV augmentation.
+            bounds (bool): Whether a point must fall inside the image to be valid.
+
+        Returns:
+            tuple: pixels (B, N, P, 2); depth (B, N, P), metres (range for an equirect camera, z
+            for a pinhole); valid (B, N, P), true where the lens sees the point.
+            B is 1 when the whole batch shares its geometry.
+        """
+        if points.dim() == 2:
+            points = points[None]
+        with torch.autocast(points.device.type, enabled=False):
+            points = points.float()
+            raw = _transform(torch.linalg.inv(self.bev_aug), points)
+            local = _transform(self.lidar2cam, raw[:, None])
+            project = LENSES[self.lens][0]
+            pixel, depth, valid = project(local, self.params[:, :, None], self.raw_size)
+            homogeneous = torch.cat([pixel, torch.ones_like(pixel[..., :1])], -1)
+            pixel = (homogeneous @ self.img_aug.transpose(-1, -2))[..., :2]
+        if not bounds:
+            return pixel, depth, valid
+        column, row = pixel.unbind(-1)
+        height, width = self.size
+        inside = (row >= -0.5) & (row <= height - 0.5)
+        if not self.wraps:
+            inside = inside & (column >= -0.5) & (column <= width - 0.5)
+        return pixel, depth, valid & inside
+
+    def unproject(self, pixel: Tensor, depth: Tensor) -> Tensor:
+        """Exact reverse of :meth:`project`: (B, N, P, 2) and (B, N, P) to points (B, N, P, 3)."""
+        with torch.autocast(pixel.device.type, enabled=False):
+            homogeneous = torch.cat([pixel, torch.ones_like(pixel[..., :1])], -1).float()
+            inverse = torch.linalg.inv(self.img_aug).transpose(-1, -2)
+            raw_pixel = (homogeneous @ inverse)[..., :2]
+            unproject = LENSES[self.lens][1]
+            local = unproject(raw_pixel, depth.float(), self.params[:, :, None], self.raw_size)
+            cam2lidar = torch.linalg.inv(self.lidar2cam)
+            return _transform(self.bev_aug[:, None], _transform(cam2lidar, local))
+
+    @property
+    def wraps(self) -> bool:
+        """Whether columns continue across the image's left and right border."""
+        return self.lens == 'equirect'
+
+
+def _transform(matrix: Tensor, points: Tensor) -> Tensor:
+    """(..., 4, 4) on (..., P, 3), column-vector convention."""
+    return points @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]

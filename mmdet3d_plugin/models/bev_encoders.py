@@ -1,0 +1,75 @@
+"""Networks on the BEV map."""
+from typing import Optional, Tuple
+
+from mmcv.cnn import ConvModule
+from mmdet.models.backbones.resnet import BasicBlock
+from mmdet.models.layers import ResLayer
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule, constant_init, kaiming_init
+from torch import Tensor, nn
+
+from .flips import Flips
+from .layers import upsample
+
+
+@MODELS.register_module()
+class BEVUNet(BaseModule):
+    """ResNet-18-style U-Net that keeps the resolution of its input.
+
+    7x7 stem of stride 2, three stages of two basic blocks at strides 2, 4 and 8, then three times
+    bilinear upsampling, 1x1 convolution, instance norm and addition of the skip.
+
+    Args:
+        in_channels (int): C of the input and of the final map.
+        widths (tuple): Channels of the three stages.
+    """
+
+    def __init__(self, in_channels: int = 128, widths: Tuple[int, int, int] = (64, 128, 256),
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        first, second, third = widths
+        norm = dict(type='BN')
+        self.stem = ConvModule(in_channels, first, 7, stride=2, padding=3, bias=False,
+                               norm_cfg=norm)
+        self.layer1 = ResLayer(BasicBlock, first, first, 2, norm_cfg=norm)
+        self.layer2 = ResLayer(BasicBlock, first, second, 2, stride=2, norm_cfg=norm)
+        self.layer3 = ResLayer(BasicBlock, second, third, 2, stride=2, norm_cfg=norm)
+        self.up3 = _up(third, second)
+        self.up2 = _up(second, first)
+        self.up1 = _up(first, in_channels)
+
+    def init_weights(self):
+        """Kaiming-normal residual stages that start as identities (zero second norm)."""
+        super().init_weights()
+        for layer in (self.layer1, self.layer2, self.layer3):
+            for module in layer.modules():
+                if isinstance(module, nn.Conv2d):
+                    kaiming_init(module)
+                elif isinstance(module, BasicBlock):
+                    constant_init(module.norm2, 0)
+
+    def forward(self, bev: Tensor, flips: Optional[Flips] = None) -> Tuple[Tensor, ...]:
+        """Encode.
+
+        Args:
+            bev (Tensor): (B, C, rows, columns); rows and columns divisible by 8.
+            flips (Flips, optional): Run in a flipped frame; the results are in the true one.
+
+        Returns:
+            tuple: maps at stride 2, 4, 8 and 1; the last is the decoder's output (B, C, rows,
+            columns), the one before it the encoder's deepest feature.
+        """
+        return self._run(bev) if flips is None else flips.run_on_bev(self._run, bev)
+
+    def _run(self, bev: Tensor) -> Tuple[Tensor, ...]:
+        half = self.layer1(self.stem(bev))
+        quarter = self.layer2(half)
+        eighth = self.layer3(quarter)
+        up = self.up3(eighth) + quarter
+        up = self.up2(up) + half
+        return half, quarter, eighth, self.up1(up) + bev
+
+
+def _up(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(upsample(), nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                         nn.InstanceNorm2d(out_channels))

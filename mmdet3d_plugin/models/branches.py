@@ -1,0 +1,98 @@
+"""Branches: from one sensor's input to its BEV feature map."""
+from typing import Optional
+
+from mmcv.cnn import ConvModule
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..errors import UserError, build_from
+from .flips import Flips
+
+
+@MODELS.register_module()
+class HeightCompressor(ConvModule):
+    """Fold the height levels into channels: 3x3 convolution, instance norm, GELU.
+
+    Args:
+        in_channels (int): C * L of the view transform.
+        out_channels (int): Channels of the BEV map.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False,
+                         norm_cfg=dict(type='IN', affine=False), act_cfg=dict(type='GELU'))
+
+
+class _PullingBranch(BaseModule):
+    """Image encoder -> view transform -> height compressor."""
+
+    def __init__(self, encoder: dict, view_transform: dict, compressor: dict, grid,
+                 path: str, init_cfg=None):
+        super().__init__(init_cfg)
+        self.encoder = build_from(MODELS, encoder, f'{path}.encoder')
+        self.view_transform = build_from(MODELS, view_transform, f'{path}.view_transform',
+                                         grid=grid)
+        self.compressor = build_from(MODELS, compressor, f'{path}.compressor')
+
+    def _encode(self, images: Tensor, flips: Optional[Flips] = None) -> Tensor:
+        """(B, N, C, H, W) -> (B, N, C', h, w)."""
+        batch, views = images.shape[:2]
+
+        def encode(stacked):
+            return self.encoder(stacked.flatten(0, 1)).unflatten(0, (batch, views))
+
+        return encode(images) if flips is None else flips.run_on_image(encode, images)
+
+    def _compress(self, voxels: Tensor, flips: Optional[Flips] = None) -> Tensor:
+        return self.compressor(voxels) if flips is None else flips.run_on_bev(
+            self.compressor, voxels)
+
+
+@MODELS.register_module()
+class CameraBranch(_PullingBranch):
+    """Pictures to BEV.
+
+    Args:
+        encoder (dict): Image encoder.
+        view_transform (dict): Receives the features and the camera rig.
+        compressor (dict): Height compressor.
+        grid (BEVGrid): The model's grid (passed by the model).
+    """
+
+    def __init__(self, encoder, view_transform, compressor, grid, path='model.camera_branch',
+                 init_cfg=None):
+        super().__init__(encoder, view_transform, compressor, grid, path, init_cfg)
+
+    def forward(self, inputs: dict, flips: Optional[Flips] = None) -> Tensor:
+        """``inputs['imgs']`` (B, N, 3, H, W) and ``inputs['rig']`` to (B, C, rows, columns)."""
+        _require(inputs, 'imgs', 'img', 'a camera loader')
+        features = self._encode(inputs['imgs'], flips)
+        return self._compress(self.view_transform(features, inputs['rig']), flips)
+
+
+@MODELS.register_module()
+class LiDARImageBranch(_PullingBranch):
+    """The LiDAR image to BEV, at the voxels that the scan occupies.
+
+    Args as in :class:`CameraBranch`. Its features are never flipped: the LiDAR image is exact.
+    """
+
+    def __init__(self, encoder, view_transform, compressor, grid, path='model.lidar_branch',
+                 init_cfg=None):
+        super().__init__(encoder, view_transform, compressor, grid, path, init_cfg)
+
+    def forward(self, inputs: dict, flips: Optional[Flips] = None) -> Tensor:
+        """``inputs['lidar_img']`` (B, C, h, w), ``['lidar_rig']``, ``['points']`` to BEV."""
+        for key in ('lidar_img', 'points'):
+            _require(inputs, key, key, 'the LiDAR loaders')
+        features = self._encode(inputs['lidar_img'][:, None])
+        voxels = self.view_transform(features, inputs['lidar_rig'], inputs['points'])
+        return self._compress(voxels)
+
+
+def _require(inputs: dict, key: str, packed: str, loader: str):
+    if inputs.get(key) is None:
+        raise UserError(
+            f'the model needs inputs[{key!r}], but the batch has {sorted(inputs)}; put {loader} in '
+            f'the pipeline and {packed!r} in PackBEVInputs.keys')

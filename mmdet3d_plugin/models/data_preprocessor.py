@@ -1,0 +1,59 @@
+"""From packed samples to batched, normalised tensors and camera rigs on the device."""
+from typing import Sequence
+
+import torch
+from mmdet3d.models import Det3DDataPreprocessor
+from mmdet3d.registry import MODELS
+from torch import Tensor
+
+from ..errors import UserError
+from ..geometry import CameraRig
+
+# Dur360BEV's statistics of RGB in [0, 1]; the authors use them for the LiDAR image too, where
+# channel i takes the constants of colour i.
+_MEAN = (0.2941, 0.3056, 0.3148)
+_STD = (0.3561, 0.3668, 0.3749)
+
+
+@MODELS.register_module()
+class BEVDataPreprocessor(Det3DDataPreprocessor):
+    """mmdet3d's preprocessor, which also keeps the LiDAR image and builds the rigs.
+
+    The batch it returns has ``imgs`` (B, N, 3, H, W) and ``rig`` when pictures were packed,
+    ``lidar_img`` (B, C, h, w) and ``lidar_rig`` when LiDAR images were, and ``points`` as a list.
+
+    Args:
+        mean, std (tuple): RGB statistics for pictures in [0, 1].
+        lidar_mean, lidar_std (tuple): Statistics of the LiDAR image's channels, in [0, 1].
+    """
+
+    def __init__(self, mean: Sequence[float] = _MEAN, std: Sequence[float] = _STD,
+                 lidar_mean: Sequence[float] = _MEAN, lidar_std: Sequence[float] = _STD, **kwargs):
+        super().__init__(mean=[255 * v for v in mean], std=[255 * v for v in std], **kwargs)
+        for name, values in (('lidar_mean', lidar_mean), ('lidar_std', lidar_std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+
+    def simple_process(self, data: dict, training: bool = False) -> dict:
+        """Process one batch; see the class."""
+        processed = super().simple_process(data, training)
+        inputs, samples = processed['inputs'], processed['data_samples']
+        if 'imgs' in inputs:
+            inputs['rig'] = self._rig(samples, lambda meta: meta['cameras'])
+        images = data['inputs'].get('lidar_img')
+        if images is not None:
+            inputs['lidar_img'] = self._normalize_lidar(self.cast_data(images))
+            inputs['lidar_rig'] = self._rig(samples, lambda meta: [meta['lidar_camera']])
+        return processed
+
+    def _normalize_lidar(self, images: Sequence[Tensor]) -> Tensor:
+        batch = torch.stack(list(images)).float()
+        if batch.shape[1] != len(self.lidar_mean):
+            raise UserError(
+                f'data_preprocessor: the LiDAR image has {batch.shape[1]} channels, but lidar_mean '
+                f'has {len(self.lidar_mean)}; set lidar_mean and lidar_std for its channels')
+        return (batch - self.lidar_mean) / self.lidar_std
+
+    def _rig(self, samples, cameras) -> CameraRig:
+        metas = [sample.metainfo for sample in samples]
+        bev_aug = [meta['bev_aug'] for meta in metas] if 'bev_aug' in metas[0] else None
+        return CameraRig.from_dicts([cameras(meta) for meta in metas], bev_aug, self.device)

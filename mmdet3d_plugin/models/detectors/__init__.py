@@ -1,0 +1,3 @@
+from .bev_model import BEVModel
+
+__all__ = ['BEVModel']

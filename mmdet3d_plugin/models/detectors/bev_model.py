@@ -1,0 +1,99 @@
+"""The one model class: branches -> fuser -> BEV encoder -> head."""
+from typing import Dict, List, Optional, Sequence, Union
+
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from ...errors import UserError, build_from
+from ...geometry import BEVGrid
+from ..flips import Flips
+
+
+@MODELS.register_module()
+class BEVModel(BaseModel):
+    """A bird's-eye-view model of a camera, a LiDAR, or both.
+
+    Modes: ``loss`` returns a dict of scalars, ``predict`` the samples with ``pred_bev``, and
+    ``tensor`` the head's raw outputs.
+
+    Args:
+        grid (dict): The BEV grid, the only place where the model states it; every part that needs
+            it receives this one.
+        camera_branch (dict, optional): Pictures to BEV.
+        lidar_branch (dict, optional): LiDAR to BEV.
+        fuser (dict, optional): Joins both branches' maps; needed when there are two.
+        bev_encoder (dict): Network on the BEV map.
+        head (dict): Task head.
+        flips (dict, optional): Probabilities ``image``, ``rows``, ``cols`` of flips inside the
+            network during training; see :class:`Flips`. Off when None.
+        data_preprocessor (dict, optional): Batches, normalises and builds the camera rigs.
+    """
+
+    def __init__(self, grid: dict, bev_encoder: dict, head: dict,
+                 camera_branch: Optional[dict] = None, lidar_branch: Optional[dict] = None,
+                 fuser: Optional[dict] = None, flips: Optional[dict] = None,
+                 data_preprocessor: Optional[dict] = None, init_cfg=None):
+        super().__init__(
+            build_from(MODELS, data_preprocessor, 'model.data_preprocessor'), init_cfg)
+        self.grid = BEVGrid(**grid)
+        if camera_branch is None and lidar_branch is None:
+            raise UserError('model: give camera_branch, lidar_branch or both')
+        if (fuser is None) == (camera_branch is not None and lidar_branch is not None):
+            raise UserError('model.fuser: needed exactly when there are a camera and a LiDAR branch')
+        self.flips = flips
+        self.camera_branch = build_from(MODELS, camera_branch, 'model.camera_branch',
+                                        grid=self.grid)
+        self.lidar_branch = build_from(MODELS, lidar_branch, 'model.lidar_branch', grid=self.grid)
+        self.fuser = build_from(MODELS, fuser, 'model.fuser')
+        self.bev_encoder = build_from(MODELS, bev_encoder, 'model.bev_encoder')
+        self.head = build_from(MODELS, head, 'model.head')
+
+    def forward(self, inputs: dict, data_samples: Optional[Sequence[Det3DDataSample]] = None,
+                mode: str = 'tensor') -> Union[Dict[str, Tensor], List[Det3DDataSample]]:
+        """Run the model.
+
+        Args:
+            inputs (dict): From the preprocessor: ``imgs`` (B, N, 3, H, W) and ``rig``, and for a
+                LiDAR branch ``lidar_img`` (B, C, h, w), ``lidar_rig`` and ``points``.
+            data_samples (list, optional): With ``gt_bev`` in mode ``loss``.
+            mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``.
+
+        Returns:
+            dict | list: See the class.
+        """
+        if mode == 'loss':
+            self._check_grid(data_samples)
+            return self.head.loss(self._run(inputs), data_samples)
+        if mode == 'predict':
+            for sample, prediction in zip(data_samples, self.head.predict(self._run(inputs))):
+                sample.pred_bev = prediction
+            return data_samples
+        if mode == 'tensor':
+            return self._run(inputs)
+        raise ValueError(f"mode: expected 'loss', 'predict' or 'tensor', got {mode!r}")
+
+    def _run(self, inputs: dict) -> Dict[str, Tensor]:
+        flips = self._draw_flips(inputs)
+        maps = [branch(inputs, flips) for branch in (self.camera_branch, self.lidar_branch)
+                if branch is not None]
+        bev = self.fuser(*maps) if self.fuser is not None else maps[0]
+        return self.head(self.bev_encoder(bev, flips))
+
+    def _draw_flips(self, inputs: dict) -> Optional[Flips]:
+        if not self.training or self.flips is None:
+            return None
+        batch = inputs['imgs' if inputs.get('imgs') is not None else 'lidar_img']
+        return Flips.draw(len(batch), **self.flips, device=batch.device)
+
+    def _check_grid(self, data_samples):
+        for sample in data_samples:
+            if 'gt_bev' not in sample:
+                raise UserError('training needs ground truth, but the sample has no gt_bev; put '
+                                'RasterizeBEV before PackBEVInputs in the pipeline')
+            grid = sample.metainfo.get('bev_grid')
+            if grid is not None and not self.grid.same_plane(BEVGrid(**grid)):
+                raise UserError(
+                    f'the data set rasterises on {BEVGrid(**grid)}, but model.grid is {self.grid}; '
+                    'set RasterizeBEV.grid and model.grid to the same values')

@@ -1,0 +1,39 @@
+"""Image encoders: a backbone and a neck that ends in one feature map."""
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ..errors import build_from
+
+
+@MODELS.register_module()
+class ImageEncoder(BaseModule):
+    """Backbone and neck applied to every view of a rig.
+
+    Args:
+        backbone (dict): Returns a tuple of feature maps.
+        neck (dict): Turns that tuple into one map.
+        in_channels (int): Channels of the input. Where a pretrained backbone expects three and
+            there are more or fewer, a bias-free 1x1 convolution adapts them.
+    """
+
+    def __init__(self, backbone: dict, neck: dict, in_channels: int = 3, init_cfg=None):
+        super().__init__(init_cfg)
+        self.backbone = build_from(MODELS, backbone, 'encoder.backbone')
+        self.neck = build_from(MODELS, neck, 'encoder.neck')
+        self.adapter = nn.Conv2d(in_channels, 3, 1, bias=False) if in_channels != 3 else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', h, w)."""
+        if self.adapter is not None:
+            images = self.adapter(images)
+        return self.neck(self.backbone(images))
+
+
+@MODELS.register_module()
+class LiDARImageEncoder(ImageEncoder):
+    """The image encoder of the LiDAR image (KD360-VoxelBEV Sec. 3.1): range, ambient, intensity.
+
+    A two-dimensional backbone reads the scan as a picture, so that geometry and camera features
+    share one kind of network; see :class:`ImageEncoder` for the arguments.
+    """

@@ -1,0 +1,47 @@
+"""Random flips inside the network, undone before anybody else sees a feature."""
+from typing import Callable, NamedTuple, Tuple, Union
+
+import torch
+from torch import Tensor
+
+_IMAGE_COLS, _BEV_ROWS, _BEV_COLS = -1, -2, -1
+
+
+class Flips(NamedTuple):
+    """One draw of flips for a batch; each (B,) bool.
+
+    Attributes:
+        image (Tensor): Mirror the picture before the image encoder, its features after it.
+        rows (Tensor): Flip the BEV features along the rows.
+        cols (Tensor): Flip the BEV features along the columns.
+    """
+    image: Tensor
+    rows: Tensor
+    cols: Tensor
+
+    @classmethod
+    def draw(cls, batch: int, image: float = 0.5, rows: float = 0.5, cols: float = 0.5,
+             device='cpu') -> 'Flips':
+        """Independent draws with the given probabilities, from torch's global CPU generator."""
+        masks = torch.rand(3, batch) < torch.tensor([[image], [rows], [cols]])
+        return cls(*masks.to(device))
+
+    def run_on_image(self, function: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        """``mirror(function(mirror(image)))``, per sample."""
+        mirrored = _flip(image, self.image, _IMAGE_COLS)
+        return _flip(function(mirrored), self.image, _IMAGE_COLS)
+
+    def run_on_bev(self, function: Callable, bev: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
+        """``unflip(function(flip(bev)))``, per sample, for a map or a tuple of maps."""
+        out = function(self._flip_bev(bev))
+        if isinstance(out, Tensor):
+            return self._flip_bev(out)
+        return tuple(self._flip_bev(level) for level in out)
+
+    def _flip_bev(self, bev: Tensor) -> Tensor:
+        return _flip(_flip(bev, self.rows, _BEV_ROWS), self.cols, _BEV_COLS)
+
+
+def _flip(x: Tensor, chosen: Tensor, dim: int) -> Tensor:
+    """Flip the chosen samples of (B, ...) along ``dim``."""
+    return torch.where(chosen.view(-1, *[1] * (x.dim() - 1)), x.flip(dim), x)

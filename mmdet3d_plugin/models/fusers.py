@@ -1,0 +1,37 @@
+"""Fusers of two BEV maps."""
+import torch
+from mmcv.cnn import ConvModule
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class SGFM(BaseModule):
+    r"""Soft-gated fusion module, KD360-VoxelBEV Eq. (1)-(3).
+
+    .. math::
+        G = \sigma(W [F_I, F_L]),\quad F = G F_I + (1 - G) F_L,\quad
+        F_{out} = \mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}_{3\times3}([F, F])))
+
+    The paper's doubled input makes one half of the 3x3 weights redundant; a convolution of C
+    channels whose weights are the sum of the two halves computes the same.
+
+    Args:
+        channels (int): C of both maps.
+        bias (bool): Biases in both convolutions. The paper has none, the authors' release has both.
+        doubled (bool): Keep the paper's [F, F] input, to load the authors' weights.
+    """
+
+    def __init__(self, channels: int, bias: bool = False, doubled: bool = True, init_cfg=None):
+        super().__init__(init_cfg)
+        self.doubled = doubled
+        self.gate = nn.Conv2d(2 * channels, channels, 1, bias=bias)
+        self.refine = ConvModule((1 + doubled) * channels, channels, 3, padding=1, bias=bias,
+                                 norm_cfg=dict(type='BN'))
+
+    def forward(self, camera: Tensor, lidar: Tensor) -> Tensor:
+        """Two maps (B, C, rows, columns) to one."""
+        gate = self.gate(torch.cat([camera, lidar], 1)).sigmoid()
+        fused = lidar + gate * (camera - lidar)
+        return self.refine(torch.cat([fused, fused], 1) if self.doubled else fused)

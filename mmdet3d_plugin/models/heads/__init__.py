@@ -1,0 +1,3 @@
+from .bev_seg_head import BEVSegHead
+
+__all__ = ['BEVSegHead']

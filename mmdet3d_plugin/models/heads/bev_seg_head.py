@@ -1,0 +1,98 @@
+"""Segmentation, centerness and offset heads on the BEV map."""
+from typing import Dict, Optional, Sequence, Tuple
+
+import torch
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.model import BaseModule
+from mmengine.structures import PixelData
+from torch import Tensor, nn
+
+from ...errors import UserError, build_from
+from ..layers import conv_in_relu
+from ..losses import UncertaintyWeights
+
+_FACTORS = dict(segmentation=10.0, centerness=0.5, offset=0.5)
+_GT_FIELDS = dict(segmentation='seg', centerness='centerness', offset='offset')
+_LOSSES = dict(segmentation=dict(type='BEVFocalLoss'), centerness=dict(type='BalancedMSELoss'),
+               offset=dict(type='OffsetL1Loss'))
+
+
+@MODELS.register_module()
+class BEVSegHead(BaseModule):
+    """One small network per task: 3x3 conv, IN, ReLU, 1x1 conv.
+
+    Args:
+        in_channels (int): C of the BEV encoder's last map.
+        num_classes (int): K segmentation channels.
+        tasks (tuple): Of ``'segmentation'``, ``'centerness'``, ``'offset'``; a deployed student
+            needs the first only.
+        losses (dict): Overrides of the tasks' losses.
+        factors (dict): Overrides of the constant factors of the learned uncertainty weights.
+        learn_weights (bool): Learn the uncertainty weights; False weighs by the factors alone.
+        prior (float, optional): Initial foreground probability of the segmentation; None keeps
+            PyTorch's default bias.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int = 1,
+                 tasks: Tuple[str, ...] = ('segmentation', 'centerness', 'offset'),
+                 losses: Optional[dict] = None, factors: Optional[dict] = None,
+                 learn_weights: bool = True, prior: Optional[float] = None, init_cfg=None):
+        super().__init__(init_cfg)
+        self.tasks = tuple(tasks)
+        channels = dict(segmentation=num_classes, centerness=1, offset=2)
+        for given in (self.tasks, losses or {}, factors or {}):
+            unknown = set(given) - set(channels)
+            if unknown:
+                raise UserError(f'BEVSegHead: unknown task {sorted(unknown)}; known: '
+                                f'{", ".join(channels)}')
+        for task in self.tasks:
+            self.add_module(task, nn.Sequential(
+                conv_in_relu(in_channels, in_channels), nn.Conv2d(in_channels, channels[task], 1)))
+        if prior is not None:
+            nn.init.constant_(self.segmentation[-1].bias, _logit(prior))
+        losses = {**_LOSSES, **(losses or {})}
+        self.losses = nn.ModuleDict({
+            task: build_from(MODELS, losses[task], f'model.head.losses.{task}')
+            for task in self.tasks})
+        factors = {**_FACTORS, **(factors or {})}
+        self.weights = UncertaintyWeights({task: factors[task] for task in self.tasks},
+                                          learn_weights)
+
+    def forward(self, features: Tuple[Tensor, ...]) -> Dict[str, Tensor]:
+        """The encoder's maps to raw outputs: segmentation (B, K, rows, columns) logits,
+        centerness (B, 1, ...) in (0, 1), offset (B, 2, ...) in cells as (row, column)."""
+        outs = {task: getattr(self, task)(features[-1]) for task in self.tasks}
+        if 'centerness' in outs:
+            outs['centerness'] = outs['centerness'].sigmoid()
+        return outs
+
+    def loss(self, outs: Dict[str, Tensor], samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
+        """Weighted task losses, ``loss_<task>`` each a scalar."""
+        gt = {task: torch.stack([sample.gt_bev.get(_GT_FIELDS[task]) for sample in samples]).float()
+              for task in self.tasks}
+        self._check_shapes(outs, gt)
+        inside = gt['segmentation'].amax(1) > 0 if 'segmentation' in gt else None
+        losses = {task: self.losses[task](outs[task].float(), gt[task], inside)
+                  for task in self.tasks}
+        return {f'loss_{task}': loss for task, loss in self.weights(losses).items()}
+
+    def predict(self, outs: Dict[str, Tensor]) -> Sequence[PixelData]:
+        """One ``PixelData`` per sample: ``seg`` probability, ``centerness``, ``offset``."""
+        outs = {_GT_FIELDS[task]: out.float() for task, out in outs.items()}
+        if 'seg' in outs:
+            outs['seg'] = outs['seg'].sigmoid()
+        batch = len(next(iter(outs.values())))
+        return [PixelData(**{name: out[i] for name, out in outs.items()}) for i in range(batch)]
+
+    def _check_shapes(self, outs, gt):
+        for task in self.tasks:
+            if outs[task].shape != gt[task].shape:
+                raise UserError(
+                    f'head.{task}: the model predicts {tuple(outs[task].shape)}, but the ground '
+                    f'truth is {tuple(gt[task].shape)} (batch, channels, rows, columns); check '
+                    'num_classes against RasterizeBEV.classes and the two grids')
+
+
+def _logit(probability: float) -> float:
+    return float(torch.logit(torch.tensor(probability, dtype=torch.float64)))

@@ -1,0 +1,3 @@
+from .upsample_concat import Projection, UpsampleConcat
+
+__all__ = ['Projection', 'UpsampleConcat']

@@ -1,0 +1,3 @@
+from .voxel_pulling import VoxelPulling
+
+__all__ = ['VoxelPulling']

@@ -1,0 +1,82 @@
+"""VoxelPulling: the parameter-free view transform of KD360-VoxelBEV (Sec. 3.2)."""
+from collections import OrderedDict
+from typing import Optional, Sequence
+
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ...geometry import (BEVGrid, CameraRig, PullMap, build_pull_map, occupied_voxels, pull_dense,
+                         pull_occupied)
+
+_CACHED_GEOMETRIES = 8
+
+
+@MODELS.register_module()
+class VoxelPulling(BaseModule):
+    """Voxel centres look up the image features that they project to.
+
+    The geometry depends on grid and calibration only, so it is computed once per rig and kept on
+    the device; a forward pass samples and nothing else.
+
+    Args:
+        grid (dict | BEVGrid): The model's BEV grid (passed by the model).
+        z_range (tuple): Lowest and highest z of the voxels in the LiDAR frame, metres.
+        num_levels (int): Number of height levels L.
+        levels (str): ``'-z'`` (level 0 highest) or ``'+z'`` (level 0 lowest); the order in which
+            a checkpoint's height compressor expects them.
+        occupied (bool): Fill only voxels that contain a LiDAR point; dense otherwise.
+        wrap (bool): Sample across the seam of a panorama. False reproduces the authors' release.
+        border (str): ``'clamp'``: a voxel inside the picture reads full features up to its edge,
+            one outside reads zero. ``'fade'``: bilinear fading to zero around the edge, as in the
+            authors' release.
+    """
+
+    def __init__(self, grid, z_range, num_levels: int, levels: str = '-z', occupied: bool = False,
+                 wrap: bool = True, border: str = 'clamp', init_cfg=None):
+        super().__init__(init_cfg)
+        if border not in ('clamp', 'fade'):
+            raise ValueError(f"border: expected 'clamp' or 'fade', got {border!r}")
+        grid = grid if isinstance(grid, BEVGrid) else BEVGrid(**grid)
+        self.grid = grid.with_levels(z_range, num_levels, levels)
+        self.occupied = occupied
+        self.wrap = wrap
+        self.border = border
+        self._pull_maps = OrderedDict()
+
+    def pull_map(self, rig: CameraRig) -> PullMap:
+        """The rig's constant geometry, from the cache when it was seen before."""
+        key = (rig.fingerprint, rig.lidar2cam.device)
+        if key not in self._pull_maps:
+            self._pull_maps[key] = build_pull_map(self.grid, rig, bounds=self.border == 'clamp')
+            if len(self._pull_maps) > _CACHED_GEOMETRIES:
+                self._pull_maps.popitem(last=False)
+        self._pull_maps.move_to_end(key)
+        return self._pull_maps[key]
+
+    def forward(self, features: Tensor, rig: CameraRig,
+                points: Optional[Sequence[Tensor]] = None) -> Tensor:
+        """Pull.
+
+        Args:
+            features (Tensor): (B, N, C, h, w) image features of the rig's N views.
+            rig (CameraRig): The calibrated cameras.
+            points (list[Tensor], optional): Per sample (P, >=3) LiDAR points, metres; needed when
+                ``occupied``.
+
+        Returns:
+            Tensor: (B, C * L, rows, columns), channel index ``c * L + level``.
+        """
+        shape = (self.grid.num_levels, *self.grid.shape)
+        style = dict(wrap=self.wrap and rig.wraps,
+                     padding_mode='border' if self.border == 'clamp' else 'zeros')
+        if not self.occupied:
+            return pull_dense(features, self.pull_map(rig), shape, **style)
+        if points is None:
+            raise ValueError('VoxelPulling(occupied=True) needs the LiDAR points; load them in the '
+                             'pipeline and keep them in PackBEVInputs')
+        occupied = [occupied_voxels(cloud, self.grid) for cloud in points]
+        return pull_occupied(features, self.pull_map(rig), occupied, shape, **style)
+
+    def __getstate__(self):
+        return {**self.__dict__, '_pull_maps': OrderedDict()}
