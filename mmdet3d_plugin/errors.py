@@ -61,6 +61,10 @@ def build_from(registry: Registry, cfg: Union[Mapping, Any], path: str, **contex
         return cfg
     cfg = {**context, **cfg}
     part = check_from(registry, cfg, path)
+    missing = [name for name in _required(part) if name not in cfg]
+    if missing:
+        raise UserError(f'{path} ({part.__name__}): missing argument '
+                        f'{", ".join(map(repr, missing))}; add it to {path}', path)
     try:
         return registry.build(cfg)
     except UserError as error:
@@ -76,34 +80,34 @@ def build_from(registry: Registry, cfg: Union[Mapping, Any], path: str, **contex
         raise _unknown_argument(part, match.group(1), path) from error
 
 
-def check_from(registry: Registry, cfg: Mapping, path: str) -> Callable:
-    """Check a config's type and argument names without building it.
+def check_from(registry: Registry, cfg: Mapping, path: str, strict: bool = False) -> Callable:
+    """Check a config's type and the names of its arguments without building it.
 
     Args:
         registry (Registry): The registry that will build it.
         cfg (dict): The config with its ``type``.
         path (str): Where the config stands, e.g. ``train_dataloader.dataset``.
+        strict (bool): Take for granted that ``**kwargs`` of a class go to its parents and nowhere
+            else. Defaults to False: a class with ``**kwargs`` takes any name.
 
     Returns:
         Callable: The class (or function) that the config names.
 
     Raises:
-        UserError: The type is missing or unknown, an argument is unknown, or one is missing.
+        UserError: The type is missing or unknown, or an argument is unknown.
     """
     if 'type' not in cfg:
         keys = ', '.join(map(str, cfg)) or 'nothing'
         raise UserError(f"{path}: the config has no 'type' (it has {keys}); "
                         f'name a class of the registry {registry.name!r}', path)
     part = _resolve(registry, cfg['type'], path)
-    arguments = [key for key in cfg if key not in ('type', '_scope_')]
-    known, is_open = _parameters(part)
-    for name in arguments:
-        if name not in known and not is_open:
-            raise _unknown_argument(part, name, path)
-    missing = [name for name in _required(part) if name not in arguments]
-    if missing:
-        raise UserError(f'{path} ({part.__name__}): missing argument '
-                        f'{", ".join(map(repr, missing))}; add it to {path}', path)
+    signatures = _signatures(part)
+    last = signatures[-1 if strict else 0]
+    if not _takes_any(last):
+        known = _names(signatures)
+        for name in cfg:
+            if name not in known and name not in ('type', '_scope_'):
+                raise _unknown_argument(part, name, path)
     return part
 
 
@@ -134,20 +138,16 @@ def _close_types(registry: Registry, name: str) -> str:
 
 def _unknown_argument(part: Callable, name: str, path: str) -> UserError:
     return UserError(f'{path}.{name}: {part.__name__} has no such argument'
-                     f'{did_you_mean(name, _parameters(part)[0])}', path)
+                     f'{did_you_mean(name, _names(_signatures(part)))}', path)
 
 
 def _signatures(part: Callable) -> List[inspect.Signature]:
-    """The signatures an argument may reach: a class passes **kwargs on to its parents."""
+    """The signatures that an argument may reach: a class passes **kwargs on to its parents."""
     if not inspect.isclass(part):
         return [inspect.signature(part)]
-    inits = [cls.__dict__['__init__'] for cls in part.__mro__ if '__init__' in cls.__dict__]
     found = []
-    for init in inits:
-        try:
-            found.append(inspect.signature(init))
-        except (TypeError, ValueError):  # written in C, without a signature
-            continue
+    for init in (cls.__dict__['__init__'] for cls in part.__mro__ if '__init__' in cls.__dict__):
+        found.append(inspect.signature(init))
         if not _takes_any(found[-1]):
             break
     return found
@@ -157,16 +157,12 @@ def _takes_any(signature: inspect.Signature) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
 
 
-def _parameters(part: Callable) -> 'tuple[Set[str], bool]':
-    """Names of the arguments, and whether ``**kwargs`` of the class itself lets others in."""
-    signatures = _signatures(part)
-    names = {p.name for signature in signatures for p in signature.parameters.values()
-             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
-    return names, not signatures or _takes_any(signatures[0])
+def _names(signatures: List[inspect.Signature]) -> Set[str]:
+    return {p.name for signature in signatures for p in signature.parameters.values()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
 
 
 def _required(part: Callable) -> List[str]:
-    signatures = _signatures(part)[:1]
-    return [p.name for signature in signatures for p in signature.parameters.values()
+    return [p.name for p in _signatures(part)[0].parameters.values()
             if p.name != 'self' and p.default is p.empty
             and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

@@ -1,0 +1,145 @@
+"""Checkpoint files that are whole or absent, and that load without running code."""
+import contextlib
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, BinaryIO, Iterator, Mapping, Union
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+from .errors import UserError
+
+_PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
+_STATISTICS = ('min', 'max', 'mean', 'current')
+
+
+@contextlib.contextmanager
+def atomic_write(path: Union[str, Path]) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when it is complete.
+
+    The bytes go to ``.<name>.tmp`` in the same folder, reach the disk (fsync) and are then
+    renamed. A process killed at any moment leaves the old file or the new one, never a part.
+
+    Args:
+        path (str | Path): The file; its folder is made if need be.
+
+    Yields:
+        BinaryIO: The open temporary file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.tmp')
+    with open(temporary, 'wb') as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save_checkpoint(checkpoint: Mapping, path: Union[str, Path]) -> None:
+    """Write a checkpoint atomically, as plain types only (see :func:`to_plain`)."""
+    with atomic_write(path) as file:
+        torch.save(to_plain(checkpoint), file)
+
+
+def to_plain(value: Any) -> Any:
+    """The same content in types that ``torch.load(weights_only=True)`` accepts.
+
+    Arrays become tensors, NumPy scalars Python numbers, log histories tagged dicts (see
+    :func:`from_plain`), mappings and sequences their built-in kind; what is left becomes text.
+    """
+    if isinstance(value, torch.nn.Parameter):
+        return value.detach()
+    if isinstance(value, _PLAIN) and type(value).__module__ in ('builtins', 'torch'):
+        return value
+    if isinstance(value, HistoryBuffer):
+        log, count = value.data
+        return dict(__history__=to_plain(log), count=to_plain(count), max_length=value.max_length)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in 'biufc':
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Mapping):
+        kind = OrderedDict if isinstance(value, OrderedDict) else dict
+        plain = kind((to_plain(key), to_plain(item)) for key, item in value.items())
+        if hasattr(value, '_metadata'):  # of a state dict: the modules' version numbers
+            plain._metadata = to_plain(value._metadata)
+        return plain
+    if isinstance(value, (list, tuple, set, frozenset)) or hasattr(value, '__iter__'):
+        return (tuple if isinstance(value, tuple) else list)(to_plain(item) for item in value)
+    return str(value)
+
+
+def from_plain(value: Any) -> Any:
+    """Bring back the log histories that :func:`to_plain` wrote as tagged dicts."""
+    if isinstance(value, dict) and '__history__' in value:
+        return HistoryBuffer(value['__history__'].tolist(), value['count'].tolist(),
+                             value['max_length'])
+    if isinstance(value, dict):
+        return type(value)((key, from_plain(item)) for key, item in value.items())
+    return value
+
+
+def read_checkpoint(path: Union[str, Path], map_location: str = 'cpu') -> dict:
+    """Load a checkpoint file without running code from it.
+
+    Args:
+        path (str | Path): A file of this package, of mmengine's Runner, or a plain state dict.
+        map_location (str): Device of the tensors. Defaults to 'cpu'.
+
+    Returns:
+        dict: The content; the weights are under ``state_dict`` in files of a Runner.
+
+    Raises:
+        UserError: The file is missing, cut short, no checkpoint, or needs code to load.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f'checkpoint {path}: no such file; train it first, or correct the path')
+    try:
+        with known_types():
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f'checkpoint {path}: it is no checkpoint, or holds objects that cannot '
+                        f'be loaded safely ({reason[:120]}); only weights and plain values load; '
+                        'save its state_dict alone') from error
+    except (RuntimeError, EOFError) as error:
+        raise UserError(f'checkpoint {path}: cut short or damaged '
+                        f'({path.stat().st_size} bytes); copy or train it again') from error
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(f'checkpoint {path}: expected a dict with weights, '
+                        f'got {type(checkpoint).__name__}')
+    return checkpoint
+
+
+def known_types() -> contextlib.AbstractContextManager:
+    """Let ``torch.load(weights_only=True)`` accept what mmengine's own Runner writes.
+
+    A closed list for the time of the ``with`` block: log histories and NumPy arrays. mmengine's
+    pickles also call ``getattr``; here it gives the statistics of a log history and nothing else.
+    """
+    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5 does not restrict by default
+        return contextlib.nullcontext()
+    core = np._core if hasattr(np, '_core') and np.__version__ >= '2' else np.core
+    types = [HistoryBuffer, np.ndarray, np.dtype,
+             *{type(np.dtype(code)) for code in ('f8', 'f4', 'i8', 'i4', '?')},
+             (_statistic_of_history, 'builtins.getattr')]
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        types += [(core.multiarray._reconstruct, f'{module}._reconstruct'),
+                  (core.multiarray.scalar, f'{module}.scalar')]
+    return torch.serialization.safe_globals(types)
+
+
+def _statistic_of_history(owner: Any, name: str) -> Any:
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(f'a checkpoint asks for {owner}.{name}')
+    return getattr(HistoryBuffer, name)

@@ -1,0 +1,11 @@
+"""Training engine: the Runner of the tools, safe checkpoints, exact resuming, config checks."""
+from .checkpoint_hook import AtomicBackend, SafeCheckpointHook
+from .config import check_config, load_config
+from .reproducible import Draw, ReproducibleTrainingHook, ResumableSampler, mix_seed
+from .runner import PluginRunner, build_runner, latest_checkpoint
+
+__all__ = [
+    'AtomicBackend', 'Draw', 'PluginRunner', 'ReproducibleTrainingHook', 'ResumableSampler',
+    'SafeCheckpointHook', 'build_runner', 'check_config', 'latest_checkpoint', 'load_config',
+    'mix_seed'
+]

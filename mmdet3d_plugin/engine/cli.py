@@ -1,0 +1,46 @@
+"""What the command line tools share."""
+import os
+import sys
+import traceback
+from argparse import ArgumentParser, Namespace
+from typing import Callable, Sequence
+
+from mmengine.config import DictAction
+
+from ..errors import UserError
+
+
+class CfgOptions(DictAction):
+    """``--cfg-options key=value ...``; a word without '=' is an error of one line."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Sequence[str],
+                 option_string: str = None) -> None:
+        for word in values:
+            if '=' not in word:
+                parser.error(f'{option_string}: expected key=value, got {word!r}')
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that every tool with a config has."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=CfgOptions, default={}, metavar='KEY=VALUE',
+        help='override config values, e.g. train_dataloader.batch_size=2')
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool: an error of the user is one line and exit code 2, a defect a traceback and 1.
+
+    Set the environment variable ``MMDET3D_PLUGIN_DEBUG=1`` to see the traceback of both.
+    """
+    try:
+        main()
+    except UserError as error:
+        if os.environ.get('MMDET3D_PLUGIN_DEBUG') == '1':
+            traceback.print_exc()
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,118 @@
+"""The Runner of the tools: mmengine's, with early errors and CPU-distributed training."""
+from pathlib import Path
+from typing import Dict, Optional, Union
+
+import torch
+import torch.distributed
+from mmdet3d.registry import MODELS, RUNNERS
+from mmengine.config import Config
+from mmengine.dist import is_distributed
+from mmengine.runner import Runner
+from torch import nn
+
+from ..checkpoints import known_types, read_checkpoint
+from ..errors import UserError, build_from
+from .config import check_config
+
+_DEFAULT_HOOKS = dict(
+    checkpoint=dict(type='SafeCheckpointHook'),
+    sampler_seed=dict(type='ReproducibleTrainingHook'))
+
+
+@RUNNERS.register_module()
+class PluginRunner(Runner):
+    """mmengine's Runner, which also
+
+    * names the config path in errors about the model,
+    * has checkpoints that a kill cannot spoil and resumes exactly, unless the config names other
+      hooks for the slots ``checkpoint`` and ``sampler_seed``,
+    * resumes checkpoints under torch's ``weights_only`` loading,
+    * trains on several CPU processes (gloo) where there is no GPU.
+    """
+
+    def setup_env(self, env_cfg: Dict) -> None:
+        """Join a gloo group before mmengine asks for GPUs."""
+        if self.distributed and not torch.cuda.is_available() and not is_distributed():
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def build_model(self, model: Union[nn.Module, Dict]) -> nn.Module:
+        """Build the model; errors start with the path of the wrong part, ``model.…``."""
+        return build_from(MODELS, model, 'model')
+
+    def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
+        """Wrap for distributed training; CPU processes have no device ids."""
+        if self.distributed and not torch.cuda.is_available():
+            model_wrapper_cfg = dict(
+                type='MMDistributedDataParallel', broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get('find_unused_parameters', False)
+            ) | dict(model_wrapper_cfg or {}, device_ids=None)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def register_default_hooks(self, hooks: Optional[Dict] = None) -> None:
+        """Register mmengine's default hooks, with ours in two of their slots."""
+        super().register_default_hooks(_DEFAULT_HOOKS | dict(hooks or {}))
+
+    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
+        """Load a checkpoint of this Runner or of mmengine's, without running code from it.
+
+        Raises:
+            UserError: The run is to be resumed and the weights are not this model's.
+        """
+        try:
+            with known_types():
+                return super().load_checkpoint(
+                    filename, *args, **{'strict': bool(self._resume), **kwargs})
+        except RuntimeError as error:
+            reason = ' '.join(str(error).split())
+            raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
+                            f'config ({reason[:300]}); resume with the config that trained it, '
+                            'or start from its weights with --cfg-options load_from=PATH') from error
+
+
+def build_runner(cfg: Config) -> Runner:
+    """A Runner for a complete config, after a check of names and files.
+
+    Args:
+        cfg (Config): The config; ``runner_type`` may name another Runner.
+
+    Returns:
+        Runner: Ready for ``train()`` or ``test()``.
+
+    Raises:
+        UserError: A misspelt key or type, or a missing or damaged checkpoint.
+    """
+    check_config(cfg)
+    if cfg.get('resume') and not cfg.get('load_from'):
+        cfg.load_from = latest_checkpoint(cfg.work_dir)
+    if cfg.get('load_from') and '://' not in cfg.load_from:
+        content = read_checkpoint(cfg.load_from)
+        if cfg.get('resume') and not {'meta', 'message_hub', 'optimizer'} <= set(content):
+            raise UserError(f'checkpoint {cfg.load_from}: it holds weights but no state of a '
+                            'training; start from it with --cfg-options load_from=PATH')
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return PluginRunner.from_cfg(cfg)
+
+
+def latest_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
+    """The newest complete checkpoint of a work dir, which may have moved since.
+
+    Args:
+        work_dir (str | Path): Folder with the file ``last_checkpoint``.
+
+    Returns:
+        str | None: Path of the checkpoint; None if there is none yet.
+
+    Raises:
+        UserError: ``last_checkpoint`` names a file that is gone.
+    """
+    note = Path(work_dir) / 'last_checkpoint'
+    if not note.is_file():
+        return None
+    named = Path(note.read_text().strip())
+    for path in (note.parent / named.name, named):
+        if path.is_file():
+            return str(path)
+    raise UserError(f'{note} names {named}, which does not exist; '
+                    'give the checkpoint with --resume PATH, or delete the folder to start anew')

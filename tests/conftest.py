@@ -1,0 +1,62 @@
+"""Fixtures of all tests."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _clear_singletons():
+    """Drop mmengine's process-wide objects after each test, so that nothing leaks to the next."""
+    yield
+    for manager in (MMLogger, MessageHub, DefaultScope, Visualizer):
+        manager._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _few_threads():
+    """Small tensors are faster, and sums repeatable, on one thread."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """Folder with ``nuscenes_demo/`` and ``kitti_demo/``, named by ``BEV_REAL_DATA``."""
+    folder = os.environ.get('BEV_REAL_DATA')
+    if not folder:
+        pytest.skip('real data: set BEV_REAL_DATA to a folder with nuscenes_demo/ and kitti_demo/')
+    if not (Path(folder) / 'nuscenes_demo').is_dir():
+        pytest.skip(f'real data: {folder} has no folder nuscenes_demo')
+    return Path(folder)
+
+
+@pytest.fixture(scope='session')
+def run_command():
+    """Run a command in the repository root: ``run_command('tools/test.py', ...)``.
+
+    A first argument that ends with ``.py`` runs with this Python, one with ``.sh`` with bash.
+    Returns the finished process with ``stdout`` and ``stderr`` as text.
+    """
+
+    def run(script, *args, timeout=120, env=None, wait=True):
+        program = 'bash' if str(script).endswith('.sh') else sys.executable
+        paths = [str(ROOT), str(ROOT / 'tests' / 'toy'), os.environ.get('PYTHONPATH', '')]
+        environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(paths),
+                           PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+                           **(env or {}))
+        command = [program, str(script), *map(str, args)]
+        pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+                    env=environment)
+        if not wait:
+            return subprocess.Popen(command, **pipe)
+        return subprocess.run(command, timeout=timeout, **pipe)
+
+    return run

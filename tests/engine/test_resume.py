@@ -1,0 +1,61 @@
+"""A run killed with SIGKILL ends like the uninterrupted one."""
+import signal
+import time
+
+import pytest
+import torch
+
+SAVED_INSIDE_EPOCHS = ('default_hooks.checkpoint.by_epoch=False',
+                       'default_hooks.checkpoint.interval=4')
+SETUPS = {
+    'epochs': ('tests/toy/toy_config.py', ),
+    'saved_inside_epochs': ('tests/toy/toy_config.py', *SAVED_INSIDE_EPOCHS),
+    'iterations_with_workers': ('tests/toy/toy_config_iter.py', ),
+}
+
+
+def weights(folder):
+    name = (folder / 'last_checkpoint').read_text()
+    checkpoint = torch.load(name, weights_only=True)
+    return checkpoint['meta']['iter'], checkpoint['state_dict'], checkpoint['optimizer']
+
+
+def losses(folder):
+    """The last loss that was written for each step."""
+    return dict(line.split() for line in (folder / 'losses_0.txt').read_text().splitlines())
+
+
+@pytest.mark.parametrize('setup', SETUPS)
+def test_killed_run_resumes_bit_exactly(setup, tmp_path, run_command):
+    config, *options = SETUPS[setup]
+    options = ['train_dataloader.drop_last=True', *options]
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    done = run_command('tools/train.py', config, '--work-dir', whole, '--cfg-options', *options)
+    assert done.returncode == 0, done.stderr
+
+    process = run_command('tools/train.py', config, '--work-dir', killed, '--cfg-options',
+                          *options, 'custom_hooks.0.sleep=0.05', wait=False)
+    written = killed / 'losses_0.txt'
+    deadline = time.time() + 60
+    while time.time() < deadline and process.poll() is None:
+        if written.exists() and written.read_text().count('\n') >= 9:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert 9 <= len(losses(killed)) < 24
+
+    done = run_command('tools/train.py', config, '--work-dir', killed, '--resume',
+                       '--cfg-options', *options)
+    assert done.returncode == 0, done.stderr
+    assert 'resumed epoch' in done.stdout + done.stderr
+    assert losses(killed) == losses(whole)
+    for expected, found in zip(weights(whole)[1].items(), weights(killed)[1].items()):
+        assert expected[0] == found[0]
+        assert torch.equal(expected[1], found[1]), expected[0]
+    assert weights(whole)[0] == weights(killed)[0] == 24
+    state, resumed = weights(whole)[2]['state'], weights(killed)[2]['state']
+    assert all(torch.equal(state[i][key], resumed[i][key]) for i in state for key in state[i])
+    bests = [sorted(p.name for p in folder.glob('best_*.pth')) for folder in (whole, killed)]
+    assert bests[0] == bests[1] and len(bests[0]) == 1

@@ -1,0 +1,55 @@
+"""Evaluate a checkpoint.
+
+    python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--show-dir DIR] [--cfg-options K=V ...]
+"""
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmdet3d_plugin.engine import build_runner, load_config
+from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
+from mmdet3d_plugin.errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Evaluate a checkpoint')
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder of the log and the metrics; '
+                        'default: work_dirs/<name of the config>')
+    parser.add_argument('--show-dir', help='write a picture of every prediction to this folder')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+                        help='how the processes were started')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
+    """Put the command line into the config."""
+    if not cfg.get('test_dataloader'):
+        raise UserError(f'config {args.config}: it has no test_dataloader; add one, '
+                        'or test with a config that has')
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.show_dir:
+        hook = cfg.get('default_hooks', {}).get('visualization')
+        if not hook:
+            raise UserError('--show-dir: the config has no default_hooks.visualization; '
+                            'draw with tools/visualize.py instead')
+        hook.update(draw=True, test_out_dir=args.show_dir)
+    return cfg
+
+
+def main() -> None:
+    args = parse_args()
+    build_runner(apply_arguments(load_config(args.config, args.cfg_options), args)).test()
+
+
+if __name__ == '__main__':
+    run_tool(main)
