@@ -1,0 +1,23 @@
+"""Names shared by data sets, models, metrics and pictures.
+
+Model inputs (``data['inputs']``):
+
+* ``img`` (N, 3, H, W) uint8 RGB; a panorama is N = 1
+* ``lidar_img`` (C, h, w) float32 in [0, 1]
+* ``points`` (P, F) float32, x y z first, LiDAR frame after ``bev_aug``
+
+Data sample: ``gt_bev`` and ``pred_bev`` are ``PixelData`` with ``seg`` (K, R, C) in [0, 1],
+``centerness`` (1, R, C) and ``offset`` (2, R, C), (row, col) in cells from a cell to its object.
+"""
+
+IMG, LIDAR_IMG, POINTS = 'img', 'lidar_img', 'points'
+
+GT_BEV, PRED_BEV = 'gt_bev', 'pred_bev'
+SEG, CENTERNESS, OFFSET = 'seg', 'centerness', 'offset'
+
+CAMERAS, LIDAR_CAMERA = 'cameras', 'lidar_camera'
+BEV_AUG, BEV_GRID = 'bev_aug', 'bev_grid'
+
+META_KEYS = ('token', 'sample_idx', 'scene_token', 'frame_id', 'timestamp', 'img_path',
+             'lidar_path', CAMERAS, LIDAR_CAMERA, BEV_AUG, BEV_GRID)
+"""Metainfo of a packed sample, where present."""

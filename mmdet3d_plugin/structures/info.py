@@ -1,0 +1,192 @@
+"""The info file: mmdet3d's v2 schema plus our few fields, checked on write and on load.
+
+``{'metainfo': {...}, 'data_list': [frame, ...]}``; geometry is in the LiDAR frame, x forward,
+y left, z up; metres, radians, seconds; paths are relative to the data root.
+
+metainfo
+    ``categories`` {name: index >= 0, or -1 to ignore}, ``dataset``, ``version``, ``info_version``,
+    ``split``; ``lidar_image`` (optional) what all scans share: ``projection`` ``'staggered'`` (with
+    ``height``, ``width``, ``pixel_shift_by_row``, ``fov_up``, ``fov_down``) or ``'spherical'``.
+frame
+    ``sample_idx`` int, ``token``, ``scene_token``, ``frame_id`` str, ``timestamp`` float,
+    ``ego2global`` 4x4 (optional), ``images`` {name: camera} (optional), ``lidar_points``
+    {``lidar_path``, ``num_pts_feats``} (optional), ``instances`` [instance, ...] (maybe empty)
+camera
+    ``img_path``, ``height``, ``width`` px of the file, ``lens`` (``'equirect'``, ``'pinhole'``),
+    ``lidar2cam`` 4x4; ``cam2img`` 3x3 for pinholes; ``source_lens`` ``'dual_fisheye'`` where the
+    file is the raw picture of an equirect camera
+instance
+    ``bbox_3d`` 7 floats (gravity centre, length, width, height, yaw), ``bbox_label_3d`` int;
+    all instances of a frame have the same keys
+"""
+
+import os
+import pickle
+
+import numpy as np
+
+from ..errors import UserError
+
+INFO_VERSION = '1.1'
+LENSES = ('equirect', 'pinhole')
+
+
+def validate_infos(infos: dict, source: str = 'infos') -> dict:
+    """Check an info dict against the schema.
+
+    Args:
+        infos: what an info file holds.
+        source: its name in error messages.
+
+    Returns:
+        ``infos`` itself.
+
+    Raises:
+        UserError: naming the path of the first bad field, for example
+            ``data_list[3].instances[1].bbox_3d: expected 7 finite floats, got ...``.
+    """
+    check = _Check(source)
+    check.kind(infos, dict, '')
+    meta = check.key(infos, 'metainfo', dict, '')
+    for key in ('dataset', 'version', 'info_version'):
+        check.key(meta, key, str, 'metainfo')
+    categories = check.key(meta, 'categories', dict, 'metainfo')
+    for name, index in categories.items():
+        check.kind(index, int, f'metainfo.categories[{name!r}]')
+    if 'lidar_image' in meta:
+        _check_lidar_image(check, meta['lidar_image'])
+    for n, frame in enumerate(check.key(infos, 'data_list', list, '')):
+        _check_frame(check, frame, f'data_list[{n}]', categories)
+    return infos
+
+
+def save_infos(infos: dict, path: str) -> None:
+    """Validate and write an info file atomically: it appears complete or not at all."""
+    validate_infos(infos, path)
+    partial = f'{path}.{os.getpid()}.tmp'
+    try:
+        with open(partial, 'wb') as file:
+            pickle.dump(infos, file, protocol=4)
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+
+
+def load_infos(path: str) -> dict:
+    """Read and validate an info file.
+
+    Raises:
+        UserError: the file is missing, not an info file, or breaks the schema.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f'{path}: no such info file; write it with tools/create_data.py')
+    try:
+        with open(path, 'rb') as file:
+            infos = pickle.load(file)
+    except Exception as error:
+        raise UserError(f'{path}: not a readable info file ({error}); write it again with '
+                        'tools/create_data.py') from error
+    return validate_infos(infos, path)
+
+
+class _Check:
+    """Raises one-line errors that start with the file and the path of the field."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def fail(self, path, expected, got):
+        got = ' '.join(f'{type(got).__name__} {got!r}'.split())
+        got = got if len(got) < 120 else got[:117] + '...'
+        raise UserError(f'{self.source}: {path}: expected {expected}, got {got}')
+
+    def kind(self, value, kind, path):
+        valid = isinstance(value, (kind, np.integer) if kind is int else kind)
+        if not valid or (kind is int and isinstance(value, bool)):
+            self.fail(path or 'top level', kind.__name__, value)
+        return value
+
+    def key(self, parent, name, kind, path):
+        path = f'{path}.{name}' if path else name
+        if name not in parent:
+            raise UserError(f'{self.source}: {path}: missing, expected {kind.__name__}')
+        return self.kind(parent[name], kind, path)
+
+    def floats(self, value, shape, path):
+        try:
+            array = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            array = np.zeros(())
+        if array.shape != shape or not np.isfinite(array).all():
+            size = 'x'.join(map(str, shape))
+            self.fail(path, f'{size} finite floats' if shape else 'a finite float', value)
+
+    def rigid(self, value, path):
+        self.floats(value, (4, 4), path)
+        matrix = np.asarray(value, np.float64)
+        turn = matrix[:3, :3]
+        if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or (matrix[3] != [0, 0, 0, 1]).any():
+            self.fail(path, 'a rigid 4x4 transform', value)
+
+
+def _check_lidar_image(check, image):
+    path = 'metainfo.lidar_image'
+    check.kind(image, dict, path)
+    projection = check.key(image, 'projection', str, path)
+    if projection not in ('staggered', 'spherical'):
+        check.fail(f'{path}.projection', "'staggered' or 'spherical'", projection)
+    if projection == 'staggered':
+        height = check.key(image, 'height', int, path)
+        check.key(image, 'width', int, path)
+        check.floats(image.get('pixel_shift_by_row'), (height,), f'{path}.pixel_shift_by_row')
+    for key in ('fov_up', 'fov_down'):
+        check.floats(image.get(key), (), f'{path}.{key}')
+
+
+def _check_frame(check, frame, path, categories):
+    check.kind(frame, dict, path)
+    check.key(frame, 'sample_idx', int, path)
+    for key in ('token', 'scene_token', 'frame_id'):
+        check.key(frame, key, str, path)
+    check.floats(frame.get('timestamp'), (), f'{path}.timestamp')
+    if 'ego2global' in frame:
+        check.rigid(frame['ego2global'], f'{path}.ego2global')
+    for name, camera in check.kind(frame.get('images', {}), dict, f'{path}.images').items():
+        _check_camera(check, camera, f'{path}.images.{name}')
+    if 'lidar_points' in frame:
+        points = check.key(frame, 'lidar_points', dict, path)
+        check.key(points, 'lidar_path', str, f'{path}.lidar_points')
+        check.key(points, 'num_pts_feats', int, f'{path}.lidar_points')
+    _check_instances(check, check.key(frame, 'instances', list, path), path, categories)
+
+
+def _check_camera(check, camera, path):
+    check.kind(camera, dict, path)
+    check.key(camera, 'img_path', str, path)
+    for key in ('height', 'width'):
+        check.key(camera, key, int, path)
+    lens = check.key(camera, 'lens', str, path)
+    if lens not in LENSES:
+        check.fail(f'{path}.lens', f'one of {LENSES}', lens)
+    check.rigid(camera.get('lidar2cam'), f'{path}.lidar2cam')
+    if lens == 'pinhole':
+        check.floats(camera.get('cam2img'), (3, 3), f'{path}.cam2img')
+
+
+def _check_instances(check, instances, path, categories):
+    known = set(categories.values()) | {-1}
+    keys = None
+    for n, instance in enumerate(instances):
+        at = f'{path}.instances[{n}]'
+        check.kind(instance, dict, at)
+        check.floats(instance.get('bbox_3d'), (7,), f'{at}.bbox_3d')
+        if min(instance['bbox_3d'][3:6]) <= 0:
+            check.fail(f'{at}.bbox_3d', 'length, width, height > 0', instance['bbox_3d'])
+        label = check.key(instance, 'bbox_label_3d', int, at)
+        if label not in known:
+            check.fail(f'{at}.bbox_label_3d', f'an index of metainfo.categories {sorted(known)}',
+                       label)
+        keys = keys or set(instance)
+        if set(instance) != keys:
+            check.fail(at, f'the keys of instances[0], {sorted(keys)}', sorted(instance))

@@ -1,0 +1,94 @@
+import copy
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.structures import load_infos, save_infos, validate_infos
+
+
+def good():
+    frame = dict(
+        sample_idx=0, token='a', scene_token='s', frame_id='0000000000', timestamp=1.5,
+        ego2global=np.eye(4).tolist(),
+        images=dict(CAM_PANO=dict(img_path='a.png', height=64, width=128, lens='equirect',
+                                  lidar2cam=np.eye(4).tolist())),
+        lidar_points=dict(lidar_path='a.bin', num_pts_feats=9),
+        instances=[dict(bbox_3d=[1., 2, 3, 4, 2, 1, .5], bbox_label_3d=0),
+                   dict(bbox_3d=[9., 2, 3, 4, 2, 1, .5], bbox_label_3d=-1)])
+    meta = dict(categories=dict(car=0), dataset='d', version='v', info_version='1.1',
+                lidar_image=dict(projection='staggered', height=2, width=8, fov_up=.4, fov_down=-.4,
+                                 pixel_shift_by_row=[1, 0]))
+    second = dict(copy.deepcopy(frame), sample_idx=1, token='b', instances=[])
+    return dict(metainfo=meta, data_list=[second, frame])
+
+
+def test_good_infos_pass_and_round_trip(tmp_path):
+    path = str(tmp_path / 'infos.pkl')
+    save_infos(good(), path)
+    assert load_infos(path) == good()
+    assert os.listdir(tmp_path) == ['infos.pkl']
+
+
+FRAME = ('data_list', 1)
+BAD = [
+    (('metainfo', 'dataset'), None, 'metainfo.dataset: missing, expected str'),
+    (('metainfo', 'categories', 'car'), 'x',
+     "metainfo.categories['car']: expected int, got str 'x'"),
+    (('metainfo', 'lidar_image', 'pixel_shift_by_row'), [1, 2, 3],
+     'metainfo.lidar_image.pixel_shift_by_row: expected 2 finite floats, got list [1, 2, 3]'),
+    ((*FRAME, 'token'), 7, 'data_list[1].token: expected str, got int 7'),
+    ((*FRAME, 'sample_idx'), True, 'data_list[1].sample_idx: expected int, got bool True'),
+    ((*FRAME, 'timestamp'), float('nan'), 'data_list[1].timestamp: expected a finite float'),
+    ((*FRAME, 'instances'), None, 'data_list[1].instances: missing, expected list'),
+    ((*FRAME, 'ego2global'), np.diag([2, 1, 1, 1.]), 'ego2global: expected a rigid 4x4 transform'),
+    ((*FRAME, 'images', 'CAM_PANO', 'lidar2cam'), [[1, 2]],
+     'data_list[1].images.CAM_PANO.lidar2cam: expected 4x4 finite floats, got list [[1, 2]]'),
+    ((*FRAME, 'images', 'CAM_PANO', 'lens'), 'fish',
+     "lens: expected one of ('equirect', 'pinhole'), got str 'fish'"),
+    ((*FRAME, 'images', 'CAM_PANO', 'lens'), 'pinhole', 'cam2img: expected 3x3 finite floats'),
+    ((*FRAME, 'lidar_points', 'lidar_path'), None, 'lidar_points.lidar_path: missing'),
+    ((*FRAME, 'instances', 1, 'bbox_3d'), [1, 2, 3, 4, 5, float('nan'), 0],
+     'data_list[1].instances[1].bbox_3d: expected 7 finite floats, '
+     'got list [1, 2, 3, 4, 5, nan, 0]'),
+    ((*FRAME, 'instances', 1, 'bbox_3d'), [1, 2, 3, 4], 'expected 7 finite floats'),
+    ((*FRAME, 'instances', 0, 'bbox_3d'), [1, 2, 3, 0, 1, 1, 0], 'length, width, height > 0'),
+    ((*FRAME, 'instances', 0, 'bbox_label_3d'), 5,
+     'an index of metainfo.categories [-1, 0], got int 5'),
+    ((*FRAME, 'instances', 1, 'extra'), 5, 'data_list[1].instances[1]: expected the keys of'),
+]
+
+
+@pytest.mark.parametrize('at, value, message', BAD, ids=[str(i) for i in range(len(BAD))])
+def test_every_bad_field_is_named(at, value, message):
+    infos = good()
+    parent = infos
+    for key in at[:-1]:
+        parent = parent[key]
+    if value is None:
+        del parent[at[-1]]
+    else:
+        parent[at[-1]] = value
+    with pytest.raises(UserError) as error:
+        validate_infos(infos, 'x.pkl')
+    assert message in str(error.value) and str(error.value).startswith('x.pkl: ')
+    assert '\n' not in str(error.value)
+
+
+def test_nothing_is_written_when_invalid(tmp_path):
+    infos = good()
+    infos['data_list'][0]['token'] = 3
+    with pytest.raises(UserError):
+        save_infos(infos, str(tmp_path / 'infos.pkl'))
+    assert not os.listdir(tmp_path)
+
+
+def test_missing_and_foreign_files_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match='no such info file; write it with tools/create_data.py'):
+        load_infos(str(tmp_path / 'none.pkl'))
+    path = tmp_path / 'cut.pkl'
+    path.write_bytes(pickle.dumps(good())[:50])
+    with pytest.raises(UserError, match='not a readable info file'):
+        load_infos(str(path))
