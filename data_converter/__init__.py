@@ -1,0 +1,1 @@
+"""Converters from raw data sets, and the synthetic world that stands in for them."""

@@ -1,0 +1,1 @@
+"""Toytown: a small synthetic city, ray-cast and written in the original format of real data sets."""
