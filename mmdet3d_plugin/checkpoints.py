@@ -112,7 +112,7 @@ def read_checkpoint(path: Union[str, Path], map_location: str = 'cpu') -> dict:
         raise UserError(f'checkpoint {path}: it is no checkpoint, or holds objects that cannot '
                         f'be loaded safely ({reason[:120]}); only weights and plain values load; '
                         'save its state_dict alone') from error
-    except (RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError, OSError) as error:
         raise UserError(f'checkpoint {path}: cut short or damaged '
                         f'({path.stat().st_size} bytes); copy or train it again') from error
     if not isinstance(checkpoint, Mapping):

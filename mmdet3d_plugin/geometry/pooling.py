@@ -87,13 +87,13 @@ def pull_dense(features: Tensor, pull: PullMap, shape: Tuple[int, int, int], wra
     """
     batch, views, channels = features.shape[:3]
     levels, rows, cols = shape
-    total, count = 0, 0
+    geometries, total, count = len(pull.position), 0, 0
     for view in range(views):
-        position = pull.position[:, view].reshape(-1, levels * rows, cols, 2)
+        position = pull.position[:, view].reshape(geometries, levels * rows, cols, 2)
         sampled = sample_features(features[:, view], position.expand(batch, -1, -1, -1), wrap,
                                   padding_mode)
         if pull.seen is not None:
-            seen = pull.seen[:, view].reshape(-1, 1, levels * rows, cols)
+            seen = pull.seen[:, view].reshape(geometries, 1, levels * rows, cols)
             sampled, count = sampled * seen, count + seen
         total = total + sampled
     if views > 1:

@@ -1,6 +1,7 @@
 """Networks on the BEV map."""
 from typing import Optional, Tuple
 
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmdet.models.backbones.resnet import BasicBlock
 from mmdet.models.layers import ResLayer
@@ -9,7 +10,6 @@ from mmengine.model import BaseModule, constant_init, kaiming_init
 from torch import Tensor, nn
 
 from .flips import Flips
-from .layers import upsample
 
 
 @MODELS.register_module()
@@ -34,9 +34,9 @@ class BEVUNet(BaseModule):
         self.layer1 = ResLayer(BasicBlock, first, first, 2, norm_cfg=norm)
         self.layer2 = ResLayer(BasicBlock, first, second, 2, stride=2, norm_cfg=norm)
         self.layer3 = ResLayer(BasicBlock, second, third, 2, stride=2, norm_cfg=norm)
-        self.up3 = _up(third, second)
-        self.up2 = _up(second, first)
-        self.up1 = _up(first, in_channels)
+        self.up3 = _UpsampleAdd(third, second)
+        self.up2 = _UpsampleAdd(second, first)
+        self.up1 = _UpsampleAdd(first, in_channels)
 
     def init_weights(self):
         """Kaiming-normal residual stages that start as identities (zero second norm)."""
@@ -52,7 +52,7 @@ class BEVUNet(BaseModule):
         """Encode.
 
         Args:
-            bev (Tensor): (B, C, rows, columns); rows and columns divisible by 8.
+            bev (Tensor): (B, C, rows, columns).
             flips (Flips, optional): Run in a flipped frame; the results are in the true one.
 
         Returns:
@@ -65,11 +65,19 @@ class BEVUNet(BaseModule):
         half = self.layer1(self.stem(bev))
         quarter = self.layer2(half)
         eighth = self.layer3(quarter)
-        up = self.up3(eighth) + quarter
-        up = self.up2(up) + half
-        return half, quarter, eighth, self.up1(up) + bev
+        up = self.up3(eighth, quarter)
+        up = self.up2(up, half)
+        return half, quarter, eighth, self.up1(up, bev)
 
 
-def _up(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(upsample(), nn.Conv2d(in_channels, out_channels, 1, bias=False),
-                         nn.InstanceNorm2d(out_channels))
+class _UpsampleAdd(nn.Module):
+    """Bilinear upsampling to the skip's size, 1x1 convolution, instance norm, plus the skip."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = nn.InstanceNorm2d(out_channels)
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        up = F.interpolate(deep, skip.shape[-2:], mode='bilinear', align_corners=False)
+        return self.norm(self.conv(up)) + skip

@@ -1,6 +1,5 @@
 """Small building blocks shared by encoders, necks and heads."""
 from mmcv.cnn import ConvModule
-from torch import nn
 
 
 def conv_in_relu(in_channels: int, out_channels: int) -> ConvModule:
@@ -8,7 +7,3 @@ def conv_in_relu(in_channels: int, out_channels: int) -> ConvModule:
     return ConvModule(in_channels, out_channels, 3, padding=1, bias=False,
                       norm_cfg=dict(type='IN', affine=False))
 
-
-def upsample(scale: int = 2) -> nn.Upsample:
-    """Bilinear upsampling with half-pixel centres."""
-    return nn.Upsample(scale_factor=scale, mode='bilinear', align_corners=False)

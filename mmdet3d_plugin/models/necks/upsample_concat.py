@@ -7,7 +7,7 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..layers import conv_in_relu, upsample
+from ..layers import conv_in_relu
 
 
 @MODELS.register_module()
@@ -44,7 +44,6 @@ class UpsampleConcat(BaseModule):
     def __init__(self, in_channels: Tuple[int, int], mid_channels: int, out_channels: int,
                  init_cfg=None):
         super().__init__(init_cfg)
-        self.upsample = upsample()
         self.join = nn.Sequential(conv_in_relu(sum(in_channels), mid_channels),
                                   conv_in_relu(mid_channels, mid_channels))
         self.project = nn.Conv2d(mid_channels, out_channels, 1)
@@ -52,7 +51,11 @@ class UpsampleConcat(BaseModule):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """(..., (B, C1, h, w), (B, C2, ~h/2, ~w/2)) -> (B, out_channels, h, w)."""
         shallow, deep = features[-2:]
-        deep = self.upsample(deep)
+        deep = _resize(deep, (2 * deep.shape[-2], 2 * deep.shape[-1]))
         if deep.shape[-2:] != shallow.shape[-2:]:
-            deep = F.interpolate(deep, shallow.shape[-2:], mode='bilinear', align_corners=False)
+            deep = _resize(deep, shallow.shape[-2:])
         return self.project(self.join(torch.cat([shallow, deep], 1)))
+
+
+def _resize(maps: Tensor, size: Tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size, mode='bilinear', align_corners=False)

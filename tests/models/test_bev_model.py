@@ -1,0 +1,162 @@
+import copy
+
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.geometry import BEVGrid, CameraRig
+from mmdet3d_plugin.models.flips import Flips
+from tests.factories import CAMERA, GRID, LIDAR, batch, build
+
+
+@pytest.mark.parametrize('camera_branch, lidar_branch', [(CAMERA, None), (None, LIDAR),
+                                                          (CAMERA, LIDAR)])
+def test_three_honest_modes(camera_branch, lidar_branch):
+    model = build(camera_branch, lidar_branch)
+    data = model.data_preprocessor(batch(), True)
+    losses = model(**data, mode='loss')
+    assert set(losses) == {'loss_segmentation', 'loss_centerness', 'loss_offset'}
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    model.eval()
+    raw = model(data['inputs'])
+    assert {k: tuple(v.shape) for k, v in raw.items()} == dict(
+        segmentation=(2, 1, 32, 32), centerness=(2, 1, 32, 32), offset=(2, 2, 32, 32))
+    predicted = model(**data, mode='predict')
+    torch.testing.assert_close(predicted[1].pred_bev.seg, raw['segmentation'][1].sigmoid())
+
+
+def test_a_camera_student_needs_no_lidar_input():
+    data = batch(lidar=False)
+    model = build().eval()
+    assert model.test_step(data)[0].pred_bev.seg.shape == (1, 32, 32)
+
+
+def test_missing_lidar_input_says_what_to_load():
+    model = build(None, LIDAR).eval()
+    with pytest.raises(UserError, match="'lidar_img'.*PackBEVInputs"):
+        model.test_step(batch(lidar=False))
+
+
+def test_wrong_grid_between_data_and_model():
+    data = batch()
+    data['data_samples'][1].set_metainfo(dict(bev_grid=dict(BEVGrid(**GRID).asdict(), rows='+x')))
+    model = build()
+    with pytest.raises(UserError, match='RasterizeBEV.grid and model.grid'):
+        model(**model.data_preprocessor(data, True), mode='loss')
+
+
+def test_preprocessor_normalises_and_builds_rigs():
+    model = build()
+    raw = batch()
+    expected = (raw['inputs']['img'][1][0, 2].float() / 255 - 0.3148) / 0.3749
+    lidar = (raw['inputs']['lidar_img'][0][1] - 0.3056) / 0.3668
+    inputs = model.data_preprocessor(raw, True)['inputs']
+    torch.testing.assert_close(inputs['imgs'][1, 0, 2], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(inputs['lidar_img'][0, 1], lidar)
+    assert isinstance(inputs['rig'], CameraRig) and inputs['lidar_rig'].size == (16, 64)
+
+
+def test_wrong_number_of_lidar_channels():
+    model = build(data_preprocessor=dict(type='BEVDataPreprocessor', lidar_mean=(0.5,),
+                                         lidar_std=(0.2,)))
+    with pytest.raises(UserError, match='3 channels, but lidar_mean has 1'):
+        model.data_preprocessor(batch(), True)
+
+
+def test_geometry_is_computed_once_per_rig(monkeypatch):
+    from mmdet3d_plugin.models.view_transforms import voxel_pulling
+    calls = []
+    original = voxel_pulling.build_pull_map
+    monkeypatch.setattr(voxel_pulling, 'build_pull_map',
+                        lambda *a, **k: calls.append(1) or original(*a, **k))
+    model = build().eval()
+    for size in (2, 1, 3):
+        model.test_step(batch(size))
+    assert len(calls) == 1
+    assert not any('pull_map' in key for key in model.state_dict())
+
+
+def test_model_needs_a_fuser_exactly_for_two_branches():
+    with pytest.raises(UserError, match='model.fuser'):
+        build(CAMERA, LIDAR, fuser=None)
+    with pytest.raises(UserError, match='camera_branch, lidar_branch or both'):
+        build(None, None)
+
+
+def test_misspelt_key_names_its_place_and_a_close_match():
+    with pytest.raises(UserError, match=r"model\.head\.num_clases.*num_classes"):
+        build(head=dict(type='BEVSegHead', in_channels=8, num_clases=1))
+
+
+def test_flips_return_to_the_true_frame():
+    flips = Flips(*torch.tensor([[False, True], [True, False], [True, True]]))
+    bev = torch.arange(2 * 1 * 3 * 4.).reshape(2, 1, 3, 4)
+    assert torch.equal(flips.run_on_bev(lambda x: x, bev), bev)
+    seen = []
+    flips.run_on_bev(lambda x: seen.append(x) or x, bev)
+    assert torch.equal(seen[0][0], bev[0].flip(-1, -2)) and torch.equal(seen[0][1], bev[1].flip(-1))
+    assert torch.equal(flips.run_on_image(lambda x: x * 2, bev), bev * 2)
+
+
+def test_flipping_a_network_equals_flipping_its_kernels():
+    conv = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    bev = torch.randn(1, 1, 5, 6)
+    flips = Flips(*torch.tensor([[False], [True], [False]]))
+    mirrored = copy.deepcopy(conv)
+    mirrored.weight.data = conv.weight.data.flip(-2)
+    torch.testing.assert_close(flips.run_on_bev(conv, bev), mirrored(bev))
+
+
+def test_flips_act_in_training_only_and_follow_the_seed():
+    model = build(flips=dict(image=0.5, rows=0.5, cols=0.5))
+    data = model.data_preprocessor(batch(), True)
+
+    def losses(seed):
+        torch.manual_seed(seed)
+        return float(model(**data, mode='loss')['loss_segmentation'].detach())
+
+    assert losses(1) == losses(1)
+    assert len({losses(seed) for seed in range(6)}) > 1
+    model.eval()
+    torch.testing.assert_close(model(data['inputs']), model(data['inputs']))
+
+
+def test_sgfm_equations():
+    torch.manual_seed(0)
+    sgfm = MODELS.build(dict(type='SGFM', channels=3, bias=True)).eval()
+    camera_map, lidar_map = torch.randn(2, 1, 3, 4, 5)
+    gate = torch.sigmoid(torch.einsum('oi,nihw->nohw', sgfm.gate.weight[..., 0, 0],
+                                      torch.cat([camera_map, lidar_map], 1))
+                         + sgfm.gate.bias[:, None, None])
+    fused = gate * camera_map + (1 - gate) * lidar_map
+    expected = sgfm.refine(torch.cat([fused, fused], 1))
+    torch.testing.assert_close(sgfm(camera_map, lidar_map), expected)
+    single = MODELS.build(dict(type='SGFM', channels=3, bias=True, doubled=False)).eval()
+    state = sgfm.state_dict()
+    first, second = state['refine.conv.weight'].chunk(2, 1)
+    single.load_state_dict({**state, 'refine.conv.weight': first + second})
+    torch.testing.assert_close(single(camera_map, lidar_map), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_upsample_concat_resizes_odd_maps_twice():
+    neck = MODELS.build(dict(type='UpsampleConcat', in_channels=(2, 3), mid_channels=4,
+                             out_channels=5))
+    assert neck([torch.randn(1, 2, 31, 256), torch.randn(1, 3, 16, 128)]).shape == (1, 5, 31, 256)
+
+
+def test_unet_taps_and_shapes():
+    unet = MODELS.build(dict(type='BEVUNet', in_channels=4, widths=(6, 8, 10)))
+    half, quarter, eighth, full = unet(torch.randn(1, 4, 200, 200))
+    assert [tuple(x.shape[1:]) for x in (half, quarter, eighth, full)] == [
+        (6, 100, 100), (8, 50, 50), (10, 25, 25), (4, 200, 200)]
+
+
+def test_head_prior_and_deployed_tasks():
+    head = MODELS.build(dict(type='BEVSegHead', in_channels=4, tasks=('segmentation',), prior=0.01))
+    assert set(head((torch.zeros(1, 4, 8, 8),))) == {'segmentation'}
+    assert head((torch.zeros(1, 4, 8, 8),))['segmentation'].sigmoid().mean().item() == pytest.approx(
+        0.01)
+    with pytest.raises(UserError, match="unknown task \\['depth'\\]"):
+        MODELS.build(dict(type='BEVSegHead', in_channels=4, tasks=('depth',)))
