@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Set up the environment and run the tests; arguments go to pytest, e.g. `-k resume` or a file.
+# BEV_REAL_DATA names a folder with real data; tests that need it are skipped without.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python="$(bash tools/setup_env.sh)"
+PATH="$(dirname "$python"):$PATH" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" \
+    "$python" -m pytest -q --durations=15 "$@"
