@@ -25,6 +25,7 @@ import pickle
 
 import numpy as np
 
+from ..checkpoints import atomic_write
 from ..errors import UserError
 
 INFO_VERSION = '1.1'
@@ -63,14 +64,8 @@ def validate_infos(infos: dict, source: str = 'infos') -> dict:
 def save_infos(infos: dict, path: str) -> None:
     """Validate and write an info file atomically: it appears complete or not at all."""
     validate_infos(infos, path)
-    partial = f'{path}.{os.getpid()}.tmp'
-    try:
-        with open(partial, 'wb') as file:
-            pickle.dump(infos, file, protocol=4)
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    with atomic_write(path) as file:
+        pickle.dump(infos, file, protocol=4)
 
 
 def load_infos(path: str) -> dict:

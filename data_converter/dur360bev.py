@@ -1,0 +1,363 @@
+"""Dur360BEV (or toytown written in its layout) -> info files.
+
+Frame of reference: the LiDAR, x forward, y left, z up. The data set has no extrinsic calibration,
+so ``lidar2cam`` is the identity; ``metadata/calibration.json`` ({"lidar2cam": 4x4, camera axes x
+forward, y left, z up}) replaces it where present. ``metadata/sequences.json`` ({"<id>":
+"<sequence>"}) names sequences; without it the route (``initial`` or ``extended``) is the only one.
+"""
+
+import json
+import math
+import os
+from functools import partial
+
+import numpy as np
+
+from mmdet3d_plugin.errors import UserError, did_you_mean
+from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
+from mmdet3d_plugin.geometry.panorama import THETA_APERTURE_DEG
+from mmdet3d_plugin.structures import INFO_VERSION
+
+from . import common
+
+CATEGORIES = dict(car=0, bus=1, truck=2, pedestrian=3)
+FEATURES = 9
+"""float32 values of a point: x y z intensity time reflectivity ring ambient range_mm."""
+
+VERSIONS = dict(initial=('0000', 'dataset_indices'), extended=('1000', 'dataset_ext_indices'),
+                mini=('1000', 'dataset_ext_mini_indices'), complete=('', 'dataset_comp_indices'))
+"""Version -> prefix of its frame ids, name of its split file."""
+
+SENSORS = dict(image='.png', labels='.txt', ouster_points='.bin', oxts='.txt')
+EARTH_RADIUS = 6378137.0
+
+
+def convert(root_path, out_dir=None, version='extended', workers=1, check=False) -> dict:
+    """Write ``dur360bev_infos_train.pkl`` and ``dur360bev_infos_val.pkl``.
+
+    A stopped conversion continues where it was; the files appear complete or not at all.
+
+    Args:
+        root_path: folder with image/, labels/, ouster_points/, oxts/, metadata/.
+        out_dir: where the info files go, default the root path.
+        version: 'initial', 'extended', 'mini' or 'complete'.
+        workers: processes.
+        check: decode every picture and scan, and read the info files back.
+
+    Returns:
+        dict: file and report of each split.
+
+    Raises:
+        UserError: naming the file (and line) that is missing, cut or malformed.
+    """
+    out_dir = out_dir or root_path
+    os.makedirs(out_dir, exist_ok=True)
+    summary = {}
+    for split in splits(root_path, version):
+        path = os.path.join(out_dir, f'dur360bev_infos_{split}.pkl')
+        journal = f'{path}.journal'
+        data_list = frames(root_path, split, version, workers, journal)
+        infos = dict(metainfo=metainfo(root_path, version, split), data_list=data_list)
+        if check:
+            common.resumable_map(check_frame, [_files(root_path, f['frame_id']) for f in data_list],
+                                 f'{path}.check.journal', lambda files: common.stamp(*files),
+                                 workers, f'check {split}')
+        common.write_infos(infos, path, check)
+        for leftover in (journal, f'{path}.check.journal'):
+            if os.path.exists(leftover):
+                os.remove(leftover)
+        summary[split] = f'{path}: {report(infos)}'
+    return summary
+
+
+def splits(root, version='extended') -> dict:
+    """Frame ids of every split.
+
+    The indices of the split file refer to the sorted list of the version's frames. Without its own
+    split file, ``mini`` is every tenth frame of ``extended``.
+
+    Returns:
+        dict: 'train' and 'val' -> list of frame ids.
+
+    Raises:
+        UserError: unknown version, no frames, missing or foreign split file, index out of range.
+    """
+    ids = frame_ids(root, version)
+    path, step = os.path.join(root, 'metadata', f'{VERSIONS[version][1]}.pkl'), 1
+    own = any(os.path.isfile(path[:-4] + end) for end in ('.pkl', '.json'))
+    if version == 'mini' and not own:
+        path, step = os.path.join(root, 'metadata', f'{VERSIONS["extended"][1]}.pkl'), 10
+    arrays = common.read_split(path)
+    out = {}
+    for split, key in (('train', 'train_indices'), ('val', 'test_indices')):
+        if key not in arrays:
+            raise UserError(f'{path}: no {key!r}, only {sorted(arrays)}')
+        index = arrays[key][::step]
+        if index.size and not 0 <= index.min() <= index.max() < len(ids):
+            raise UserError(f'{path}: {key} has indices {index.min()}..{index.max()}, but {root} '
+                            f'has {len(ids)} frames of version {version!r}; is the download '
+                            'complete?')
+        out[split] = [ids[i] for i in index]
+    return out
+
+
+def frame_ids(root, version) -> list:
+    """Sorted ids of all frames of a version.
+
+    Raises:
+        UserError: unknown version, missing folder, or no frames.
+    """
+    if version not in VERSIONS:
+        raise UserError(f'unknown version {version!r} of Dur360BEV'
+                        f'{did_you_mean(version, VERSIONS)}')
+    prefix = VERSIONS[version][0]
+    ids = [i for i in _all_ids(root) if i.startswith(prefix)]
+    if not ids:
+        name = prefix + '*' * (10 - len(prefix))
+        raise UserError(f'{os.path.join(root, "image", "data")}: no pictures named {name}.png of '
+                        f'version {version!r}; check the root path and the version')
+    return ids
+
+
+def frames(root, split, version='extended', workers=1, journal=None) -> list:
+    """Info frames of a split.
+
+    Args:
+        root: data root.
+        split: 'train' or 'val'.
+        version: version of the data set.
+        workers: processes.
+        journal: file that remembers finished frames, default none is kept.
+
+    Raises:
+        UserError: unknown split, or any file that is missing, cut or malformed.
+    """
+    ids_of = splits(root, version)
+    if split not in ids_of:
+        raise UserError(f'unknown split {split!r} of Dur360BEV{did_you_mean(split, ids_of)}')
+    ids = frame_ids(root, version)
+    times = dict(zip(_all_ids(root), timestamps(root)))
+    scenes = _scenes(root, ids)
+    origin = read_oxts(_files(root, ids[0])[3])
+    rows, cols = scan_layout(root)[:2]
+    read = partial(_frame, root, common.picture_size(_files(root, ids[0])[0]), rows * cols, origin)
+    done = common.resumable_map(read, ids_of[split], journal or os.devnull,
+                                lambda i: common.stamp(*_files(root, i)), workers, split)
+    token = {i: f'{scenes[i]}_{i}' for i in ids}
+    extrinsic = calibration(root)
+    for n, frame in enumerate(done):
+        i = frame['frame_id']
+        frame.update(sample_idx=n, token=token[i], scene_token=scenes[i], timestamp=times[i])
+        frame['images']['CAM_PANO']['lidar2cam'] = extrinsic
+    return done
+
+
+def metainfo(root, version, split) -> dict:
+    """Metainfo of the info file."""
+    rows, cols, shift, (fov_up, fov_down) = scan_layout(root)
+    return dict(
+        dataset='dur360bev', version=version, info_version=INFO_VERSION, split=split,
+        categories=dict(CATEGORIES), lidar_frame='x forward, y left, z up',
+        lidar_image=dict(projection='staggered', height=rows, width=cols, pixel_shift_by_row=shift,
+                         fov_up=fov_up, fov_down=fov_down))
+
+
+def report(infos) -> dict:
+    """Counts that show at a glance whether a conversion is what it should be."""
+    names = {v: k for k, v in infos['metainfo']['categories'].items()}
+    data = infos['data_list']
+    labels = [i['bbox_label_3d'] for frame in data for i in frame['instances']]
+    counts = {name: labels.count(index) for index, name in names.items()}
+    return dict(frames=len(data), sequences=len({frame['scene_token'] for frame in data}),
+                empty_frames=sum(not frame['instances'] for frame in data),
+                objects=dict(counts, ignored=labels.count(-1)))
+
+
+def scan_layout(root) -> tuple:
+    """Rows, columns, shift per row and (fov_up, fov_down) in radians from ``metadata/os1.json``.
+
+    Without ``beam_altitude_angles`` the field of view is +-22.5 degrees.
+
+    Raises:
+        UserError: the file is missing or incomplete.
+    """
+    path = os.path.join(root, 'metadata', 'os1.json')
+    meta = _read_json(path)
+    try:
+        layout = meta['data_format']
+        rows, cols = int(layout['pixels_per_column']), int(layout['columns_per_frame'])
+        shift = [int(s) for s in layout['pixel_shift_by_row']]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{path}: expected data_format with pixels_per_column, columns_per_frame '
+                        f'and pixel_shift_by_row; {error!r}') from error
+    angles = meta.get('beam_altitude_angles') or []
+    for name, value in (('pixel_shift_by_row', shift), ('beam_altitude_angles', angles)):
+        if len(value) != rows and (value or name == 'pixel_shift_by_row'):
+            raise UserError(f'{path}: {name} has {len(value)} entries, expected '
+                            f'pixels_per_column = {rows}')
+    half = math.radians(22.5)
+    return rows, cols, shift, fov_of_beams(angles) if angles else (half, -half)
+
+
+def calibration(root) -> list:
+    """``lidar2cam`` as 4x4 row lists: from ``metadata/calibration.json``, else the identity."""
+    path = os.path.join(root, 'metadata', 'calibration.json')
+    if not os.path.isfile(path):
+        return np.eye(4).tolist()
+    matrix = np.asarray(_read_json(path).get('lidar2cam'), dtype=object)
+    if matrix.shape != (4, 4):
+        raise UserError(f'{path}: lidar2cam: expected 4 rows of 4 numbers, got shape '
+                        f'{matrix.shape}')
+    return matrix.astype(float).tolist()
+
+
+def timestamps(root) -> list:
+    """Seconds of every frame of the root, in the order of the sorted pictures.
+
+    Raises:
+        UserError: the four files differ in length, or from the number of pictures.
+    """
+    paths = {name: os.path.join(root, name, 'timestamps.txt') for name in SENSORS}
+    lines = {name: common.read_lines(path) for name, path in paths.items()}
+    lengths = {name: len(text) for name, text in lines.items()}
+    if len(set(lengths.values())) > 1:
+        counts = ', '.join(f'{name}/timestamps.txt {n}' for name, n in lengths.items())
+        raise UserError(f'{root}: timestamps of unequal length: {counts} lines; copy the data '
+                        'again')
+    pictures = len(_all_ids(root))
+    if lengths['image'] != pictures:
+        raise UserError(f'{paths["image"]}: {lengths["image"]} lines, but image/data holds '
+                        f'{pictures} pictures; is the download complete?')
+    path = paths['ouster_points']
+    return [common.parse_time(text, f'{path}:{n}')
+            for n, text in enumerate(lines['ouster_points'], 1)]
+
+
+def read_labels(path) -> list:
+    """Instances of a label file: lines of ``class height width length x y z yaw``.
+
+    Classes outside ``CATEGORIES`` get the label -1.
+
+    Raises:
+        UserError: with file and line number.
+    """
+    instances = []
+    for n, line in enumerate(common.read_lines(path), 1):
+        tokens = line.split()
+        if not tokens:
+            continue
+        if len(tokens) != 8:
+            raise UserError(f'{path}:{n}: expected 8 tokens (class height width length x y z yaw), '
+                            f'got {len(tokens)}: {line!r}')
+        try:
+            h, w, l, x, y, z, yaw = map(float, tokens[1:])  # noqa: E741
+        except ValueError as error:
+            raise UserError(f'{path}:{n}: {error}: {line!r}') from error
+        if not np.isfinite([h, w, l, x, y, z, yaw]).all() or min(h, w, l) <= 0:
+            raise UserError(f'{path}:{n}: expected finite numbers and sizes > 0: {line!r}')
+        label = CATEGORIES.get(tokens[0].lower(), -1)
+        instances.append(dict(bbox_3d=[x, y, z, l, w, h, yaw], bbox_label_3d=label,
+                              bbox_label=label, source_index=n - 1))
+    return instances
+
+
+def read_oxts(path) -> tuple:
+    """lat, lon (degrees), alt (m), roll, pitch, yaw (rad, yaw counter-clockwise from east)."""
+    lines = common.read_lines(path)
+    try:
+        values = tuple(map(float, lines[0].split()[:6]))
+    except (IndexError, ValueError):
+        values = ()
+    if len(values) != 6 or not np.isfinite(values).all():
+        raise UserError(f'{path}:1: expected 6 finite numbers (lat lon alt roll pitch yaw)')
+    return values
+
+
+def ego2global(oxts, origin) -> list:
+    """4x4 pose in the local east-north-up frame whose origin is the position of ``origin``."""
+    (lat, lon, alt, roll, pitch, yaw), (lat0, lon0, alt0) = oxts, origin[:3]
+    east = math.radians(lon - lon0) * EARTH_RADIUS * math.cos(math.radians(lat0))
+    north = math.radians(lat - lat0) * EARTH_RADIUS
+    (cr, sr), (cp, sp), (cy, sy) = ((math.cos(a), math.sin(a)) for a in (roll, pitch, yaw))
+    about_x = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
+    about_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
+    pose = np.eye(4)
+    pose[:3, :3] = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ about_y @ about_x
+    pose[:3, 3] = east, north, alt - alt0
+    return pose.tolist()
+
+
+def check_frame(files) -> bool:
+    """Decode a picture and a scan.
+
+    Raises:
+        UserError: the picture cannot be decoded or the scan holds no finite points.
+    """
+    import cv2
+    if cv2.imread(files[0], cv2.IMREAD_COLOR) is None:
+        raise UserError(f'{files[0]}: unreadable picture: it cannot be decoded; copy it again')
+    scan = np.fromfile(files[2], '<f4')
+    if not np.isfinite(scan).all():
+        raise UserError(f'{files[2]}: {np.count_nonzero(~np.isfinite(scan))} values are not finite')
+    return True
+
+
+def _frame(root, picture, points, origin, frame_id) -> dict:
+    image, labels, scan, oxts = _files(root, frame_id)
+    size = common.picture_size(image)
+    if size != picture or 2 * size[0] < size[1]:
+        expected = f'{picture[1]}x{picture[0]} like the first frame' if size != picture else \
+            'a dual fisheye at least half as high as wide'
+        raise UserError(f'{image}: wrong picture size {size[1]}x{size[0]}, expected {expected}')
+    expected = points * FEATURES * 4
+    size_bytes = os.path.getsize(scan) if os.path.isfile(scan) else None
+    if size_bytes is None:
+        raise UserError(f'{scan}: missing LiDAR scan of frame {frame_id}')
+    if size_bytes != expected:
+        raise UserError(f'{scan}: {size_bytes} bytes, expected {expected} ({points} points of '
+                        f'{FEATURES} float32); the file is cut or metadata/os1.json is of another '
+                        'sensor')
+    camera = dict(img_path=_relative('image', frame_id), height=size[0], width=size[1],
+                  lens='equirect', source_lens='dual_fisheye', aperture_deg=THETA_APERTURE_DEG)
+    return dict(frame_id=frame_id, ego2global=ego2global(read_oxts(oxts), origin),
+                images=dict(CAM_PANO=camera),
+                lidar_points=dict(lidar_path=_relative('ouster_points', frame_id),
+                                  num_pts_feats=FEATURES),
+                instances=read_labels(labels))
+
+
+def _relative(sensor, frame_id) -> str:
+    return f'{sensor}/data/{frame_id}{SENSORS[sensor]}'
+
+
+def _files(root, frame_id) -> tuple:
+    """Paths of picture, labels, scan and oxts of a frame."""
+    return tuple(os.path.join(root, _relative(sensor, frame_id)) for sensor in SENSORS)
+
+
+def _all_ids(root) -> list:
+    folder = os.path.join(root, 'image', 'data')
+    if not os.path.isdir(folder):
+        raise UserError(f'{folder}: no such folder; --root-path must hold image/, labels/, '
+                        'ouster_points/, oxts/ and metadata/')
+    return sorted(name[:-4] for name in os.listdir(folder)
+                  if len(name) == 14 and name.endswith('.png'))
+
+
+def _scenes(root, ids) -> dict:
+    path = os.path.join(root, 'metadata', 'sequences.json')
+    if not os.path.isfile(path):
+        return {i: 'initial' if i.startswith('0000') else 'extended' for i in ids}
+    names = _read_json(path)
+    missing = [i for i in ids if i not in names]
+    if missing:
+        raise UserError(f'{path}: no sequence for frame {missing[0]} ({len(missing)} in all)')
+    return {i: str(names[i]) for i in ids}
+
+
+def _read_json(path) -> dict:
+    try:
+        with open(path, encoding='utf-8') as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: cannot read: {error}') from error

@@ -1,0 +1,256 @@
+import json
+import pickle
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from data_converter import common, dur360bev
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.structures import load_infos
+from tests.helpers.dur360bev import COLS, ROWS, make_root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_root(tmp_path / 'data')
+
+
+def convert(root, **kwargs):
+    return dur360bev.convert(str(root), None, 'extended', **kwargs)
+
+
+def test_infos_hold_what_the_files_say(root):
+    summary = convert(root, check=True)
+    assert set(summary) == {'train', 'val'}
+    train = load_infos(str(root / 'dur360bev_infos_train.pkl'))
+    val = load_infos(str(root / 'dur360bev_infos_val.pkl'))
+    assert [f['frame_id'] for f in val['data_list']] == ['1000000004', '1000000005']
+    assert [f['sample_idx'] for f in train['data_list']] == [0, 1, 2, 3]
+    first = train['data_list'][0]
+    assert first['token'] == 'extended_1000000000' and first['scene_token'] == 'extended'
+    assert first['lidar_points'] == dict(lidar_path='ouster_points/data/1000000000.bin',
+                                         num_pts_feats=9)
+    camera = first['images']['CAM_PANO']
+    assert (camera['img_path'], camera['height'], camera['width']) == (
+        'image/data/1000000000.png', 32, 64)
+    assert (camera['lens'], camera['source_lens'], camera['aperture_deg']) == (
+        'equirect', 'dual_fisheye', 203.0)
+    assert camera['lidar2cam'] == np.eye(4).tolist()
+    # h w l x y z yaw -> x y z l w h yaw; unknown classes are -1
+    assert [i['bbox_3d'] for i in first['instances']] == [
+        [10, 5, -1, 4.5, 1.8, 1.5, 0], [-8, 2, -1, .6, .6, 1.7, 1.5], [30, 30, 0, 20, 3, 3, 1]]
+    assert [i['bbox_label_3d'] for i in first['instances']] == [0, 3, -1]
+    assert train['data_list'][1]['instances'] == []
+    image = train['metainfo']['lidar_image']
+    assert (image['height'], image['width']) == (ROWS, COLS)
+    assert image['pixel_shift_by_row'][:4] == [3, 1, -1, -3]
+    assert image['fov_up'] == -image['fov_down'] == pytest.approx(np.deg2rad(22.5))
+    step = train['data_list'][1]['timestamp'] - first['timestamp']
+    assert step == pytest.approx(1) and first['timestamp'] == pytest.approx(1717236000.5)
+    assert not list(root.glob('*.journal'))
+
+
+def test_report_counts(root):
+    convert(root)
+    infos = load_infos(str(root / 'dur360bev_infos_train.pkl'))
+    assert dur360bev.report(infos) == dict(
+        frames=4, sequences=1, empty_frames=1,
+        objects=dict(car=2, bus=1, truck=0, pedestrian=2, ignored=2))
+
+
+def test_workers_change_nothing(root, tmp_path):
+    dur360bev.convert(str(root), str(tmp_path / 'one'), 'extended', 1)
+    dur360bev.convert(str(root), str(tmp_path / 'two'), 'extended', 2)
+    for split in ('train', 'val'):
+        name = f'dur360bev_infos_{split}.pkl'
+        assert load_infos(str(tmp_path / 'one' / name)) == load_infos(str(tmp_path / 'two' / name))
+
+
+def test_pose_is_metric_east_north_up(root):
+    convert(root)
+    frames = load_infos(str(root / 'dur360bev_infos_train.pkl'))['data_list']
+    pose = np.array(frames[1]['ego2global'])
+    np.testing.assert_allclose(pose[:3, 3], [0, 0.01 * np.pi / 180 * 6378137, 0], atol=1e-6)
+    np.testing.assert_allclose(pose[:2, 0], [np.cos(.5), np.sin(.5)])
+
+
+def test_optional_metadata_is_used(root):
+    names = {f'1000{n:06d}': f'town_{n // 3}' for n in range(6)}
+    (root / 'metadata' / 'sequences.json').write_text(json.dumps(names))
+    shifted = np.eye(4)
+    shifted[2, 3] = 0.15
+    calibration = json.dumps(dict(lidar2cam=shifted.tolist()))
+    (root / 'metadata' / 'calibration.json').write_text(calibration)
+    os1 = json.loads((root / 'metadata' / 'os1.json').read_text())
+    os1['beam_altitude_angles'] = np.linspace(14, -14, ROWS).tolist()
+    (root / 'metadata' / 'os1.json').write_text(json.dumps(os1))
+    convert(root)
+    infos = load_infos(str(root / 'dur360bev_infos_train.pkl'))
+    assert [f['scene_token'] for f in infos['data_list']] == ['town_0'] * 3 + ['town_1']
+    assert infos['data_list'][3]['token'] == 'town_1_1000000003'
+    assert infos['data_list'][0]['images']['CAM_PANO']['lidar2cam'][2][3] == 0.15
+    assert infos['metainfo']['lidar_image']['fov_up'] == pytest.approx(np.deg2rad(16))
+
+
+def test_versions_select_by_prefix(root, tmp_path):
+    assert dur360bev.frame_ids(str(root), 'complete') == dur360bev.frame_ids(str(root), 'extended')
+    with pytest.raises(UserError, match=r'no pictures named 0000\*\*\*\*\*\*\.png'):
+        dur360bev.frame_ids(str(root), 'initial')
+    many = make_root(tmp_path / 'many', frames=30)
+    assert [int(i[4:]) for i in dur360bev.splits(str(many), 'mini')['train']] == [0, 10, 20]
+
+
+def test_json_split_replaces_the_pickle(root):
+    (root / 'metadata' / 'dataset_ext_indices.pkl').unlink()
+    (root / 'metadata' / 'dataset_ext_indices.json').write_text(
+        '{"train_indices": [5, 0], "test_indices": []}')
+    assert dur360bev.splits(str(root)) == dict(train=['1000000005', '1000000000'], val=[])
+
+
+# Errors of the user: one line that names the file ---------------------------------------------
+
+
+def scan(root):
+    return root / 'ouster_points' / 'data' / '1000000001.bin'
+
+
+def picture(root):
+    return root / 'image' / 'data' / '1000000001.png'
+
+
+def label(root):
+    return root / 'labels' / 'data' / '1000000001.txt'
+
+
+def write_png(path, height, width):
+    cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8))
+
+
+ERRORS = {
+    'missing scan': (lambda r: scan(r).unlink(), '1000000001.bin: missing LiDAR scan'),
+    'cut scan': (lambda r: scan(r).write_bytes(scan(r).read_bytes()[:-100]),
+                 '1000000001.bin: 18332 bytes, expected 18432'),
+    'no picture': (lambda r: picture(r).write_bytes(b''), '1000000001.png: unreadable picture'),
+    'cut picture': (lambda r: picture(r).write_bytes(picture(r).read_bytes()[:-50]),
+                    '1000000001.png: unreadable picture: not a complete PNG'),
+    'wrong size': (lambda r: write_png(picture(r), 32, 60),
+                   '1000000001.png: wrong picture size 60x32, expected 64x32 like the first frame'),
+    'seven tokens': (lambda r: label(r).write_text('\nCar 1 2 3 4 5 6\n'),
+                     '1000000001.txt:2: expected 8 tokens (class height width length x y z '
+                     'yaw), got 7'),
+    'nan label': (lambda r: label(r).write_text('Car 1 2 3 nan 5 6 0\n'),
+                  '1000000001.txt:1: expected finite numbers'),
+    'word label': (lambda r: label(r).write_text('Car 1 2 3 x 5 6 0\n'),
+                   '1000000001.txt:1: could not convert'),
+    'missing label': (lambda r: label(r).unlink(), '1000000001.txt: cannot read'),
+    'timestamps': (lambda r: (r / 'labels' / 'timestamps.txt').write_text('1\n2\n'),
+                   'timestamps of unequal length: image/timestamps.txt 6, labels/timestamps.txt 2'),
+    'odd time': (lambda r: (r / 'ouster_points' / 'timestamps.txt').write_text('1\n2\nx\n4\n5\n6'),
+                 'ouster_points/timestamps.txt:3: expected seconds or YYYY-MM-DD'),
+    'lost picture': (lambda r: (r / 'image' / 'data' / '1000000000.png').unlink(),
+                     "has 5 frames of version 'extended'; is the download complete?"),
+    'extra picture': (lambda r: write_png(r / 'image' / 'data' / '1000000009.png', 32, 64),
+                      'image/timestamps.txt: 6 lines, but image/data holds 7 pictures'),
+    'empty': (lambda r: shutil.rmtree(r / 'image' / 'data') or (r / 'image' / 'data').mkdir(),
+              'no pictures named 1000******.png of version \'extended\''),
+    'no folder': (lambda r: shutil.rmtree(r / 'image'), 'image/data: no such folder; --root-path'),
+    'no split': (lambda r: (r / 'metadata' / 'dataset_ext_indices.pkl').unlink(),
+                 'dataset_ext_indices.pkl (or .json): no such split file'),
+    'split range': (lambda r: (r / 'metadata' / 'dataset_ext_indices.pkl').write_bytes(
+        pickle.dumps(dict(train_indices=np.array([99]), test_indices=np.array([0])))),
+        'train_indices has indices 99..99, but'),
+    'split content': (lambda r: (r / 'metadata' / 'dataset_ext_indices.pkl').write_bytes(
+        pickle.dumps(dict(train_indices=np.array([.5])))),
+        'train_indices: expected a list of integers'),
+    'no os1': (lambda r: (r / 'metadata' / 'os1.json').unlink(), 'os1.json: cannot read'),
+    'os1 shifts': (lambda r: (r / 'metadata' / 'os1.json').write_text(json.dumps(dict(
+        data_format=dict(pixels_per_column=ROWS, columns_per_frame=COLS, pixel_shift_by_row=[1])))),
+        'os1.json: pixel_shift_by_row has 1 entries, expected pixels_per_column = 8'),
+    'oxts': (lambda r: (r / 'oxts' / 'data' / '1000000001.txt').write_text('1 2 3\n'),
+             '1000000001.txt:1: expected 6 finite numbers'),
+}
+
+
+@pytest.mark.parametrize('case', ERRORS)
+def test_errors_name_the_file_in_one_line(root, case):
+    spoil, message = ERRORS[case]
+    spoil(root)
+    with pytest.raises(UserError) as error:
+        convert(root)
+    assert message in str(error.value) and '\n' not in str(error.value)
+    assert not (root / 'dur360bev_infos_train.pkl').exists()
+
+
+def test_errors_pass_through_worker_processes(root):
+    scan(root).unlink()
+    with pytest.raises(UserError, match='missing LiDAR scan'):
+        convert(root, workers=2)
+
+
+def test_unknown_version_and_split(root):
+    with pytest.raises(UserError, match="unknown version 'extnded'.*did you mean 'extended'"):
+        dur360bev.convert(str(root), None, 'extnded')
+    with pytest.raises(UserError, match="unknown split 'test'.*known: train, val"):
+        dur360bev.frames(str(root), 'test')
+
+
+def test_check_decodes_what_the_cheap_test_cannot_see(root):
+    data = bytearray(picture(root).read_bytes())
+    data[60:400] = bytes(340)
+    picture(root).write_bytes(bytes(data))
+    convert(root)
+    with pytest.raises(UserError, match=r'1000000001\.png: unreadable .*cannot be decoded'):
+        convert(root, check=True)
+
+
+def test_check_finds_nan_in_scans(root):
+    values = np.fromfile(scan(root), '<f4')
+    values[7] = np.nan
+    values.tofile(scan(root))
+    with pytest.raises(UserError, match=r'1000000001\.bin: 1 values are not finite'):
+        convert(root, check=True)
+
+
+def test_a_pickle_that_would_run_code_is_refused(root, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'ran'), 'w'))
+
+    path = root / 'metadata' / 'dataset_ext_indices.pkl'
+    path.write_bytes(pickle.dumps(dict(train_indices=Evil())))
+    with pytest.raises(UserError, match=r'not a readable split file: it refers to (_?io)\.open'):
+        convert(root)
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
+def test_split_pickles_of_every_protocol_load(tmp_path, protocol):
+    path = tmp_path / 's.pkl'
+    path.write_bytes(pickle.dumps(dict(a=np.arange(3)), protocol=protocol))
+    np.testing.assert_array_equal(common.read_split(path)['a'], [0, 1, 2])
+
+
+# Resuming -------------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_continues_and_notices_changed_files(tmp_path):
+    calls, journal = [], str(tmp_path / 'j')
+
+    def work(key):
+        calls.append(key)
+        if key == 3 and len(calls) < 5:
+            raise RuntimeError('killed')
+        return key * 10
+
+    marks = dict.fromkeys(range(5), 0)
+    with pytest.raises(RuntimeError):
+        common.resumable_map(work, range(5), journal, marks.get)
+    with open(journal, 'ab') as file:
+        file.write(pickle.dumps((3, 0, 'half written'))[:-4])
+    assert common.resumable_map(work, range(5), journal, marks.get) == [0, 10, 20, 30, 40]
+    assert calls == [0, 1, 2, 3, 3, 4]
+    marks[1] = 1
+    assert common.resumable_map(work, range(5), journal, marks.get) == [0, 10, 20, 30, 40]
+    assert calls[6:] == [1]
