@@ -1,4 +1,5 @@
 """Makes the folders that training reads: a synthetic world, or info files from a raw data set."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -9,17 +10,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def toytown(args):
     """Writes a synthetic world."""
     from data_converter.toytown import dur360bev_layout
-    report = dur360bev_layout.write(args.out_dir, args.frames, args.seed, tuple(args.image_size),
-                                    tuple(args.scan_size), args.sequences, args.workers,
-                                    args.supersample)
-    print('{out_dir}: {frames} frames in {sequences} sequences ({train} train, {test} test), '
-          '{written} written now'.format(**report))
+
+    report = dur360bev_layout.write(
+        args.out_dir,
+        args.frames,
+        args.seed,
+        tuple(args.image_size),
+        tuple(args.scan_size),
+        args.sequences,
+        args.workers,
+        args.supersample,
+    )
+    print(
+        '{out_dir}: {frames} frames in {sequences} sequences ({train} train, {test} test), '
+        '{written} written now'.format(**report)
+    )
 
 
 def dur360bev(args):
     """Converts a Dur360BEV folder, real or from toytown, into info files."""
     from data_converter.dur360bev import convert
-    report = convert(args.root_path, args.out_dir or args.root_path, args.version, args.workers, args.check)
+
+    report = convert(
+        args.root_path, args.out_dir or args.root_path, args.version, args.workers, args.check
+    )
     for key, value in report.items():
         print(f'{key}: {value}')
 
@@ -34,20 +48,41 @@ def parse_args(argv=None):
     town.add_argument('--out-dir', required=True, help='new folder, or one to finish')
     town.add_argument('--frames', type=int, default=300)
     town.add_argument('--seed', type=int, default=0)
-    town.add_argument('--image-size', type=int, nargs=2, default=(640, 1280), metavar=('H', 'W'),
-                      help='dual-fisheye picture, W = 2 H (default: 640 1280)')
-    town.add_argument('--scan-size', type=int, nargs=2, default=(128, 2048), metavar=('BEAMS', 'COLS'),
-                      help='LiDAR scan (default: 128 2048)')
-    town.add_argument('--sequences', type=int, help='towns; the last fifth is the test split '
-                      '(default: about one for 12 frames)')
-    town.add_argument('--supersample', type=int, default=2, help='n x n rays per pixel (default: 2)')
+    town.add_argument(
+        '--image-size',
+        type=int,
+        nargs=2,
+        default=(640, 1280),
+        metavar=('H', 'W'),
+        help='dual-fisheye picture, W = 2 H (default: 640 1280)',
+    )
+    town.add_argument(
+        '--scan-size',
+        type=int,
+        nargs=2,
+        default=(128, 2048),
+        metavar=('BEAMS', 'COLS'),
+        help='LiDAR scan (default: 128 2048)',
+    )
+    town.add_argument(
+        '--sequences',
+        type=int,
+        help='towns; the last fifth is the test split (default: about one for 12 frames)',
+    )
+    town.add_argument(
+        '--supersample', type=int, default=2, help='n x n rays per pixel (default: 2)'
+    )
     town.add_argument('--workers', type=int, default=2)
     town.set_defaults(run=toytown)
 
     raw = commands.add_parser('dur360bev', help=dur360bev.__doc__)
-    raw.add_argument('--root-path', required=True, help='folder with image/, labels/, ouster_points/, ...')
+    raw.add_argument(
+        '--root-path', required=True, help='folder with image/, labels/, ouster_points/, ...'
+    )
     raw.add_argument('--out-dir', help='where the info files go (default: the root path)')
-    raw.add_argument('--version', default='extended', choices=['initial', 'extended', 'mini', 'complete'])
+    raw.add_argument(
+        '--version', default='extended', choices=['initial', 'extended', 'mini', 'complete']
+    )
     raw.add_argument('--workers', type=int, default=1)
     raw.add_argument('--check', action='store_true', help='read back what was written')
     raw.set_defaults(run=dur360bev)

@@ -1,1 +1,1 @@
-"""Toytown: a small synthetic city, ray-cast and written in the original format of real data sets."""
+"""Toytown: a synthetic city, ray-cast and written in the original formats of real data sets."""

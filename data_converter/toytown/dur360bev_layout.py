@@ -2,20 +2,21 @@
 
 What a frame holds (``<id>`` = '1000' and a six-digit running number):
 
-* ``image/data/<id>.png``: dual fisheye as the camera stores it. Turning the left square 90° clockwise and
-  the right square 90° counter-clockwise gives the upright picture: left = rear lens, right = front lens,
-  equidistant, the inscribed circle of a square standing for 203°.
-* ``ouster_points/data/<id>.bin``: float32 (beams·columns, 9), ring after ring, in firing order (staggered):
-  x y z [m] intensity time [ns] reflectivity ring ambient range [mm]. Without an echo everything but time
-  and ring is 0.
-* ``labels/data/<id>.txt``: one object a line, ``class h w l x y z yaw`` in the LiDAR frame, (x, y, z) = box
-  centre; every car, van (as Car), bus, truck and pedestrian with at least ``MIN_RETURNS`` LiDAR returns, as
-  real labels are drawn from what the scanner saw.
+* ``image/data/<id>.png``: dual fisheye as the camera stores it. Turning the left square 90°
+  clockwise and the right square 90° counter-clockwise gives the upright picture: left = rear lens,
+  right = front lens, equidistant, the inscribed circle of a square standing for 203°.
+* ``ouster_points/data/<id>.bin``: float32 (beams·columns, 9), ring after ring, in firing order
+  (staggered): x y z [m] intensity time [ns] reflectivity ring ambient range [mm]. Without an echo
+  everything but time and ring is 0.
+* ``labels/data/<id>.txt``: one object a line, ``class h w l x y z yaw`` in the LiDAR frame,
+  (x, y, z) = box centre; every car, van (as Car), bus, truck and pedestrian with at least
+  ``MIN_RETURNS`` LiDAR returns, as real labels are drawn from what the scanner saw.
 * ``oxts/data/<id>.txt``: lat lon alt roll pitch yaw (deg, deg, m, rad).
 
 Unlike the real data there are ``metadata/calibration.json`` (``lidar2cam``, 4×4) and
 ``metadata/sequences.json`` (id → sequence name), and ``metadata/toytown.json`` with the settings.
 """
+
 import json
 import math
 import os
@@ -27,7 +28,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .sensors import (DualFisheye, RayScene, Scan, SpinningLidar, pose_matrix, take_picture, take_scan)
+from .sensors import (
+    DualFisheye,
+    RayScene,
+    Scan,
+    SpinningLidar,
+    pose_matrix,
+    take_picture,
+    take_scan,
+)
 from .world import Town
 
 VERSION = 1  # of the world: raised whenever the same settings give other files
@@ -40,7 +49,7 @@ POINT_FIELDS = ('x', 'y', 'z', 'intensity', 'time', 'reflectivity', 'ring', 'amb
 
 @dataclass(frozen=True)
 class Rig:
-    """Sensors on the ego car's roof; heights in metres above the road, axes parallel to the car's."""
+    """Sensors on the ego car's roof: metres above the road, axes parallel to the car's."""
 
     camera: DualFisheye
     lidar: SpinningLidar
@@ -50,7 +59,7 @@ class Rig:
 
     @property
     def lidar2cam(self):
-        """(4, 4) float64 from the LiDAR frame to the camera frame (both x forward, y left, z up)."""
+        """(4, 4) float64 from LiDAR to camera frame (both x forward, y left, z up)."""
         return np.linalg.inv(pose_matrix(*self.camera_at)) @ pose_matrix(*self.lidar_at)
 
     def poses(self, town, t):
@@ -62,7 +71,7 @@ class Rig:
 
 @dataclass(frozen=True)
 class Box:
-    """A labelled object in the LiDAR frame: centre in metres, size (l, w, h), yaw counter-clockwise."""
+    """A labelled object in the LiDAR frame: centre and size (l, w, h) in metres, yaw in rad."""
 
     instance: int
     category: str
@@ -117,9 +126,11 @@ def render_frame(town, index, rig, interval=FRAME_INTERVAL):
     rays, inside = rig.camera.directions(rig.supersample)
     light = take_picture(town, scene, camera_pose, rays[inside])
     picture = np.zeros((*inside.shape, 3), np.uint8)
-    picture[inside] = np.clip(light * 255 + rng.normal(0, 1.5, light.shape) + .5, 0, 255)
+    picture[inside] = np.clip(light * 255 + rng.normal(0, 1.5, light.shape) + 0.5, 0, 255)
     scan = take_scan(town, scene, lidar_pose, rig.lidar, rng)
-    return Frame(picture, scan, label_boxes(town, t, scan, lidar_pose), scene, camera_pose, lidar_pose)
+    return Frame(
+        picture, scan, label_boxes(town, t, scan, lidar_pose), scene, camera_pose, lidar_pose
+    )
 
 
 def label_boxes(town, t, scan, lidar_pose, min_returns=MIN_RETURNS):
@@ -134,13 +145,21 @@ def label_boxes(town, t, scan, lidar_pose, min_returns=MIN_RETURNS):
             middle = user.position(t) + (0, 0, user.size[2] / 2)
             center = to_lidar[:3, :3] @ middle + to_lidar[:3, 3]
             yaw = math.remainder(user.yaw - heading, math.tau)
-            boxes.append(Box(user.instance, user.category, tuple(center.tolist()), user.size, yaw,
-                             returns[user.instance]))
+            boxes.append(
+                Box(
+                    user.instance,
+                    user.category,
+                    tuple(center.tolist()),
+                    user.size,
+                    yaw,
+                    returns[user.instance],
+                )
+            )
     return sorted(boxes, key=lambda box: math.hypot(*box.center[:2]))
 
 
 def native(picture):
-    """Turns an upright dual fisheye (h, 2h, ...) into the orientation in which the camera stores it."""
+    """Turns an upright dual fisheye (h, 2h, ...) into the camera's stored orientation."""
     h = len(picture)
     return np.concatenate([np.rot90(picture[:, :h], 1), np.rot90(picture[:, h:], -1)], 1)
 
@@ -151,13 +170,28 @@ def scan_records(scan):
     time = np.broadcast_to(np.round(np.arange(columns) * 1e8 / columns), (beams, columns))
     ring = np.broadcast_to(np.arange(beams)[:, None], (beams, columns))
     x, y, z = np.moveaxis(scan.xyz, -1, 0)
-    return np.stack([x, y, z, scan.intensity, time, scan.reflectivity, ring, scan.ambient,
-                     scan.range_mm], -1).astype('<f4').reshape(-1, 9)
+    return (
+        np.stack(
+            [x, y, z, scan.intensity, time, scan.reflectivity, ring, scan.ambient, scan.range_mm],
+            -1,
+        )
+        .astype('<f4')
+        .reshape(-1, 9)
+    )
 
 
 # ------------------------------------------------------------------ the folder
-def write(out_dir, frames, seed=0, image_size=(640, 1280), scan_size=(128, 2048), sequences=None,
-          workers=1, supersample=2, progress=True):
+def write(
+    out_dir,
+    frames,
+    seed=0,
+    image_size=(640, 1280),
+    scan_size=(128, 2048),
+    sequences=None,
+    workers=1,
+    supersample=2,
+    progress=True,
+):
     """Writes a data set, or finishes one that was begun with the same settings.
 
     Args:
@@ -166,14 +200,14 @@ def write(out_dir, frames, seed=0, image_size=(640, 1280), scan_size=(128, 2048)
         seed: of the world.
         image_size: (H, W) of the dual-fisheye picture, W = 2·H.
         scan_size: (beams, columns) of a scan.
-        sequences: number of sequences (towns), at least 2; about ``frames / 12`` when None. The last
-            fifth of them, whole, is the test split.
+        sequences: number of sequences (towns), at least 2; about ``frames / 12`` when None.
+            The last fifth of them, whole, is the test split.
         workers: processes; they change nothing in the files.
         supersample: n × n rays per pixel.
         progress: whether to show a progress bar.
 
     Returns:
-        dict: ``frames``, ``written`` (in this call), ``sequences``, ``train``, ``test`` and ``out_dir``.
+        dict: ``frames``, ``written`` (now), ``sequences``, ``train``, ``test``, ``out_dir``.
 
     Raises:
         ValueError: for impossible settings.
@@ -184,34 +218,53 @@ def write(out_dir, frames, seed=0, image_size=(640, 1280), scan_size=(128, 2048)
     _claim(out_dir, settings)
     plan = _plan(settings)
     _write_sensor_metadata(out_dir, settings)
-    todo = [(name, s, [(i, f) for i, f in rows if not _finished(out_dir, f, settings)], len(rows))
-            for name, s, rows in plan]
-    jobs = [(str(out_dir), settings, s, rows[i:i + FRAMES_PER_SEQUENCE], length)
-            for _, s, rows, length in todo for i in range(0, len(rows), FRAMES_PER_SEQUENCE)]
+    jobs = []
+    for _, sequence, rows in plan:
+        todo = [
+            (number, index) for number, index in rows if not _finished(out_dir, number, settings)
+        ]
+        jobs += [
+            (str(out_dir), settings, sequence, todo[i : i + FRAMES_PER_SEQUENCE], len(rows))
+            for i in range(0, len(todo), FRAMES_PER_SEQUENCE)
+        ]
     _run(jobs, workers, frames, progress)
-    return dict(_write_index(out_dir, plan), out_dir=str(out_dir),
-                written=sum(len(job[3]) for job in jobs))
+    return dict(
+        _write_index(out_dir, plan), out_dir=str(out_dir), written=sum(len(job[3]) for job in jobs)
+    )
 
 
 def _settings(frames, seed, image_size, scan_size, sequences, supersample):
     if frames < 2:
-        raise ValueError(f'toytown needs at least 2 frames (one to train, one to test), got {frames}')
+        raise ValueError(
+            f'toytown needs at least 2 frames (one to train, one to test), got {frames}'
+        )
     if sequences is None:
         sequences = max(2, math.ceil(frames / FRAMES_PER_SEQUENCE))
     if not 2 <= sequences <= frames:
-        raise ValueError(f'sequences must be between 2 and the number of frames ({frames}), got {sequences}')
+        raise ValueError(
+            f'sequences must be between 2 and the number of frames ({frames}), got {sequences}'
+        )
     height, width = image_size
     if width != 2 * height or height < 16:
-        raise ValueError('the dual-fisheye picture must be twice as wide as high and at least 16 high, '
-                         f'got height {height}, width {width}')
+        raise ValueError(
+            'the dual-fisheye picture must be twice as wide as high and at least 16 high, '
+            f'got height {height}, width {width}'
+        )
     beams, columns = scan_size
     if beams < 2 or columns < 16:
         raise ValueError(f'a scan needs at least 2 beams and 16 columns, got {beams} x {columns}')
     if seed < 0 or supersample < 1:
         raise ValueError(f'seed must be >= 0 and supersample >= 1, got {seed} and {supersample}')
-    return dict(layout='dur360bev', version=VERSION, frames=int(frames), seed=int(seed),
-                image_size=[int(height), int(width)], scan_size=[int(beams), int(columns)],
-                sequences=int(sequences), supersample=int(supersample))
+    return dict(
+        layout='dur360bev',
+        version=VERSION,
+        frames=int(frames),
+        seed=int(seed),
+        image_size=[int(height), int(width)],
+        scan_size=[int(beams), int(columns)],
+        sequences=int(sequences),
+        supersample=int(supersample),
+    )
 
 
 def make_rig(image_size, scan_size, supersample=2):
@@ -226,14 +279,18 @@ def _claim(out_dir, settings):
         other = sorted(k for k in settings.keys() | there.keys() if settings.get(k) != there.get(k))
         if other:
             was, now = ({k: d.get(k) for k in other} for d in (there, settings))
-            raise FileExistsError(f'{out_dir} was begun with other settings: there {was}, asked {now}. '
-                                  'Use the same settings to finish it, or another --out-dir')
+            raise FileExistsError(
+                f'{out_dir} was begun with other settings: there {was}, asked {now}. '
+                'Use the same settings to finish it, or another --out-dir'
+            )
         for kind in KINDS:
             for left in (out_dir / kind / 'data').glob('.*.tmp'):
                 left.unlink()
         return
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise FileExistsError(f'{out_dir} exists and is not a toytown folder; choose a new --out-dir')
+        raise FileExistsError(
+            f'{out_dir} exists and is not a toytown folder; choose a new --out-dir'
+        )
     for kind in KINDS:
         (out_dir / kind / 'data').mkdir(parents=True, exist_ok=True)
     _save(path, _json(settings))
@@ -242,8 +299,10 @@ def _claim(out_dir, settings):
 def _plan(settings):
     """[(sequence name, sequence number, [(global frame number, frame number in sequence)])]"""
     ranges = np.array_split(np.arange(settings['frames']), settings['sequences'])
-    return [(f'toytown_{settings["seed"]:04d}_{s:04d}', s, [(int(i), n) for n, i in enumerate(r)])
-            for s, r in enumerate(ranges)]
+    return [
+        (f'toytown_{settings["seed"]:04d}_{s:04d}', s, [(int(i), n) for n, i in enumerate(r)])
+        for s, r in enumerate(ranges)
+    ]
 
 
 def _stem(number):
@@ -256,28 +315,37 @@ def _path(out_dir, kind, number):
 
 def _finished(out_dir, number, settings):
     beams, columns = settings['scan_size']
-    return (all(_path(out_dir, kind, number).is_file() for kind in KINDS)
-            and _path(out_dir, 'ouster_points', number).stat().st_size == beams * columns * 36)
+    return (
+        all(_path(out_dir, kind, number).is_file() for kind in KINDS)
+        and _path(out_dir, 'ouster_points', number).stat().st_size == beams * columns * 36
+    )
 
 
 # ------------------------------------------------------------------ rendering jobs
 def _run(jobs, workers, frames, progress):
     from tqdm import tqdm
+
     done = frames - sum(len(job[3]) for job in jobs)
-    with tqdm(total=frames, initial=done, desc='toytown', unit='frame', disable=not progress) as bar:
+    with tqdm(
+        total=frames, initial=done, desc='toytown', unit='frame', disable=not progress
+    ) as bar:
         if workers <= 1 or len(jobs) <= 1:
             for job in jobs:
                 for _ in _render_job(job):
                     bar.update()
             return
         import multiprocessing
-        with multiprocessing.get_context('spawn').Pool(min(workers, len(jobs)), _single_thread) as pool:
+
+        with multiprocessing.get_context('spawn').Pool(
+            min(workers, len(jobs)), _single_thread
+        ) as pool:
             for count in pool.imap_unordered(_render_all, jobs):
                 bar.update(count)
 
 
 def _single_thread():
     import cv2
+
     cv2.setNumThreads(1)
 
 
@@ -300,13 +368,15 @@ def _render_job(job):
         _save(_path(out_dir, 'image', number), _png(native(frame.picture)))
         _save(_path(out_dir, 'ouster_points', number), scan_records(frame.scan).tobytes())
         _save(_path(out_dir, 'oxts', number), _oxts(town, index * FRAME_INTERVAL).encode())
-        _save(_path(out_dir, 'labels', number),
-              ''.join(box.line() + '\n' for box in frame.boxes).encode())
+        _save(
+            _path(out_dir, 'labels', number),
+            ''.join(box.line() + '\n' for box in frame.boxes).encode(),
+        )
         yield number
 
 
 def _oxts(town, t):
-    """Position and attitude as the GNSS/INS would give them; the town lies near 54.77° N, 1.57° W."""
+    """Position and attitude as a GNSS/INS would give them, near 54.77° N, 1.57° W."""
     x, y, yaw = town.ego.pose(t)
     lat = 54.77 + y / 111_320 + 0.01 * town.sequence
     lon = -1.57 + x / (111_320 * math.cos(math.radians(54.77)))
@@ -315,7 +385,10 @@ def _oxts(town, t):
 
 def _png(rgb):
     import cv2
-    ok, data = cv2.imencode('.png', np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 4])
+
+    ok, data = cv2.imencode(
+        '.png', np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 4]
+    )
     if not ok:
         raise RuntimeError(f'OpenCV could not encode a picture of shape {rgb.shape} as PNG')
     return data.tobytes()
@@ -325,10 +398,16 @@ def _png(rgb):
 def _write_sensor_metadata(out_dir, settings):
     rig = make_rig(settings['image_size'], settings['scan_size'])
     beams, columns = settings['scan_size']
-    os1 = {'prod_line': 'toytown', 'lidar_mode': f'{columns}x10',
-           'beam_altitude_angles': [round(float(a), 6) for a in rig.lidar.altitude_deg],
-           'data_format': {'pixels_per_column': beams, 'columns_per_frame': columns,
-                           'pixel_shift_by_row': [int(s) for s in rig.lidar.shift]}}
+    os1 = {
+        'prod_line': 'toytown',
+        'lidar_mode': f'{columns}x10',
+        'beam_altitude_angles': [round(float(a), 6) for a in rig.lidar.altitude_deg],
+        'data_format': {
+            'pixels_per_column': beams,
+            'columns_per_frame': columns,
+            'pixel_shift_by_row': [int(s) for s in rig.lidar.shift],
+        },
+    }
     _save(out_dir / 'metadata' / 'os1.json', _json(os1))
     _save(out_dir / 'metadata' / 'calibration.json', _json({'lidar2cam': rig.lidar2cam.tolist()}))
     _save(out_dir / 'labels' / 'dataformat.txt', b'class height width length x y z yaw\n')
@@ -340,16 +419,23 @@ def _write_index(out_dir, plan):
     """Timestamps, sequence names and, last of all, the split file."""
     rows = [(name, s, number, index) for name, s, frames in plan for number, index in frames]
     start = datetime(2024, 6, 1, 10)
-    times = [start + timedelta(minutes=5 * s, seconds=index * FRAME_INTERVAL) for _, s, _, index in rows]
+    times = [
+        start + timedelta(minutes=5 * s, seconds=index * FRAME_INTERVAL) for _, s, _, index in rows
+    ]
     stamps = ''.join(f'{t:%Y-%m-%d %H:%M:%S.%f}000\n' for t in times).encode()
     for kind in KINDS:
         _save(out_dir / kind / 'timestamps.txt', stamps)
-    _save(out_dir / 'metadata' / 'sequences.json', _json({_stem(number): name for name, _, number, _ in rows}))
+    _save(
+        out_dir / 'metadata' / 'sequences.json',
+        _json({_stem(number): name for name, _, number, _ in rows}),
+    )
     held_out = math.ceil(0.2 * len(plan))
     test = np.array([number for _, s, number, _ in rows if s >= len(plan) - held_out], np.int64)
     train = np.array([number for _, s, number, _ in rows if s < len(plan) - held_out], np.int64)
-    _save(out_dir / 'metadata' / 'dataset_ext_indices.pkl',
-          pickle.dumps({'train_indices': train, 'test_indices': test}, protocol=4))
+    _save(
+        out_dir / 'metadata' / 'dataset_ext_indices.pkl',
+        pickle.dumps({'train_indices': train, 'test_indices': test}, protocol=4),
+    )
     return dict(frames=len(rows), sequences=len(plan), train=len(train), test=len(test))
 
 

@@ -1,7 +1,8 @@
-"""Triangle meshes whose faces know their material, colour and owner, and the primitives to build them."""
+"""Triangle meshes whose faces know material, colour and owner, and primitives to build them."""
+
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -67,20 +68,41 @@ def merge(meshes):
     return Mesh(
         np.concatenate([m.vertices for m in meshes]),
         np.concatenate([m.faces + i for m, i in zip(meshes, first)]).astype(np.int32),
-        *(np.concatenate([getattr(m, name) for m in meshes])
-          for name in ('material', 'color', 'instance')))
+        *(
+            np.concatenate([getattr(m, name) for m in meshes])
+            for name in ('material', 'color', 'instance')
+        ),
+    )
 
 
 def paint(vertices, faces, material, color):
     """Makes a mesh of one material and one colour, owned by the scenery."""
     n = len(faces)
-    return Mesh(np.asarray(vertices, np.float32), np.asarray(faces, np.int32),
-                np.full(n, int(material), np.uint8),
-                np.tile(np.asarray(color, np.float32), (n, 1)), np.zeros(n, np.int32))
+    return Mesh(
+        np.asarray(vertices, np.float32),
+        np.asarray(faces, np.int32),
+        np.full(n, int(material), np.uint8),
+        np.tile(np.asarray(color, np.float32), (n, 1)),
+        np.zeros(n, np.int32),
+    )
 
 
-_BOX_FACES = np.array([[0, 2, 1], [0, 3, 2], [4, 5, 6], [4, 6, 7], [0, 1, 5], [0, 5, 4], [1, 2, 6],
-                       [1, 6, 5], [2, 3, 7], [2, 7, 6], [3, 0, 4], [3, 4, 7]])
+_BOX_FACES = np.array(
+    [
+        [0, 2, 1],
+        [0, 3, 2],
+        [4, 5, 6],
+        [4, 6, 7],
+        [0, 1, 5],
+        [0, 5, 4],
+        [1, 2, 6],
+        [1, 6, 5],
+        [2, 3, 7],
+        [2, 7, 6],
+        [3, 0, 4],
+        [3, 4, 7],
+    ]
+)
 
 
 def frustum(x, y, z, material, color, top_x=None, top_y=None):
@@ -91,8 +113,11 @@ def frustum(x, y, z, material, color, top_x=None, top_y=None):
         material, color: see :class:`Mesh`.
         top_x, top_y: extents of the top rectangle, those of the bottom when None.
     """
-    rows = [(px, py, pz) for (ex, ey, pz) in ((x, y, z[0]), (top_x or x, top_y or y, z[1]))
-            for px, py in ((ex[0], ey[0]), (ex[1], ey[0]), (ex[1], ey[1]), (ex[0], ey[1]))]
+    rows = [
+        (px, py, pz)
+        for (ex, ey, pz) in ((x, y, z[0]), (top_x or x, top_y or y, z[1]))
+        for px, py in ((ex[0], ey[0]), (ex[1], ey[0]), (ex[1], ey[1]), (ex[0], ey[1]))
+    ]
     return paint(rows, _BOX_FACES, material, color)
 
 
@@ -102,22 +127,33 @@ def gable(x, y, z, material, color, along_x=True):
     xm, ym = (x0 + x1) / 2, (y0 + y1) / 2
     ridge = [(x0, ym, z1), (x1, ym, z1)] if along_x else [(xm, y0, z1), (xm, y1, z1)]
     corners = [(x0, y0, z0), (x1, y0, z0), (x1, y1, z0), (x0, y1, z0)]
-    faces = ([[0, 1, 5], [0, 5, 4], [2, 3, 4], [2, 4, 5], [1, 2, 5], [3, 0, 4]] if along_x else
-             [[1, 2, 5], [1, 5, 4], [3, 0, 4], [3, 4, 5], [0, 1, 4], [2, 3, 5]])
+    faces = (
+        [[0, 1, 5], [0, 5, 4], [2, 3, 4], [2, 4, 5], [1, 2, 5], [3, 0, 4]]
+        if along_x
+        else [[1, 2, 5], [1, 5, 4], [3, 0, 4], [3, 4, 5], [0, 1, 4], [2, 3, 5]]
+    )
     return paint(corners + ridge, faces, material, color)
 
 
 def quad(x, y, z, material, color):
     """A horizontal rectangle."""
-    return paint([(x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z)],
-                 [[0, 1, 2], [0, 2, 3]], material, color)
+    return paint(
+        [(x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z)],
+        [[0, 1, 2], [0, 2, 3]],
+        material,
+        color,
+    )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _unit(shape, detail):
     import trimesh
-    made = (trimesh.creation.cylinder(radius=1.0, height=1.0, sections=detail)
-            if shape == 'cylinder' else trimesh.creation.icosphere(subdivisions=detail))
+
+    made = (
+        trimesh.creation.cylinder(radius=1.0, height=1.0, sections=detail)
+        if shape == 'cylinder'
+        else trimesh.creation.icosphere(subdivisions=detail)
+    )
     return np.asarray(made.vertices, np.float64), np.asarray(made.faces, np.int32)
 
 
@@ -132,9 +168,14 @@ def column(radius, z, material, color, sections=7, taper=1.0):
 def wheel(x, y, radius, material, color, sections=12):
     """A disc standing on z = 0 with its axle along y, spanning the interval ``y`` sideways."""
     vertices, faces = _unit('cylinder', sections)
-    turned = np.stack([x + vertices[:, 0] * radius,
-                       y[0] + (vertices[:, 2] + 0.5) * (y[1] - y[0]),
-                       radius + vertices[:, 1] * radius], 1)
+    turned = np.stack(
+        [
+            x + vertices[:, 0] * radius,
+            y[0] + (vertices[:, 2] + 0.5) * (y[1] - y[0]),
+            radius + vertices[:, 1] * radius,
+        ],
+        1,
+    )
     return paint(turned, faces, material, color)
 
 

@@ -1,7 +1,9 @@
 """Ray-cast cameras and LiDARs in a town.
 
-Sensor frames have x forward, y left, z up. Rays are float32 in the town frame; ray casting is Embree's.
+Sensor frames have x forward, y left, z up. Rays are float32 in the town
+frame; ray casting is Embree's.
 """
+
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,7 +15,7 @@ CHUNK = 1 << 17  # rays shaded at a time; bounds the memory, never changes the r
 
 
 def pose_matrix(x, y, z, yaw=0.0):
-    """4×4 float64 matrix from a frame at (x, y, z), turned by ``yaw`` about +z, to its parent frame."""
+    """4×4 float64 matrix from a frame at (x, y, z), turned by ``yaw`` about +z, to its parent."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, z], [0, 0, 0, 1.0]])
 
@@ -24,6 +26,7 @@ class RayScene:
     def __init__(self, mesh):
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
+
         self.mesh = mesh
         self._scene = EmbreeScene()
         TriangleMesh(self._scene, vertices=mesh.vertices, indices=mesh.faces)
@@ -36,8 +39,8 @@ class RayScene:
             direction: (N, 3) unit vectors.
 
         Returns:
-            tuple: distance (N,) float32 in metres, inf without a hit; face index (N,) int, -1 without
-            a hit; normal (N, 3) float32 unit vectors towards the ray's origin.
+            tuple: distance (N,) float32 in metres, inf without a hit; face index (N,) int,
+            -1 without a hit; normal (N, 3) float32 unit vectors towards the ray's origin.
         """
         direction = np.ascontiguousarray(direction, np.float32)
         start = np.tile(np.asarray(origin, np.float32), (len(direction), 1))
@@ -71,27 +74,27 @@ def sunlight(scene, position, normal, weather):
     Returns:
         tuple: (N,) float32 shares of the sun and of the sky in [0, 1].
     """
-    start = position + normal * np.float32(.01)
+    start = position + normal * np.float32(0.01)
     sunlit = np.zeros(len(position), np.float32)
     up = np.flatnonzero(normal @ weather.sun_dir.astype(np.float32) > 0)
     to_sun = np.tile(weather.sun_dir.astype(np.float32), (len(up), 1))
     sunlit[up] = ~scene.blocked(start[up], to_sun)
     cells = np.floor(position.T * 97).astype(np.int64)
     turn, rise = 2 * np.pi * noise(*cells, 1), np.sqrt(noise(*cells, 2))
-    around = np.stack([np.cos(turn) * rise, np.sin(turn) * rise, np.sqrt(1 - rise ** 2)], 1)
-    around = around * .9 + normal
+    around = np.stack([np.cos(turn) * rise, np.sin(turn) * rise, np.sqrt(1 - rise**2)], 1)
+    around = around * 0.9 + normal
     around /= np.linalg.norm(around, axis=1, keepdims=True) + 1e-6
-    return sunlit, np.float32(1) - np.float32(.62) * scene.blocked(start, around, 3.0)
+    return sunlit, np.float32(1) - np.float32(0.62) * scene.blocked(start, around, 3.0)
 
 
 # ------------------------------------------------------------------ camera
 @dataclass(frozen=True)
 class DualFisheye:
-    """Two back-to-back equidistant lenses, side by side: left square rear lens, right square front lens.
+    """Two back-to-back equidistant lenses: left square rear lens, right square front lens.
 
     Attributes:
         height: side of one square in pixels; the picture is (height, 2·height).
-        aperture_deg: opening angle that the image circle (the square's inscribed circle) stands for.
+        aperture_deg: opening angle that the image circle (inscribed in the square) stands for.
     """
 
     height: int
@@ -112,7 +115,7 @@ class DualFisheye:
 
 @lru_cache(maxsize=4)
 def _fisheye_directions(height, aperture_deg, grid):
-    sub = (np.arange(grid) + .5) / grid
+    sub = (np.arange(grid) + 0.5) / grid
     offsets = np.stack(np.meshgrid(sub, sub), -1).reshape(-1, 2)
     pixel = np.arange(height)
     a = ((pixel[None, :, None] + offsets[:, 0]) * 2 / height - 1) * np.ones((height, 1, 1))
@@ -122,7 +125,7 @@ def _fisheye_directions(height, aperture_deg, grid):
     swing = np.sinc(angle / np.pi) * np.deg2rad(aperture_deg) / 2  # sin(angle) / r
     front = np.stack([np.cos(angle), -swing * a, -swing * b], -1)
     rear = front * (-1, -1, 1)
-    c = (pixel + .5) * 2 / height - 1
+    c = (pixel + 0.5) * 2 / height - 1
     inside = np.hypot(c[None], c[:, None]) <= 1
     return np.concatenate([rear, front], 1).astype(np.float32), np.concatenate([inside, inside], 1)
 
@@ -132,11 +135,12 @@ def panorama_directions(height, width):
 
     The centre column is forward, azimuth grows to the right, row 0 is at the zenith.
     """
-    right = ((np.arange(width) + .5) / width * 2 - 1) * np.pi
-    up = np.pi / 2 - (np.arange(height) + .5) / height * np.pi
+    right = ((np.arange(width) + 0.5) / width * 2 - 1) * np.pi
+    up = np.pi / 2 - (np.arange(height) + 0.5) / height * np.pi
     right, up = np.meshgrid(right, up)
-    return np.stack([np.cos(up) * np.cos(right), -np.cos(up) * np.sin(right), np.sin(up)],
-                    -1).astype(np.float32)
+    return np.stack(
+        [np.cos(up) * np.cos(right), -np.cos(up) * np.sin(right), np.sin(up)], -1
+    ).astype(np.float32)
 
 
 def _to_town(pose, direction):
@@ -159,8 +163,12 @@ def take_picture(town, scene, pose, rays):
     per_pixel = rays.shape[-2]
     rays = rays.reshape(-1, 3)
     size = max(1, CHUNK // per_pixel) * per_pixel
-    parts = [_shade(town, scene, pose[:3, 3], _to_town(pose, rays[i:i + size])).reshape(-1, per_pixel, 3).mean(1)
-             for i in range(0, len(rays), size)]
+    parts = [
+        _shade(town, scene, pose[:3, 3], _to_town(pose, rays[i : i + size]))
+        .reshape(-1, per_pixel, 3)
+        .mean(1)
+        for i in range(0, len(rays), size)
+    ]
     return np.concatenate(parts).reshape(*shape, 3)
 
 
@@ -185,7 +193,7 @@ class SpinningLidar:
 
     Attributes:
         beams, columns: size of one scan.
-        fov_deg: vertical field of view, symmetric; the beams are the centres of ``beams`` equal rows.
+        fov_deg: vertical field of view, symmetric; the beams are the centres of equal rows.
         max_range: metres; weak echoes are lost before that.
         noise: standard deviation of the range, metres.
         dropout: share of echoes lost at random.
@@ -211,14 +219,15 @@ class SpinningLidar:
     def directions(self):
         """(beams, columns, 3) float32 rays in firing order: row = beam, column = firing column.
 
-        A firing column k of row r looks at picture column (k + shift[r]) mod columns, whose azimuth,
+        A firing column k of row r looks at picture column (k + shift[r]) mod columns; its azimuth,
         positive to the right, is ((column + 1/2) / columns · 2 − 1)·π.
         """
         column = (np.arange(self.columns) + self.shift[:, None]) % self.columns
-        right = ((column + .5) / self.columns * 2 - 1) * np.pi
+        right = ((column + 0.5) / self.columns * 2 - 1) * np.pi
         up = np.deg2rad(self.altitude_deg)[:, None] * np.ones_like(right)
-        return np.stack([np.cos(up) * np.cos(right), -np.cos(up) * np.sin(right), np.sin(up)],
-                        -1).astype(np.float32)
+        return np.stack(
+            [np.cos(up) * np.cos(right), -np.cos(up) * np.sin(right), np.sin(up)], -1
+        ).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -258,18 +267,27 @@ def take_scan(town, scene, pose, lidar, rng):
         Scan: the revolution, as seen from one place (no motion distortion).
     """
     rays = lidar.directions()
-    parts = [_echo(town, scene, pose[:3, 3], d) for d in
-             np.array_split(_to_town(pose, rays), max(1, rays[..., 0].size // CHUNK))]
+    parts = [
+        _echo(town, scene, pose[:3, 3], d)
+        for d in np.array_split(_to_town(pose, rays), max(1, rays[..., 0].size // CHUNK))
+    ]
     distance, cos, infrared, light, instance = (np.concatenate(p) for p in zip(*parts))
     n = len(distance)
     range_mm = np.round((distance + rng.normal(0, lidar.noise, n)) * 1000)
-    power = infrared * (.25 + .75 * cos)
+    power = infrared * (0.25 + 0.75 * cos)
     signal = 5500 * power / (1 + (distance / 9) ** 2)
-    echo = ((instance >= 0) & (range_mm > 300) & (distance < lidar.max_range)
-            & (signal * rng.uniform(.7, 1.3, n) > 3.0) & (rng.random(n) > lidar.dropout))
+    echo = (
+        (instance >= 0)
+        & (range_mm > 300)
+        & (distance < lidar.max_range)
+        & (signal * rng.uniform(0.7, 1.3, n) > 3.0)
+        & (rng.random(n) > lidar.dropout)
+    )
     shot = rng.normal(0, 1, (2, n))
     signal = np.clip(np.round(signal + shot[0] * np.sqrt(signal)), 1, 65535)
-    rows = np.repeat(3 * np.random.default_rng(lidar.beams).uniform(0, 1, lidar.beams), lidar.columns)
+    rows = np.repeat(
+        3 * np.random.default_rng(lidar.beams).uniform(0, 1, lidar.beams), lidar.columns
+    )
     ambient = 900 * light
     ambient = np.clip(np.round(ambient + shot[1] * np.sqrt(ambient + 1) + 8 + rows), 1, 65535)
     reflectivity = np.clip(np.round(95 * power), 1, 255)
@@ -278,8 +296,14 @@ def take_scan(town, scene, pose, lidar, rng):
     def kept(values, dtype=np.float32, empty=0):
         return np.where(echo, values, empty).astype(dtype).reshape(shape)
 
-    return Scan(rays, kept(range_mm, np.int64), kept(signal), kept(reflectivity), kept(ambient),
-                kept(instance, np.int32, -1))
+    return Scan(
+        rays,
+        kept(range_mm, np.int64),
+        kept(signal),
+        kept(reflectivity),
+        kept(ambient),
+        kept(instance, np.int32, -1),
+    )
 
 
 def _echo(town, scene, origin, direction):
@@ -295,7 +319,15 @@ def _echo(town, scene, origin, direction):
     facing = np.clip(side @ weather.sun_dir.astype(np.float32), 0, 1) * sunlit
     cos[hit] = -(ray * side).sum(1)
     infrared[hit] = reflectance
-    light[hit] = reflectance * (facing * np.float32(weather.sun.mean())
-                                + open_sky * np.float32(.4 * weather.ambient.mean()))
+    light[hit] = reflectance * (
+        facing * np.float32(weather.sun.mean())
+        + open_sky * np.float32(0.4 * weather.ambient.mean())
+    )
     instance[hit] = scene.mesh.instance[face]
-    return np.where(np.isfinite(distance), distance, 0).astype(np.float32), cos, infrared, light, instance
+    return (
+        np.where(np.isfinite(distance), distance, 0).astype(np.float32),
+        cos,
+        infrared,
+        light,
+        instance,
+    )

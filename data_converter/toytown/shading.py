@@ -1,15 +1,32 @@
-"""What surfaces look like: procedural textures, reflectance in the near infrared, sun, sky and tone curve."""
+"""What surfaces look like: textures, near-infrared reflectance, sun, sky and tone curve."""
+
 import numpy as np
 
 from .meshes import Material as M
 
-# near-infrared reflectance = base·(1 − mix) + mix·luminance·1.2 (the LiDAR and its ambient channel see this)
+# near-infrared reflectance, which the LiDAR sees = base·(1 − mix) + mix·luminance·1.2
 _INFRARED = {
-    M.ROAD: (.16, .6), M.PAVEMENT: (.30, .5), M.KERB: (.35, .5), M.GRASS: (.50, .2), M.CAR_PARK: (.16, .6),
-    M.FACADE: (.35, .6), M.ROOF: (.20, .5), M.BARK: (.25, .3), M.FOLIAGE: (.55, .15), M.METAL: (.35, .5),
-    M.PAINT: (.30, .75), M.GLASS: (.05, .0), M.RUBBER: (.06, .0), M.HEADLIGHT: (.9, .0),
-    M.TAIL_LIGHT: (1.5, .0), M.PLATE: (2.5, .0), M.CLOTH: (.45, .3), M.SKIN: (.45, .2), M.LAMP: (.4, .0)}
-_GLOSS = {M.PAINT: .05, M.GLASS: .09, M.METAL: .02, M.HEADLIGHT: .06}
+    M.ROAD: (0.16, 0.6),
+    M.PAVEMENT: (0.30, 0.5),
+    M.KERB: (0.35, 0.5),
+    M.GRASS: (0.50, 0.2),
+    M.CAR_PARK: (0.16, 0.6),
+    M.FACADE: (0.35, 0.6),
+    M.ROOF: (0.20, 0.5),
+    M.BARK: (0.25, 0.3),
+    M.FOLIAGE: (0.55, 0.15),
+    M.METAL: (0.35, 0.5),
+    M.PAINT: (0.30, 0.75),
+    M.GLASS: (0.05, 0.0),
+    M.RUBBER: (0.06, 0.0),
+    M.HEADLIGHT: (0.9, 0.0),
+    M.TAIL_LIGHT: (1.5, 0.0),
+    M.PLATE: (2.5, 0.0),
+    M.CLOTH: (0.45, 0.3),
+    M.SKIN: (0.45, 0.2),
+    M.LAMP: (0.4, 0.0),
+}
+_GLOSS = {M.PAINT: 0.05, M.GLASS: 0.09, M.METAL: 0.02, M.HEADLIGHT: 0.06}
 _BASE, _MIX = (np.array([_INFRARED[m][i] for m in M], np.float32) for i in (0, 1))
 _SHINE = np.array([_GLOSS.get(m, 0.0) for m in M], np.float32)
 
@@ -28,7 +45,7 @@ def noise(*coordinates):
 def waves(x, y, scale):
     """Smooth noise around 1 with an amplitude of about 0.15."""
     x, y = x / scale, y / scale
-    return 1 + .07 * (np.sin(x + 1.7 * np.sin(.8 * y)) + np.sin(1.3 * y + 2.1 * np.sin(.6 * x)))
+    return 1 + 0.07 * (np.sin(x + 1.7 * np.sin(0.8 * y)) + np.sin(1.3 * y + 2.1 * np.sin(0.6 * x)))
 
 
 def _frac(v):
@@ -36,17 +53,21 @@ def _frac(v):
 
 
 def _lane_paint(x, y, streets):
-    """Mask of the painted parts of the road at (x, y): lane lines, parking bays, stop lines, zebras."""
+    """Mask of painted road at (x, y): lane and parking lines, stop lines, zebras."""
     h = streets.half_width
 
     def along(s, d, crossings, sign):
         nearest = crossings[np.abs(s[:, None] - crossings).argmin(1)]
         away, outward = np.abs(s - nearest), np.sign(s - nearest)
         free = away > h + 5.5
-        lines = ((np.abs(d) < .08) & (_frac(s / 6) < .5) & free
-                 | (np.abs(np.abs(d) - streets.lane) < .06) & free & (_frac(s / 2) < .6)
-                 | (np.abs(away - h - 4.6) < .2) & (-d * outward * sign > 0) & (np.abs(d) < streets.lane)
-                 | (np.abs(away - h - 2.3) < 1.3) & (_frac(d + .25) < .5) & (np.abs(d) < h - .2))
+        lines = (
+            (np.abs(d) < 0.08) & (_frac(s / 6) < 0.5) & free
+            | (np.abs(np.abs(d) - streets.lane) < 0.06) & free & (_frac(s / 2) < 0.6)
+            | (np.abs(away - h - 4.6) < 0.2)
+            & (-d * outward * sign > 0)
+            & (np.abs(d) < streets.lane)
+            | (np.abs(away - h - 2.3) < 1.3) & (_frac(d + 0.25) < 0.5) & (np.abs(d) < h - 0.2)
+        )
         return lines & (np.abs(d) < h) & (away > h)
 
     xs, ys = streets.xs.astype(np.float32), streets.ys.astype(np.float32)
@@ -66,7 +87,7 @@ def surface(mesh, triangle, position, normal, streets, dusk=0.0):
         dusk: 1 = lamps on.
 
     Returns:
-        tuple: albedo (N, 3), near-infrared reflectance (N,), gloss (N,), emission (N, 3), all float32.
+        tuple: albedo (N, 3), near-infrared reflectance (N,), gloss (N,), emission (N, 3); float32.
     """
     material, color = mesh.material[triangle], mesh.color[triangle].copy()
     shine = _SHINE[material]
@@ -78,37 +99,48 @@ def surface(mesh, triangle, position, normal, streets, dusk=0.0):
         return np.flatnonzero(np.isin(material, [int(k) for k in kinds]))
 
     i = pick(M.ROAD)
-    color[i] *= (waves(x[i], y[i], 2.3) * (.8 + .4 * fine[i])
-                 * (.85 + .3 * noise(np.floor(x[i] / 7), np.floor(y[i] / 4))))[:, None]
+    color[i] *= (
+        waves(x[i], y[i], 2.3)
+        * (0.8 + 0.4 * fine[i])
+        * (0.85 + 0.3 * noise(np.floor(x[i] / 7), np.floor(y[i] / 4)))
+    )[:, None]
     line = i[_lane_paint(x[i], y[i], streets)]
-    color[line] = (.62 + .12 * fine[line])[:, None]
+    color[line] = (0.62 + 0.12 * fine[line])[:, None]
 
     i = pick(M.CAR_PARK)
-    color[i] *= (waves(x[i], y[i], 2.9) * (.8 + .4 * fine[i]))[:, None]
+    color[i] *= (waves(x[i], y[i], 2.9) * (0.8 + 0.4 * fine[i]))[:, None]
 
     i = pick(M.PAVEMENT)
-    top = normal[i, 2] > .5
-    slab = noise(np.floor(x[i] / .6), np.floor(y[i] / .6), 3)
-    joint = (_frac(x[i] / .6) < .06) | (_frac(y[i] / .6) < .06)
-    color[i] *= np.where(top, (.85 + .25 * slab) * np.where(joint, .7, 1), 1.35)[:, None]
+    top = normal[i, 2] > 0.5
+    slab = noise(np.floor(x[i] / 0.6), np.floor(y[i] / 0.6), 3)
+    joint = (_frac(x[i] / 0.6) < 0.06) | (_frac(y[i] / 0.6) < 0.06)
+    color[i] *= np.where(top, (0.85 + 0.25 * slab) * np.where(joint, 0.7, 1), 1.35)[:, None]
 
     i = pick(M.GRASS, M.FOLIAGE)
-    color[i] *= ((.55 + .9 * fine[i]) * waves(x[i] + z[i], y[i] - z[i], .9))[:, None]
+    color[i] *= ((0.55 + 0.9 * fine[i]) * waves(x[i] + z[i], y[i] - z[i], 0.9))[:, None]
 
     i = pick(M.FACADE)
     _facades(i, color, shine, glow, position, normal, dusk)
 
     i = pick(M.ROOF)
-    color[i] *= (.8 + .4 * (_frac(z[i] / .35) < .8) * noise(np.floor(z[i] / .35), np.floor((x[i] + y[i]) / .4)))[:, None]
+    color[i] *= (
+        0.8
+        + 0.4
+        * (_frac(z[i] / 0.35) < 0.8)
+        * noise(np.floor(z[i] / 0.35), np.floor((x[i] + y[i]) / 0.4))
+    )[:, None]
 
     i = pick(M.BARK, M.METAL, M.CLOTH)
-    color[i] *= (.85 + .3 * fine[i])[:, None]
+    color[i] *= (0.85 + 0.3 * fine[i])[:, None]
 
     if dusk:
-        for kind, light in ((M.HEADLIGHT, (2.4, 2.3, 2.0)), (M.TAIL_LIGHT, (1.1, .04, .03)),
-                            (M.LAMP, (2.2, 1.7, 1.0))):
+        for kind, light in (
+            (M.HEADLIGHT, (2.4, 2.3, 2.0)),
+            (M.TAIL_LIGHT, (1.1, 0.04, 0.03)),
+            (M.LAMP, (2.2, 1.7, 1.0)),
+        ):
             glow[pick(kind)] = np.float32(light) * np.float32(dusk)
-    luminance = color @ np.array([.3, .5, .2], np.float32)
+    luminance = color @ np.array([0.3, 0.5, 0.2], np.float32)
     infrared = _BASE[material] * (1 - _MIX[material]) + _MIX[material] * luminance * np.float32(1.2)
     return color, infrared, shine, glow
 
@@ -120,42 +152,51 @@ def _facades(i, color, shine, glow, position, normal, dusk):
     u = np.where(np.abs(nx) > np.abs(ny), y, x)
     key = np.floor(color[i, 0] * 997).astype(np.int64)
     period = 2.3 + 1.3 * noise(key, 1)
-    column, floor = np.floor(u / period), np.floor((z - .3) / 3.0)
-    fu, fv = _frac(u / period), _frac((z - .3) / 3.0)
-    wide = .18 + .14 * noise(key, 2)
-    wall = np.abs(nz) < .5
-    window = wall & (fu > wide) & (fu < 1 - wide) & (fv > .3) & (fv < .8)
-    frame = wall & ~window & (fu > wide - .04) & (fu < 1.04 - wide) & (fv > .26) & (fv < .83)
-    door = wall & (floor < 1) & (noise(column, key, 5) < .25) & (fu > .3) & (fu < .7) & (fv < .75)
-    brick = noise(np.floor(u / .45 + .5 * (np.floor(z / .15) % 2)), np.floor(z / .15), 11)
-    color[i] *= (.85 + .25 * brick)[:, None]
-    color[i[frame]] = .6
+    column, floor = np.floor(u / period), np.floor((z - 0.3) / 3.0)
+    fu, fv = _frac(u / period), _frac((z - 0.3) / 3.0)
+    wide = 0.18 + 0.14 * noise(key, 2)
+    wall = np.abs(nz) < 0.5
+    window = wall & (fu > wide) & (fu < 1 - wide) & (fv > 0.3) & (fv < 0.8)
+    frame = wall & ~window & (fu > wide - 0.04) & (fu < 1.04 - wide) & (fv > 0.26) & (fv < 0.83)
+    door = (
+        wall & (floor < 1) & (noise(column, key, 5) < 0.25) & (fu > 0.3) & (fu < 0.7) & (fv < 0.75)
+    )
+    brick = noise(np.floor(u / 0.45 + 0.5 * (np.floor(z / 0.15) % 2)), np.floor(z / 0.15), 11)
+    color[i] *= (0.85 + 0.25 * brick)[:, None]
+    color[i[frame]] = 0.6
     glass = i[window & ~door]
-    color[glass] = (.05, .06, .075)
-    shine[glass] = .10
-    lit = glass[noise(column, floor, key)[window & ~door] < .35]
-    glow[lit] = np.float32((1.3, .9, .45)) * np.float32(dusk)
+    color[glass] = (0.05, 0.06, 0.075)
+    shine[glass] = 0.10
+    lit = glass[noise(column, floor, key)[window & ~door] < 0.35]
+    glow[lit] = np.float32((1.3, 0.9, 0.45)) * np.float32(dusk)
     shade = noise(column[door], key[door])[:, None]
-    color[i[door]] = np.float32((.25, .08, .06)) * shade + np.float32((.05, .12, .2)) * (1 - shade)
+    color[i[door]] = np.float32((0.25, 0.08, 0.06)) * shade + np.float32((0.05, 0.12, 0.2)) * (
+        1 - shade
+    )
 
 
 def sky(direction, weather):
     """(N, 3) float32 radiance of the sky in the directions (N, 3)."""
     up = np.clip(direction[:, 2], 0, 1)
     blend = (1 - up[:, None]) ** 3
-    color = weather.zenith.astype(np.float32) * (1 - blend) + weather.horizon.astype(np.float32) * blend
-    p = direction[:, :2] / (up[:, None] + .12) * 1.3 + weather.phase[:2].astype(np.float32)
+    color = (
+        weather.zenith.astype(np.float32) * (1 - blend) + weather.horizon.astype(np.float32) * blend
+    )
+    p = direction[:, :2] / (up[:, None] + 0.12) * 1.3 + weather.phase[:2].astype(np.float32)
     puff = np.zeros(len(up), np.float32)
-    for k, (fx, fy) in enumerate(((1.0, .9), (2.3, 2.1), (4.7, 5.3), (9.1, 10.3))):
+    for k, (fx, fy) in enumerate(((1.0, 0.9), (2.3, 2.1), (4.7, 5.3), (9.1, 10.3))):
         turn = np.float32(weather.phase[2] + k)
-        puff += np.sin(p[:, 0] * np.float32(fx) + np.sin(p[:, 1] * np.float32(fy) + turn) * np.float32(1.4)
-                       + turn) * np.float32(.5 ** k)
-    cloud = np.clip(puff * .45 + np.float32(weather.clouds * 1.6 - .8), 0, 1)[:, None]
-    bright = (weather.horizon * 1.05 + weather.sun * .12).astype(np.float32)
-    color = color * (1 - cloud * .85) + bright * cloud * .85
+        puff += np.sin(
+            p[:, 0] * np.float32(fx)
+            + np.sin(p[:, 1] * np.float32(fy) + turn) * np.float32(1.4)
+            + turn
+        ) * np.float32(0.5**k)
+    cloud = np.clip(puff * 0.45 + np.float32(weather.clouds * 1.6 - 0.8), 0, 1)[:, None]
+    bright = (weather.horizon * 1.05 + weather.sun * 0.12).astype(np.float32)
+    color = color * (1 - cloud * 0.85) + bright * cloud * 0.85
     toward = np.clip(direction @ weather.sun_dir.astype(np.float32), 0, 1)[:, None]
-    halo = toward ** 24 * .25 + (toward > .9994) * 6
-    return (color + weather.sun.astype(np.float32) * halo * (1 - cloud * .8)).astype(np.float32)
+    halo = toward**24 * 0.25 + (toward > 0.9994) * 6
+    return (color + weather.sun.astype(np.float32) * halo * (1 - cloud * 0.8)).astype(np.float32)
 
 
 def radiance(direction, normal, albedo, shine, glow, sunlit, open_sky, weather):
@@ -170,16 +211,16 @@ def radiance(direction, normal, albedo, shine, glow, sunlit, open_sky, weather):
     """
     sun_dir, sun = weather.sun_dir.astype(np.float32), weather.sun.astype(np.float32)
     facing = np.clip(normal @ sun_dir, 0, 1) * sunlit
-    hemisphere = (.62 + .38 * normal[:, 2]) * open_sky
+    hemisphere = (0.62 + 0.38 * normal[:, 2]) * open_sky
     light = facing[:, None] * sun + hemisphere[:, None] * weather.ambient.astype(np.float32)
     out = albedo * light + glow
     i = np.flatnonzero(shine > 0)
     if len(i):
         cos = np.clip(-(direction[i] * normal[i]).sum(1), 0, 1)
         mirrored = direction[i] + 2 * cos[:, None] * normal[i]
-        fresnel = (shine[i] + (1 - shine[i]) * .75 * (1 - cos) ** 5)[:, None]
-        street = weather.ambient.astype(np.float32) * np.float32(.22)
-        up = np.clip(mirrored[:, 2:] * 4 + .3, 0, 1)
+        fresnel = (shine[i] + (1 - shine[i]) * 0.75 * (1 - cos) ** 5)[:, None]
+        street = weather.ambient.astype(np.float32) * np.float32(0.22)
+        up = np.clip(mirrored[:, 2:] * 4 + 0.3, 0, 1)
         seen = sky(mirrored, weather) * up + street * (1 - up)
         spark = np.clip(mirrored @ sun_dir, 0, 1)[:, None] ** 60 * sunlit[i, None] * sun * 1.5
         out[i] = out[i] * (1 - fresnel) + fresnel * (seen + spark)
