@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Iterator, Mapping, Union
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from torch import nn
 
 from .errors import UserError
 
@@ -118,6 +119,48 @@ def read_checkpoint(path: Union[str, Path], map_location: str = 'cpu') -> dict:
     if not isinstance(checkpoint, Mapping):
         raise UserError(f'checkpoint {path}: expected a dict with weights, '
                         f'got {type(checkpoint).__name__}')
+    return checkpoint
+
+
+def student_weights(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """The student's entries of a distiller's weights, without ``student.``; others unchanged."""
+    inner = {key.removeprefix('student.'): value for key, value in state.items()
+             if key.startswith('student.')}
+    return inner or state
+
+
+def load_weights(model: nn.Module, path: Union[str, Path]) -> dict:
+    """Load a checkpoint's weights strictly.
+
+    A distiller's checkpoint also fits its student's own model, and a student's the distiller.
+
+    Args:
+        model (nn.Module): The model; changed in place.
+        path (str | Path): The checkpoint file.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        UserError: The file does not load safely, or its weights are not this model's.
+    """
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.get('state_dict', checkpoint)
+    of_distiller = student_weights(state) is not state
+    if hasattr(model, 'student') and not of_distiller:
+        model = model.student
+    elif not hasattr(model, 'student'):
+        state = student_weights(state)
+    expected = model.state_dict()
+    missing, foreign = expected.keys() - state.keys(), state.keys() - expected.keys()
+    resized = {key for key in expected.keys() & state.keys()
+               if expected[key].shape != getattr(state[key], 'shape', None)}
+    if missing or foreign or resized:
+        examples = ', '.join(sorted(missing | foreign | resized)[:3])
+        raise UserError(f'checkpoint {path}: not of this model ({type(model).__name__}): '
+                        f'{len(missing)} entries missing, {len(foreign)} foreign, {len(resized)} '
+                        f'of another shape ({examples}); use the config that trained it')
+    model.load_state_dict(state)
     return checkpoint
 
 

@@ -50,8 +50,7 @@ def run_command():
         program = 'bash' if str(script).endswith('.sh') else sys.executable
         paths = [str(ROOT), str(ROOT / 'tests' / 'toy'), os.environ.get('PYTHONPATH', '')]
         environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(paths),
-                           PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-                           **(env or {}))
+                           PYTHON=sys.executable, **(env or {}))
         command = [program, str(script), *map(str, args)]
         pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
                     env=environment)

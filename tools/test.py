@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 
+from mmdet3d_plugin.checkpoints import load_weights
 from mmdet3d_plugin.engine import build_runner, load_config
 from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
 from mmdet3d_plugin.errors import UserError
@@ -36,7 +38,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
                         'or test with a config that has')
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    cfg.load_from, cfg.resume = args.checkpoint, False
+    cfg.load_from, cfg.resume = None, False
     if args.show_dir:
         hook = cfg.get('default_hooks', {}).get('visualization')
         if not hook:
@@ -48,7 +50,10 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
-    build_runner(apply_arguments(load_config(args.config, args.cfg_options), args)).test()
+    runner = build_runner(apply_arguments(load_config(args.config, args.cfg_options), args))
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_weights(model, args.checkpoint)
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import traceback
 from argparse import ArgumentParser, Namespace
 from typing import Callable, Sequence
 
+import torch.distributed
 from mmengine.config import DictAction
 
 from ..errors import UserError
@@ -36,6 +37,7 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        _leave_process_group()
     except UserError as error:
         if os.environ.get('MMDET3D_PLUGIN_DEBUG') == '1':
             traceback.print_exc()
@@ -44,3 +46,10 @@ def run_tool(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(130)
+
+
+def _leave_process_group() -> None:
+    """Wait for the slowest process; one that leaves early may crash on its open connections."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

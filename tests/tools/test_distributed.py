@@ -1,0 +1,46 @@
+"""Two CPU processes (gloo) train like one with twice the batch.
+
+The toy model has no batch normalisation here: statistics of half a batch are others than those of
+the whole. Models with one are equal in this sense only if it is frozen or synchronised.
+"""
+import torch
+
+CONFIG = 'tests/toy/toy_config.py'
+OPTIONS = ['model.norm=False', 'model.dropout=0', 'train_dataloader.drop_last=True',
+           'train_cfg.max_epochs=2']
+
+
+def losses(path):
+    return torch.tensor([float(line.split()[1]) for line in path.read_text().splitlines()],
+                        dtype=torch.float64)
+
+
+def test_two_processes_of_batch_2_have_the_losses_of_batch_4(tmp_path, run_command):
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    done = run_command('tools/train.py', CONFIG, '--work-dir', one, '--cfg-options', *OPTIONS,
+                       'train_dataloader.batch_size=4')
+    assert done.returncode == 0, done.stderr
+    done = run_command('tools/dist_train.sh', CONFIG, 2, '--work-dir', two, '--cfg-options',
+                       *OPTIONS, 'train_dataloader.batch_size=2')
+    assert done.returncode == 0, done.stderr
+
+    first, second = losses(two / 'losses_0.txt'), losses(two / 'losses_1.txt')
+    assert first.shape == (6, )  # 12 samples, 4 a step, 2 epochs
+    assert not torch.allclose(first, second)  # the processes saw different samples
+    torch.testing.assert_close((first + second) / 2, losses(one / 'losses_0.txt'),
+                               rtol=1e-5, atol=0)
+    weights = [torch.load(folder / 'epoch_2.pth', weights_only=True)['state_dict']
+               for folder in (one, two)]
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
+
+    done = run_command('tools/dist_test.sh', CONFIG, two / 'epoch_2.pth', 2,
+                       '--work-dir', tmp_path / 'test', '--cfg-options', *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    assert 'toy/count: 12' in done.stdout + done.stderr
+
+
+def test_usage_errors(run_command):
+    for arguments in ((), (CONFIG, ), (CONFIG, 'two')):
+        done = run_command('tools/dist_train.sh', *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith('usage: bash tools/dist_train.sh CONFIG NUMBER')

@@ -1,0 +1,61 @@
+"""The published file is the student alone and loads safely."""
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'publish_model.py'
+
+
+@pytest.fixture
+def training_checkpoint(tmp_path):
+    text = ("custom_imports = dict(imports=['mmdet3d_plugin'], allow_failed_imports=False)\n"
+            "model = dict(type='Distiller', teacher=dict(config='t.py', checkpoint='t.pth'),\n"
+            "             student=dict(type='Student', width=4))\n")
+    path = tmp_path / 'epoch_9.pth'
+    torch.save(
+        dict(
+            state_dict={'student.head.weight': torch.arange(6.).view(2, 3),
+                        'student.norm.num_batches_tracked': torch.tensor(7),
+                        'assistant.weight': torch.ones(2), 'terms.kl.scale': torch.ones(1)},
+            optimizer=dict(state={0: torch.ones(2)}),
+            ema_state_dict={'module.student.head.weight': torch.ones(2, 3)},
+            message_hub=dict(log_scalars=dict(loss=HistoryBuffer([1.0], [1]))),
+            meta=dict(cfg=text, epoch=9, iter=90, seed=3, hook_msgs=dict(secret='/home/me'))), path)
+    return path
+
+
+def test_published_file(training_checkpoint, tmp_path, run_command):
+    done = run_command(TOOL, training_checkpoint, tmp_path / 'out' / 'kd.pth')
+    assert done.returncode == 0, done.stderr
+    [path] = (tmp_path / 'out').iterdir()
+    assert re.fullmatch(r'kd-[0-9a-f]{8}\.pth', path.name)
+    published = torch.load(path, weights_only=True)
+    assert set(published) == {'state_dict', 'meta'}
+    assert set(published['state_dict']) == {'head.weight', 'norm.num_batches_tracked'}
+    assert published['state_dict']['head.weight'].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert published['meta']['iter'] == 90 and 'hook_msgs' not in published['meta']
+    cfg = Config.fromstring(published['meta']['cfg'], file_format='.py')
+    assert cfg.model == dict(type='Student', width=4)
+
+
+def test_the_hash_names_the_weights(training_checkpoint):
+    spec = importlib.util.spec_from_file_location('publish_model', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    state = dict(a=torch.ones(2), b=torch.zeros(1, dtype=torch.long))
+    assert tool.fingerprint(state) == tool.fingerprint(dict(reversed(state.items())))
+    assert tool.fingerprint(state) != tool.fingerprint({**state, 'a': torch.tensor([1., 1.001])})
+
+
+def test_errors(tmp_path, run_command):
+    done = run_command(TOOL, tmp_path / 'gone.pth', tmp_path / 'x.pth')
+    assert done.returncode == 2
+    assert 'gone.pth: no such file' in done.stderr
+    done = run_command(TOOL, tmp_path / 'gone.pth', tmp_path / 'x.bin')
+    assert done.returncode == 2
+    assert 'expected a name that ends with .pth' in done.stderr

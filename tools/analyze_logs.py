@@ -1,0 +1,116 @@
+"""Tabulate and plot the curves of one or more trainings.
+
+    python tools/analyze_logs.py LOG [LOG ...] [--keys loss bev/IoU100] [--out curves.png]
+
+LOG is a ``vis_data/*.json`` file of mmengine, or a work dir, whose newest log is taken. Without
+``--keys`` every loss term and every metric is shown.
+"""
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+from mmdet3d_plugin.engine.cli import run_tool
+from mmdet3d_plugin.errors import UserError, did_you_mean
+
+Curves = Dict[str, List[Tuple[float, float]]]
+NO_CURVES = {'epoch', 'iter', 'step', 'time', 'data_time', 'memory', 'eta'}
+
+
+def find_log(path: Path) -> Path:
+    """The log file itself, or the newest one of a work dir."""
+    if path.is_file():
+        return path
+    found = sorted(path.glob('**/vis_data/2*.json'), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise UserError(f'log {path}: no vis_data/*.json there; give a log file or the work dir '
+                        'of a training')
+    return found[-1]
+
+
+def read_curves(path: Path) -> Curves:
+    """Curves by name, each a list of (step, value); an unfinished last line is left out."""
+    curves, step = defaultdict(list), 0
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                continue
+            raise UserError(f'log {path}: line {number} is no JSON ({error})') from error
+        if 'loss' in record:
+            step = record.get('iter', record.get('step', step))
+        for name, value in record.items():
+            if name not in NO_CURVES and isinstance(value, (int, float)):
+                curves[name].append((step, value))
+    return dict(curves)
+
+
+def choose(curves: Curves, keys: List[str]) -> Curves:
+    """The curves that were asked for; the learning rate only if it was."""
+    for key in keys:
+        if key not in curves:
+            raise UserError(f'--keys {key}: not in the log{did_you_mean(key, curves)}')
+    return {key: curves[key] for key in keys or sorted(set(curves) - {'lr', 'base_lr'})}
+
+
+def print_table(curves: Curves) -> None:
+    """First, last, lowest and highest value of every curve."""
+    print(f'{"":32s} {"points":>7s} {"first":>11s} {"last":>11s} {"lowest":>11s} {"highest":>11s}')
+    for name, points in curves.items():
+        values = [value for _, value in points]
+        print(f'{name:32s} {len(values):7d} {values[0]:11.5g} {values[-1]:11.5g} '
+              f'{min(values):11.5g} {max(values):11.5g}')
+
+
+def plot(runs: Dict[str, Curves], out: Path) -> None:
+    """One panel per curve, one line per run."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    names = sorted({name for curves in runs.values() for name in curves})
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(5 * columns, 3 * rows), squeeze=False)
+    for axis, name in zip(axes.flat, names):
+        for run, curves in runs.items():
+            if name in curves:
+                axis.plot(*zip(*curves[name]), label=run, linewidth=1,
+                          marker='.' if len(curves[name]) < 30 else None)
+        axis.set(title=name, xlabel='iteration')
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(names):]:
+        axis.axis('off')
+    if len(runs) > 1:
+        axes.flat[0].legend()
+    figure.tight_layout()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Tabulate and plot the curves of trainings')
+    parser.add_argument('logs', nargs='+', type=Path, help='log files or work dirs')
+    parser.add_argument('--keys', nargs='+', default=[], help='names of curves; default: all')
+    parser.add_argument('--out', type=Path, help='picture to write (.png, .pdf, .svg)')
+    args = parser.parse_args()
+    runs = {}
+    for log in args.logs:
+        name = log.name if log.is_dir() else log.stem
+        runs[name if name not in runs else str(log)] = choose(
+            read_curves(find_log(log)), args.keys)
+    for name, curves in runs.items():
+        if not curves:
+            raise UserError(f'log {name}: it has no curves yet; wait for the first log line')
+        print(f'== {name}')
+        print_table(curves)
+    if args.out:
+        plot(runs, args.out)
+        print(f'wrote {args.out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)

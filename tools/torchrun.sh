@@ -1,0 +1,20 @@
+# Shared by dist_train.sh and dist_test.sh: launch NUMBER SCRIPT [arguments...]
+# starts the tool in NUMBER processes: one per GPU, or on the CPU (gloo) where there is no GPU.
+# Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT, as in mmdet3d.
+# PYTHON names the interpreter; otherwise the active environment's, else the one of .venv.
+launch() {
+    local number="$1" script="$2" tools python where
+    shift 2
+    tools="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+    python="${PYTHON:-$tools/../.venv/bin/python}"
+    if [ -z "${PYTHON:-}" ] && { [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || [ ! -x "$python" ]; }; then
+        python=python
+    fi
+    where=(--standalone)  # one machine, a free port
+    if [ -n "${PORT:-}" ] || [ "${NNODES:-1}" != 1 ]; then
+        where=(--nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}"
+               --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}")
+    fi
+    OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec "$python" -m torch.distributed.run \
+        "${where[@]}" --nproc_per_node "$number" "$tools/$script" "$@" --launcher pytorch
+}
