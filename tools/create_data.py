@@ -90,12 +90,14 @@ def parse_args(argv=None):
 
 
 def main():
-    """Runs the command; errors of the user end with one line and exit code 2."""
+    """Runs the command; what a user can cause ends with one line and exit code 1."""
     args = parse_args()
     try:
         args.run(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f'create_data {args.command}: error: {error}')
+    except KeyboardInterrupt:
+        sys.exit(f'create_data {args.command}: stopped; the same command finishes the rest')
 
 
 if __name__ == '__main__':

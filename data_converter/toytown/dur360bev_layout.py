@@ -24,6 +24,7 @@ import pickle
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -212,9 +213,12 @@ def write(
     Raises:
         ValueError: for impossible settings.
         FileExistsError: if ``out_dir`` holds something else or has other settings.
+        ImportError: if trimesh, embreex or tqdm is missing.
+        ChildProcessError: if a worker process dies.
     """
     out_dir = Path(out_dir)
     settings = _settings(frames, seed, image_size, scan_size, sequences, supersample)
+    _require('cv2', 'embreex', 'tqdm', 'trimesh')
     _claim(out_dir, settings)
     plan = _plan(settings)
     _write_sensor_metadata(out_dir, settings)
@@ -231,6 +235,12 @@ def write(
     return dict(
         _write_index(out_dir, plan), out_dir=str(out_dir), written=sum(len(job[3]) for job in jobs)
     )
+
+
+def _require(*modules):
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise ImportError(f'toytown needs {", ".join(missing)}: pip install trimesh embreex tqdm')
 
 
 def _settings(frames, seed, image_size, scan_size, sequences, supersample):
@@ -287,7 +297,8 @@ def _claim(out_dir, settings):
             for left in (out_dir / kind / 'data').glob('.*.tmp'):
                 left.unlink()
         return
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+    foreign = (p for p in out_dir.rglob('*') if p.is_file() and p.suffix != '.tmp')
+    if out_dir.exists() and (not out_dir.is_dir() or any(foreign)):
         raise FileExistsError(
             f'{out_dir} exists and is not a toytown folder; choose a new --out-dir'
         )
@@ -334,19 +345,36 @@ def _run(jobs, workers, frames, progress):
                 for _ in _render_job(job):
                     bar.update()
             return
-        import multiprocessing
-
-        with multiprocessing.get_context('spawn').Pool(
-            min(workers, len(jobs)), _single_thread
-        ) as pool:
-            for count in pool.imap_unordered(_render_all, jobs):
-                bar.update(count)
+        for count in _in_processes(jobs, workers):
+            bar.update(count)
 
 
-def _single_thread():
+def _in_processes(jobs, workers):
+    """Yields the number of frames of each finished job; a dead worker is an error, not a wait."""
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context('spawn'), _start_worker)
+    try:
+        for job in as_completed([pool.submit(_render_all, job) for job in jobs]):
+            yield job.result()
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            'a worker process died (out of memory?); the same command, perhaps with fewer '
+            '--workers, finishes the rest'
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker():
+    import signal
+
     import cv2
 
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
 
 
 def _render_all(job):

@@ -1,7 +1,7 @@
 """The town of one sequence: streets, houses, road users, weather and the ego car's way.
 
-Town frame: x along the main street in the driving direction, y left, z up, origin on the road where
-the ego car is at time 0. Metres, radians, seconds.
+Town frame: x along the main street in the driving direction, y left, z up; origin on the centre
+line of the main street, beside the ego car's place at time 0. Metres, radians, seconds.
 """
 
 from dataclasses import dataclass
@@ -399,13 +399,13 @@ class Town:
         while pos < b - 6.5:
             made = make_vehicle(rng, PARKED)
             length = made[2][0]
-            where = at(pos + length / 2, LANE + PARKING_LANE / 2 + rng.uniform(-0.05, 0.12))
+            where = at(pos + length / 2, LANE + PARKING_LANE / 2 + rng.uniform(0, 0.12))
             if pos + length < b - 6 and rng.random() < fill:
                 if rng.random() < 0.04:
                     self._skip(*where, along)
                 elif self._near(*where, 85):
                     flip = np.pi * float((travel < 0) != (rng.random() < 0.15))
-                    self._add_user(made, *where, heading + flip + rng.normal(0, 0.025))
+                    self._add_user(made, *where, heading + flip + rng.normal(0, 0.012))
             pos += length + rng.uniform(0.7, 1.6)
         step = rng.uniform(9, 16)
         for s in np.arange(a + rng.uniform(3, 7), b - 2, step):
@@ -489,7 +489,11 @@ class Town:
                 ahead = x - made[2][0] / 2 > 6.5 or x + made[2][0] / 2 < -6.5
                 if direction < 0 or ahead:
                     self._add_user(
-                        made, x, lane + rng.normal(0, 0.12), 0 if direction > 0 else np.pi, speed
+                        made,
+                        x,
+                        lane + np.clip(rng.normal(0, 0.06), -0.12, 0.12),
+                        0 if direction > 0 else np.pi,
+                        speed,
                     )
                 x += made[2][0] / 2 + rng.choice([rng.uniform(4, 9), rng.uniform(9, 30)])
         for xc in self.streets.xs:

@@ -142,6 +142,7 @@ def test_native_undoes_the_loaders_rotation():
 def test_ranges_match_the_boxes(rendered):
     """Every echo of a labelled object lies in its box, to within 5 sigma of the range noise."""
     _, frame, rig, _ = rendered
+    assert 20_000 < frame.scan.range_mm.max() < 120_100
     slack = 5 * rig.lidar.noise + 0.002
     for box in frame.boxes:
         points = frame.scan.xyz[frame.scan.instance == box.instance] - box.center
@@ -237,6 +238,22 @@ def test_traffic_moves_as_it_says_and_stays_out_of_the_ego_car():
         x, y, _ = town.ego.pose(t)
         gaps = [math.hypot(*(u.position(t)[:2] - (x, y))) for u in town.road_users]
         assert min(gaps) > 1.1
+
+
+@pytest.mark.parametrize('sequence', [0, 5])
+def test_vehicles_do_not_overlap(sequence):
+    users = [u for u in Town(0, sequence, 6.0).road_users if u.category != 'Pedestrian']
+    assert len(users) > 20
+    for t in (0.0, 3.0, 6.0):
+        places = np.array([u.position(t)[:2] for u in users])
+        rects = [
+            (tuple(map(float, p)), u.size[:2], math.degrees(u.yaw)) for u, p in zip(users, places)
+        ]
+        near = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1)) < 12
+        for i, j in zip(*np.nonzero(np.triu(near, 1))):
+            _, shared = cv2.rotatedRectangleIntersection(rects[i], rects[j])
+            area = 0 if shared is None else cv2.contourArea(cv2.convexHull(shared))
+            assert area < 0.01, (users[i].kind, places[i], users[j].kind, places[j], t)
 
 
 def test_towns_differ_by_seed_and_sequence_and_repeat():
