@@ -1,0 +1,119 @@
+"""Ground truth on the BEV grid, and packing."""
+from typing import Sequence, Union
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.structures import InstanceData, PixelData
+
+from ...errors import UserError, did_you_mean
+from ...geometry import BEVGrid, raster, rigid
+from ...structures import fields
+
+
+def augmented_boxes(results: dict):
+    """Boxes and labels of a frame after its BEV augmentation.
+
+    Annotations stay in the raw LiDAR frame; ``bev_aug`` (4, 4), where present, moves them here and
+    nowhere else.
+
+    Returns:
+        tuple: (N, 7) float32 gravity-centre boxes and (N,) int64 labels, or (None, None) for a
+        frame without annotations.
+    """
+    ann = results.get('ann_info', results.get('eval_ann_info'))
+    if ann is None:
+        return None, None
+    boxes = ann['gt_bboxes_3d']
+    values = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:7]], 1).numpy()
+    if fields.BEV_AUG in results:
+        values = rigid.transform_boxes(results[fields.BEV_AUG], values).astype(np.float32)
+    return values, ann['gt_labels_3d']
+
+
+@TRANSFORMS.register_module()
+class RasterizeBEV(BaseTransform):
+    """Boxes -> ``gt_bev``: ``seg`` (K, R, C), ``centerness`` (1, R, C), ``offset`` (2, R, C).
+
+    Frames without annotations (prediction on new data) pass without ``gt_bev``.
+
+    Args:
+        grid (dict): The BEV grid, as the model's.
+        classes (list): One group of class names (or label indices) per channel.
+        method (str): ``'exact'`` or ``'release'``; see :func:`geometry.raster.rasterize`.
+        sigma (float): Of the centerness, in cells.
+    """
+
+    def __init__(self, grid: dict, classes: Sequence[Sequence[Union[str, int]]] = (
+            ('car', 'bus', 'truck'),), method: str = 'exact', sigma: float = 3.0):
+        self.grid = BEVGrid(**grid)
+        self.classes, self.method, self.sigma = [list(g) for g in classes], method, sigma
+        raster.rasterize(np.zeros((0, 7)), [], self.grid, len(self.classes), method)
+
+    def transform(self, results: dict) -> dict:
+        """Rasterise."""
+        results[fields.BEV_GRID] = self.grid.asdict()
+        boxes, labels = augmented_boxes(results)
+        if boxes is not None:
+            channel = np.full(len(results['classes']) + 1, -1)
+            for k, group in enumerate(self.classes):
+                channel[[self._label(name, results['classes']) for name in group]] = k
+            results[fields.GT_BEV] = raster.rasterize(
+                boxes, channel[labels], self.grid, len(self.classes), self.method, self.sigma)
+        return results
+
+    @staticmethod
+    def _label(name, classes):
+        if not isinstance(name, str):
+            return name
+        if name not in classes:
+            raise UserError(f'RasterizeBEV.classes: the data set has no class {name!r}'
+                            f'{did_you_mean(name, classes)}')
+        return classes.index(name)
+
+
+@TRANSFORMS.register_module()
+class PackBEVInputs(BaseTransform):
+    """Pack what the model reads into ``inputs`` and everything else into a ``Det3DDataSample``.
+
+    Names and shapes are those of :mod:`mmdet3d_plugin.structures.fields`.
+
+    Args:
+        keys (tuple): Inputs to pack, of those that the pipeline made.
+        meta_keys (tuple): More entries of the frame to keep as metainfo.
+    """
+
+    def __init__(self, keys: Sequence[str] = (fields.IMG, fields.LIDAR_IMG, fields.POINTS),
+                 meta_keys: Sequence[str] = ()):
+        known = (fields.IMG, fields.LIDAR_IMG, fields.POINTS)
+        for key in keys:
+            if key not in known:
+                raise UserError(f'keys: unknown input {key!r}{did_you_mean(key, known)}')
+        self.keys, self.meta_keys = tuple(keys), (*fields.META_KEYS, *meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """Pack."""
+        pack = {fields.IMG: self._pictures, fields.POINTS: lambda points: points.tensor,
+                fields.LIDAR_IMG: torch.from_numpy}
+        inputs = {key: pack[key](results[key]) for key in self.keys if key in results}
+        sample = Det3DDataSample(
+            metainfo={key: results[key] for key in self.meta_keys if key in results})
+        if fields.GT_BEV in results:
+            maps = {key: torch.from_numpy(v) for key, v in results[fields.GT_BEV].items()}
+            sample.gt_bev = PixelData(**maps)
+        boxes, labels = augmented_boxes(results)
+        if boxes is not None:
+            boxes = LiDARInstance3DBoxes(boxes, origin=(0.5, 0.5, 0.5))
+            sample.gt_instances_3d = InstanceData(bboxes_3d=boxes,
+                                                  labels_3d=torch.from_numpy(labels))
+        return dict(inputs=inputs, data_samples=sample)
+
+    @staticmethod
+    def _pictures(pictures):
+        shapes = {picture.shape for picture in pictures}
+        if len(shapes) > 1:
+            raise UserError(f'the pictures of one frame differ in shape: {sorted(shapes)}; resize '
+                            'them before packing')
+        return torch.stack([torch.from_numpy(p).permute(2, 0, 1).contiguous() for p in pictures])

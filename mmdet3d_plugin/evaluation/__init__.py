@@ -1,0 +1,4 @@
+"""Metrics."""
+from .bev_iou import BEVIoUMetric
+
+__all__ = ['BEVIoUMetric']
