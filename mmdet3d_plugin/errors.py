@@ -2,9 +2,12 @@
 import difflib
 import inspect
 import re
+from contextvars import ContextVar
 from typing import Any, Callable, Iterable, List, Mapping, Optional, Set, Union
 
 from mmengine.registry import Registry
+
+_BUILDING: ContextVar[Optional[str]] = ContextVar('path of the part being built', default=None)
 
 
 class UserError(ValueError):
@@ -47,7 +50,8 @@ def build_from(registry: Registry, cfg: Union[Mapping, Any], path: str, **contex
         registry (Registry): The registry, e.g. ``mmdet3d.registry.MODELS``.
         cfg (dict | object | None): The config with its ``type``. Anything that is not a dict
             (an object that was built before, or None) is returned as it is.
-        path (str): Where the config stands, e.g. ``model.view_transform``.
+        path (str): Where the config stands, e.g. ``model.view_transform``. A part that builds its
+            own parts names them from itself on (``head.loss``): the way to it is known here.
         **context: Arguments from the parent, added unless the config sets them itself.
 
     Returns:
@@ -59,12 +63,14 @@ def build_from(registry: Registry, cfg: Union[Mapping, Any], path: str, **contex
     """
     if not isinstance(cfg, Mapping):
         return cfg
+    path = _full_path(path)
     cfg = {**context, **cfg}
     part = check_from(registry, cfg, path)
     missing = [name for name in _required(part) if name not in cfg]
     if missing:
         raise UserError(f'{path} ({part.__name__}): missing argument '
                         f'{", ".join(map(repr, missing))}; add it to {path}', path)
+    token = _BUILDING.set(path)
     try:
         return registry.build(cfg)
     except UserError as error:
@@ -78,6 +84,18 @@ def build_from(registry: Registry, cfg: Union[Mapping, Any], path: str, **contex
         if not match or match.group(1) not in cfg:
             raise
         raise _unknown_argument(part, match.group(1), path) from error
+    finally:
+        _BUILDING.reset(token)
+
+
+def _full_path(path: str) -> str:
+    """The path from the config's root, of a path from the part that is being built now."""
+    outer = _BUILDING.get()
+    if outer is None:
+        return path
+    words, owner = path.split('.'), outer.rsplit('.', 1)[-1]
+    own = words[words.index(owner) + 1:] if owner in words else words[1:]
+    return '.'.join([outer, *own])
 
 
 def check_from(registry: Registry, cfg: Mapping, path: str, strict: bool = False) -> Callable:
