@@ -123,7 +123,7 @@ def dual_fisheye_maps(height: int, width: int, side: int, sampling: str = 'bilin
             full sphere.
 
     Returns:
-        (map_x, map_y): (H, W) float32, read-only by agreement.
+        The two maps in OpenCV's fixed-point form (1/32 pixel), read-only by agreement.
 
     Raises:
         ValueError: unknown sampling, or a cropped panorama with 'release'.
@@ -140,13 +140,20 @@ def dual_fisheye_maps(height: int, width: int, side: int, sampling: str = 'bilin
         rows, cols = np.moveaxis(_to_native(ys, np.where(front, xs - side, xs), front, side), -1, 0)
     else:
         raise ValueError(f"sampling must be 'bilinear' or 'release', got {sampling!r}")
-    return np.ascontiguousarray(cols, np.float32), np.ascontiguousarray(rows, np.float32)
+    return fixed_point_maps(rows, cols, nearest=sampling == 'release')
 
 
 def _to_native(row, col, front, side: int) -> np.ndarray:
     """Upright position inside one square -> (row, col) in the native side x 2*side picture."""
     last = side - 1
     return np.stack([np.where(front, col, last - col), np.where(front, side + last - row, row)], -1)
+
+
+def fixed_point_maps(rows, cols, nearest: bool = False) -> tuple:
+    """Maps for :func:`remap` from (H, W) source rows and columns; twice as fast as floats."""
+    import cv2
+    cols, rows = (np.ascontiguousarray(a, np.float32) for a in (cols, rows))
+    return cv2.convertMaps(cols, rows, cv2.CV_16SC2, nninterpolation=nearest)
 
 
 def remap(image, maps, nearest: bool = False) -> np.ndarray:

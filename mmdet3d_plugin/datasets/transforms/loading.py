@@ -108,9 +108,10 @@ class LoadOusterScan(BaseTransform):
         shape = layout['height'], layout['width']
         points = read_points(info['lidar_path'], info['num_pts_feats'], shape[0] * shape[1])
         results['scan'] = points.reshape(*shape, -1)
+        used = points[:, self.use_dim]
         if self.drop_no_returns:
-            points = points[(points[:, :3] != 0).any(1)]
-        used = torch.from_numpy(points[:, self.use_dim])
+            used = used[(points[:, 0] != 0) | (points[:, 1] != 0) | (points[:, 2] != 0)]
+        used = torch.from_numpy(used)
         results['points'] = LiDARPoints(used, points_dim=used.shape[1])
         return results
 
