@@ -108,14 +108,14 @@ def read_checkpoint(path: Union[str, Path], map_location: str = 'cpu') -> dict:
     try:
         with known_types():
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, EOFError) as error:
+        raise UserError(f'checkpoint {path}: cut short or damaged '
+                        f'({path.stat().st_size} bytes); copy or train it again') from error
+    except Exception as error:  # whatever an unpickler meets in bytes of another kind
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f'checkpoint {path}: it is no checkpoint, or holds objects that cannot '
                         f'be loaded safely ({reason[:120]}); only weights and plain values load; '
                         'save its state_dict alone') from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f'checkpoint {path}: cut short or damaged '
-                        f'({path.stat().st_size} bytes); copy or train it again') from error
     if not isinstance(checkpoint, Mapping):
         raise UserError(f'checkpoint {path}: expected a dict with weights, '
                         f'got {type(checkpoint).__name__}')
