@@ -4,8 +4,17 @@ import inspect
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional, Union
 
-from mmdet3d.registry import (DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, OPTIM_WRAPPERS,
-                              OPTIMIZERS, PARAM_SCHEDULERS, TRANSFORMS)
+from mmdet3d.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+)
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner

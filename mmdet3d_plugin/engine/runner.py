@@ -67,7 +67,7 @@ class PluginRunner(Runner):
             reason = ' '.join(str(error).split())
             raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
                             f'config ({reason[:300]}); resume with the config that trained it, '
-                            'or start from its weights with --cfg-options load_from=PATH') from error
+                            'or start anew from it: --cfg-options load_from=PATH') from error
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -7,9 +7,11 @@ ERRORS = {
     'config_missing': (['tests/toy/toy_confg.py'],
                        "config tests/toy/toy_confg.py: no such file; did you mean 'toy_config.py'"),
     'model_key': ([CONFIG, '--cfg-options', 'model.head.focal_gama=3'],
-                  "model.head.focal_gama: ToyHead has no such argument; did you mean 'focal_gamma'?"),
+                  "model.head.focal_gama: ToyHead has no such argument; "
+                  "did you mean 'focal_gamma'?"),
     'model_type': ([CONFIG, '--cfg-options', 'model.head.type=ToyHed'],
-                   "model.head.type: 'ToyHed' is not in the registry 'model'; did you mean 'ToyHead'"),
+                   "model.head.type: 'ToyHed' is not in the registry 'model'; "
+                   "did you mean 'ToyHead'"),
     'top_level_key': ([CONFIG, '--cfg-options', 'train_dataloder.batch_size=3'],
                       "train_dataloder: no such key of a config; did you mean 'train_dataloader'?"),
     'dataset_key': ([CONFIG, '--cfg-options', 'train_dataloader.dataset.sise=3'],
