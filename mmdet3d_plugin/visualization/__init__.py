@@ -1,0 +1,4 @@
+"""Pictures for people."""
+from .draw import bev_picture, draw_boxes, draw_points, frame_panel, lidar_picture, panel
+
+__all__ = ['bev_picture', 'draw_boxes', 'draw_points', 'frame_panel', 'lidar_picture', 'panel']

@@ -1,0 +1,229 @@
+"""Drawing on panoramas, LiDAR images and BEV maps; every picture is (H, W, 3) uint8 RGB."""
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+import torch
+
+from ..geometry import BEVGrid, CameraRig, rigid
+
+HIT, FALSE_ALARM, MISS = (60, 180, 75), (230, 70, 60), (70, 120, 230)
+GROUND, TRUTH, INK, PAPER = (236, 236, 232), (60, 60, 60), (30, 30, 30), (255, 255, 255)
+LEGEND = (('hit', HIT), ('false alarm', FALSE_ALARM), ('miss', MISS))
+_EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6),
+          (3, 7)]
+_FACE = [(0, 5), (1, 4)]  # a cross on the front
+
+
+def draw_points(picture: np.ndarray, camera: dict, points, max_range: float = 50.0,
+                radius: int = 1) -> np.ndarray:
+    """Draw a scan into a copy of a picture, coloured by range (red near, blue far).
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        camera: camera dict of the picture.
+        points: (P, >=3), LiDAR frame.
+        max_range: metres at the blue end.
+        radius: of a dot, px.
+    """
+    out = picture.copy()
+    pixel, depth, valid = _project(camera, np.asarray(points)[:, :3])
+    colour = _colour(1 - depth / max_range, cv2.COLORMAP_JET)
+    for n in np.argsort(-depth):
+        if valid[n]:
+            cv2.circle(out, tuple(np.round(pixel[n]).astype(int).tolist()), radius,
+                       colour[n].tolist(), -1)
+    return out
+
+
+def draw_boxes(picture: np.ndarray, camera: dict, boxes, colour=(255, 220, 0),
+               thickness: int = 1) -> np.ndarray:
+    """Draw the edges of boxes into a copy of a picture, with a cross on their fronts.
+
+    Edges are bent as the lens bends them, and are cut at the border of a panorama.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        camera: camera dict of the picture.
+        boxes: (N, >=7) gravity centres, LiDAR frame.
+        colour: RGB, or one (N, 3) for each box.
+    """
+    out, steps = picture.copy(), np.linspace(0, 1, 17)[:, None]
+    corners = rigid.box_corners(np.asarray(boxes, np.float64).reshape(-1, 7))
+    colours = np.broadcast_to(colour, (len(corners), 3)).tolist()
+    limit = picture.shape[1] / 2 if camera['lens'] == 'equirect' else 4 * picture.shape[1]
+    for box, tint in zip(corners, colours):
+        for a, b in _EDGES + _FACE:
+            pixel, _, valid = _project(camera, box[a] * (1 - steps) + box[b] * steps, bounds=False)
+            for p, q, seen in zip(pixel[:-1], pixel[1:], valid[:-1] & valid[1:]):
+                if seen and np.abs(p - q).max() < limit:
+                    p, q = (np.round(v * 8).astype(int).tolist() for v in (p, q))
+                    cv2.line(out, p, q, tint, thickness, cv2.LINE_AA, 3)
+    return out
+
+
+def lidar_picture(lidar_img, height: Optional[int] = None) -> np.ndarray:
+    """The channels of a LiDAR image below each other, coloured.
+
+    Args:
+        lidar_img: (C, h, w) in [0, 1].
+        height: of each strip, px; default h.
+    """
+    strips = [_colour(np.asarray(channel), cv2.COLORMAP_TURBO if n == 0 else cv2.COLORMAP_VIRIDIS)
+              for n, channel in enumerate(lidar_img)]
+    if height:
+        strips = [cv2.resize(s, (s.shape[1], height), interpolation=cv2.INTER_NEAREST)
+                  for s in strips]
+    return np.concatenate(strips)
+
+
+def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, size: int = 480,
+                threshold: float = 0.5, rings: Sequence[float] = (10, 25, 50)) -> np.ndarray:
+    """A BEV map seen from above, ahead up and left left, whatever the grid's orientation.
+
+    With prediction and truth, cells are hits, false alarms or misses; with one of them, dark. The
+    triangle is the vehicle; rings are at ``rings`` metres.
+
+    Args:
+        grid: of the maps.
+        truth, pred: (R, C) or (K, R, C) in [0, 1]; channels are joined.
+        points: (P, >=2), LiDAR frame, drawn grey.
+        boxes: (N, 7), LiDAR frame, drawn as outlines.
+        size: of the longer side of the picture, px.
+        threshold: cells above are positive.
+    """
+    view = BEVGrid(grid.x_range, grid.y_range, grid.cell)
+    rows, cols = view.shape
+    scale = size / max(rows, cols)
+    out = np.full((rows, cols, 3), GROUND, np.uint8)
+    truth, pred = (_seen_from_above(m, grid, view, threshold) for m in (truth, pred))
+    if truth is not None and pred is not None:
+        out[truth & pred], out[pred & ~truth], out[truth & ~pred] = HIT, FALSE_ALARM, MISS
+    elif truth is not None or pred is not None:
+        out[truth if pred is None else pred] = TRUTH
+    out = cv2.resize(out, (round(cols * scale), round(rows * scale)),
+                     interpolation=cv2.INTER_NEAREST)
+
+    def at(xy):
+        return np.round(view.to_pixel(np.asarray(xy, np.float64))[..., ::-1] * scale).astype(int)
+
+    if points is not None:
+        u, v = at(np.asarray(points)[:, :2]).T
+        inside = (u >= 0) & (v >= 0) & (u < out.shape[1]) & (v < out.shape[0])
+        out[v[inside], u[inside]] = (out[v[inside], u[inside]] * 0.5).astype(np.uint8)
+    centre = at([0, 0]).tolist()
+    for ring in rings:
+        cv2.circle(out, centre, round(ring / grid.cell * scale), (190, 190, 186), 1, cv2.LINE_AA)
+    if boxes is not None and len(boxes):
+        outlines = at(rigid.box_corners(boxes)[:, :4, :2])
+        cv2.polylines(out, [o.reshape(-1, 1, 2) for o in outlines], True, INK, 1, cv2.LINE_AA)
+    reach = max(2.0, 5 * grid.cell)
+    cv2.fillPoly(out, [at(np.array([[1, 0], [-.8, .6], [-.4, 0], [-.8, -.6]]) * reach)], INK,
+                 cv2.LINE_AA)
+    return out
+
+
+def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: int = 1440,
+          gap: int = 8) -> np.ndarray:
+    """Compose titled rows of pictures.
+
+    Args:
+        rows: (title of the row, [(title of the picture, picture), ...]); the pictures of a row are
+            scaled to one height and fill the width; a lone square one takes half of it.
+        width: of the panel, px.
+        gap: between pictures, px.
+    """
+    strips: List[np.ndarray] = []
+    for title, pictures in rows:
+        if title:
+            strips.append(_text_strip(title, width, 26, 0.6))
+        aspects = [p.shape[1] / p.shape[0] for _, p in pictures]
+        height = (width - gap * (len(pictures) + 1)) / max(sum(aspects), 2)
+        line = [np.full((round(height) + 22, gap, 3), PAPER, np.uint8)]
+        for (name, picture), aspect in zip(pictures, aspects):
+            size = max(1, round(height * aspect)), max(1, round(height))
+            mode = cv2.INTER_AREA if size[0] < picture.shape[1] else cv2.INTER_NEAREST
+            scaled = cv2.resize(picture, size, interpolation=mode)
+            strip = np.concatenate([_text_strip(name, size[0], 22, 0.45), scaled])
+            line += [strip, np.full((len(strip), gap, 3), PAPER, np.uint8)]
+        joined = np.concatenate(line, 1)[:, :width]
+        strips.append(np.pad(joined, ((0, gap), (0, width - joined.shape[1]), (0, 0)),
+                             constant_values=255))
+    return np.concatenate(strips)
+
+
+def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, np.ndarray],
+                title: str = '', width: int = 1440) -> np.ndarray:
+    """Everything about one frame: panorama with its boxes, LiDAR image, and each prediction.
+
+    Args:
+        sample: packed ``Det3DDataSample``; maps and boxes are drawn where it has them.
+        inputs: packed inputs; ``img`` and ``lidar_img`` are drawn where present.
+        predictions: name -> (K, R, C) probabilities.
+        title: of the panel.
+        width: px.
+    """
+    meta, rows = sample.metainfo, []
+    boxes = sample.gt_instances_3d.bboxes_3d if 'gt_instances_3d' in sample else None
+    boxes = np.zeros((0, 7)) if boxes is None else torch.cat(
+        [boxes.gravity_center, boxes.tensor[:, 3:7]], 1).numpy()
+    raw = boxes if 'bev_aug' not in meta else rigid.transform_boxes(
+        np.linalg.inv(meta['bev_aug']), boxes)
+    if 'img' in inputs:
+        for camera, picture in zip(meta['cameras'], inputs['img']):
+            picture = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+            rows.append(('', [(f"{camera['name']}, {len(raw)} boxes",
+                               draw_boxes(picture, camera, raw))]))
+    if 'lidar_img' in inputs:
+        rows.append(('', [('LiDAR image', lidar_picture(inputs['lidar_img'].numpy()))]))
+    if 'bev_grid' in meta:
+        grid = BEVGrid(**meta['bev_grid'])
+        truth = sample.gt_bev.seg.numpy() if 'gt_bev' in sample else None
+        points = inputs['points'].numpy() if 'points' in inputs else None
+        maps = [('ground truth', bev_picture(grid, truth, None, points, boxes))]
+        maps += [(f'{name}{_iou(truth, seg)}', bev_picture(grid, truth, seg))
+                 for name, seg in predictions.items()]
+        legend = f'   ({", ".join(f"{_NAMES[c]} {n}" for n, c in LEGEND)})' if predictions else ''
+        rows.append((f'bird\'s-eye view{legend}', maps))
+    if title and rows:
+        rows[0] = (title, rows[0][1])
+    return panel(rows, width)
+
+
+_NAMES = {HIT: 'green', FALSE_ALARM: 'red', MISS: 'blue'}
+
+
+def _iou(truth, seg) -> str:
+    if truth is None:
+        return ''
+    truth, seg = truth > 0.5, np.asarray(seg) > 0.5
+    return f', IoU {100 * (truth & seg).sum() / max((truth | seg).sum(), 1):.0f} % here'
+
+
+def _project(camera, points, bounds=True):
+    rig = CameraRig.from_dicts([[camera]])
+    pixel, depth, valid = rig.project(torch.as_tensor(np.asarray(points), dtype=torch.float32),
+                                      bounds=bounds)
+    return pixel[0, 0].numpy(), depth[0, 0].numpy(), valid[0, 0].numpy()
+
+
+def _colour(values, colour_map) -> np.ndarray:
+    """(..., ) in [0, 1] -> (..., 3) uint8 RGB."""
+    values = (np.clip(values, 0, 1) * 255).astype(np.uint8)
+    flat = cv2.applyColorMap(values.reshape(-1, 1), colour_map)[:, 0, ::-1]
+    return flat.reshape(*values.shape, 3)
+
+
+def _seen_from_above(bev_map, grid, view, threshold):
+    if bev_map is None:
+        return None
+    bev_map = np.asarray(bev_map)
+    positive = bev_map.reshape(-1, *bev_map.shape[-2:]).max(0) > threshold
+    index = np.floor(grid.to_pixel(view.centers_2d().numpy())).astype(int)
+    return positive[index[..., 0], index[..., 1]]
+
+
+def _text_strip(text: str, width: int, height: int, size: float) -> np.ndarray:
+    strip = np.full((height, width, 3), PAPER, np.uint8)
+    cv2.putText(strip, text, (4, height - 7), cv2.FONT_HERSHEY_SIMPLEX, size, INK, 1, cv2.LINE_AA)
+    return strip

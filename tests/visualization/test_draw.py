@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.structures import InstanceData, PixelData
+
+from mmdet3d_plugin.geometry import BEVGrid, raster
+from mmdet3d_plugin.visualization import draw
+
+PANO = dict(name='CAM_PANO', lens='equirect', lidar2cam=np.eye(4), height=100, width=200,
+            fov_up=np.pi / 2, fov_down=-np.pi / 2)
+BLACK = np.zeros((100, 200, 3), np.uint8)
+
+
+def drawn(picture):
+    return np.argwhere(picture.any(-1))
+
+
+def test_a_box_ahead_is_drawn_ahead_and_the_picture_is_left_alone():
+    out = draw.draw_boxes(BLACK, PANO, [[10, 0, 0, 4, 2, 1.5, 0]])
+    rows, cols = drawn(out).T
+    # the near face is at 7.1 degrees to both sides: 4 px, and 1 px of anti-aliasing
+    assert 94 <= cols.min() and cols.max() <= 105 and abs(rows.mean() - 49.5) < 1.5
+    assert not BLACK.any()
+
+
+def test_a_box_behind_is_cut_at_the_border_not_drawn_across():
+    out = draw.draw_boxes(BLACK, PANO, [[-10, 0, 0, 4, 2, 1.5, 0]])
+    cols = drawn(out)[:, 1]
+    assert ((cols < 8) | (cols > 191)).all() and (cols < 8).any() and (cols > 191).any()
+
+
+def test_boxes_behind_a_pinhole_are_not_drawn():
+    lidar2cam = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.]])
+    camera = dict(PANO, lens='pinhole', lidar2cam=lidar2cam,
+                  cam2img=[[100, 0, 99.5], [0, 100, 49.5], [0, 0, 1.]])
+    assert drawn(draw.draw_boxes(BLACK, camera, [[10, 0, 0, 4, 2, 1.5, 0]])).size
+    assert not drawn(draw.draw_boxes(BLACK, camera, [[-10, 0, 0, 4, 2, 1.5, 0]])).size
+
+
+def test_points_land_on_their_pixel_near_over_far():
+    out = draw.draw_points(BLACK, PANO, [[5, 0.001, 0], [40, 0.001, 0], [0, -5, 0.]], radius=0)
+    assert out[49:51, 99:101].any() and out[49:51, 149:151].any()
+    assert len(drawn(out)) == 2
+    red, _, blue = drawn(out[:, 90:110]).size and out[tuple(drawn(out)[0])]
+    assert red > blue
+
+
+@pytest.mark.parametrize('rows, cols', [('-x', '-y'), ('+x', '+y'), ('+y', '+x')])
+def test_maps_are_seen_from_above_whatever_the_grid(rows, cols):
+    grid = BEVGrid((-20, 20), (-20, 20), 1.0, rows=rows, cols=cols)
+    truth = raster.rasterize([[14, 0, 0, 4, 4, 1, 0]], [0], grid, 1)['seg']
+    pred = raster.rasterize([[0, 14, 0, 4, 4, 1, 0]], [0], grid, 1)['seg']
+    out = draw.bev_picture(grid, truth, pred, size=40, rings=())
+    assert (out[6, 20] == draw.MISS).all()             # ahead is up
+    assert (out[20, 6] == draw.FALSE_ALARM).all()      # left is left
+    assert (draw.bev_picture(grid, truth, truth, size=40, rings=())[6, 20] == draw.HIT).all()
+    assert (out[35, 35] == draw.GROUND).all()
+
+
+def test_ego_marker_is_in_the_middle():
+    out = draw.bev_picture(BEVGrid((-20, 20), (-20, 20), 1.0), size=400, rings=(10,))
+    ink = np.argwhere((out == draw.INK).all(-1))
+    assert np.abs(ink.mean(0) - 200).max() < 15
+
+
+def test_lidar_picture_stacks_coloured_channels():
+    out = draw.lidar_picture(np.stack([np.zeros((4, 8)), np.ones((4, 8))]), height=10)
+    assert out.shape == (20, 8, 3) and (out[0] != out[-1]).any()
+
+
+def test_panel_keeps_its_width_and_aspects():
+    out = draw.panel([('one', [('a', np.full((50, 50, 3), 7, np.uint8)),
+                               ('b', np.full((50, 100, 3), 9, np.uint8))]),
+                      ('two', [('c', np.full((10, 10, 3), 5, np.uint8))])], width=600)
+    assert out.shape[1] == 600
+    for value, aspect in ((7, 1), (9, 2), (5, 1)):
+        rows, cols = np.argwhere((out == value).all(-1)).T
+        assert np.ptp(cols) + 1 == pytest.approx(aspect * (np.ptp(rows) + 1), abs=3)
+
+
+def test_frame_panel_draws_what_there_is():
+    grid = BEVGrid((-20, 20), (-20, 20), 1.0)
+    box = np.array([[10, 0, 0, 4, 2, 1.5, 0]], np.float32)
+    sample = Det3DDataSample(metainfo=dict(cameras=[PANO], bev_grid=grid.asdict(), token='a'))
+    seg = torch.from_numpy(raster.rasterize(box, [0], grid, 1)['seg'])
+    sample.gt_bev = PixelData(seg=seg)
+    sample.gt_instances_3d = InstanceData(
+        bboxes_3d=LiDARInstance3DBoxes(box, origin=(.5, .5, .5)), labels_3d=torch.zeros(1))
+    inputs = dict(img=torch.zeros(1, 3, 100, 200, dtype=torch.uint8),
+                  lidar_img=torch.rand(2, 8, 64), points=torch.rand(5, 3))
+    full = draw.frame_panel(sample, inputs, dict(student=seg.numpy()), 'frame', width=500)
+    hits = (full == draw.HIT).all(-1).sum()
+    assert hits > 50 and full.shape[1] == 500
+    bare = Det3DDataSample(metainfo=dict(cameras=[PANO]))
+    assert draw.frame_panel(bare, dict(img=inputs['img']), {}, width=300).shape[1] == 300
