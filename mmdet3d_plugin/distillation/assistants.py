@@ -1,5 +1,5 @@
 """Assistants: train-only modules between teacher and student."""
-from typing import Mapping
+from typing import Mapping, Optional
 
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
@@ -20,12 +20,13 @@ class AuxiliaryModule(BaseModule):
     Args:
         fuser (dict): Fuser of (camera, LiDAR).
         bev_encoder (dict): As the teacher's.
-        head (dict): As the teacher's, with ``learn_weights=False`` and the tapped tasks only.
+        head (dict, optional): As the teacher's, with ``learn_weights=False`` and the tapped tasks
+            only; needed where the terms tap predictions rather than features.
         camera (str): Tap of the student's BEV map.
         lidar (str): Tap of the teacher's LiDAR BEV map.
     """
 
-    def __init__(self, fuser: dict, bev_encoder: dict, head: dict,
+    def __init__(self, fuser: dict, bev_encoder: dict, head: Optional[dict] = None,
                  camera: str = 'student.camera_branch', lidar: str = 'teacher.lidar_branch',
                  init_cfg=None):
         super().__init__(init_cfg)
@@ -35,7 +36,8 @@ class AuxiliaryModule(BaseModule):
         self.bev_encoder = build_from(MODELS, bev_encoder, 'assistant.bev_encoder')
         self.head = build_from(MODELS, head, 'assistant.head')
 
-    def forward(self, feats: Mapping[str, Tensor]) -> dict:
-        """Run on the tapped maps; the outputs are read through taps ``assistant.*``."""
-        fused = self.fuser(feats[self.camera], feats[self.lidar])
-        return self.head(self.bev_encoder(fused))
+    def forward(self, feats: Mapping[str, Tensor]) -> None:
+        """Run on the tapped maps; the results are read through taps ``assistant.*``."""
+        features = self.bev_encoder(self.fuser(feats[self.camera], feats[self.lidar]))
+        if self.head is not None:
+            self.head(features)

@@ -18,7 +18,8 @@ class FrozenTeacher:
 
     Args:
         config (str): Config file of the teacher; relative to the working directory or the project.
-        checkpoint (str, optional): Its weights; needed to train, not to build.
+        checkpoint (str, optional): Its weights, or the work dir of its training, whose best
+            checkpoint is taken. Needed to train, not to build.
     """
 
     def __init__(self, config: str, checkpoint: Optional[str] = None):
@@ -46,7 +47,7 @@ class FrozenTeacher:
         if not self.checkpoint:
             raise UserError(f'teacher.checkpoint is not set; {hint}, then pass its best checkpoint '
                             'with --cfg-options model.teacher.checkpoint=PATH')
-        path = _find(self.checkpoint, 'teacher.checkpoint', hint)
+        path = _find(_best_in(self.checkpoint), 'teacher.checkpoint', hint)
         loaded = read_checkpoint(path)
         state = loaded.get('state_dict', loaded)
         expected = self.model.state_dict()
@@ -69,6 +70,15 @@ class FrozenTeacher:
 
     def __deepcopy__(self, memo) -> 'FrozenTeacher':
         return self
+
+
+def _best_in(name: str) -> str:
+    """The best checkpoint of a work dir; any other path as it is."""
+    for folder in (Path(name), _ROOT / name):
+        best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        if best:
+            return str(best[-1])
+    return name
 
 
 def _find(name: str, what: str, hint: str) -> Path:

@@ -1,7 +1,6 @@
 # KD360-VoxelBEV student: one 360-degree picture, EfficientNet-B0, dense voxel pulling.
 
 # Often changed ------------------------------------------------------------------------------------
-grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='-x', cols='-y')
 channels = 128
 
 # Sometimes ----------------------------------------------------------------------------------------
@@ -35,7 +34,6 @@ head = dict(type='BEVSegHead', in_channels=channels, num_classes=1)
 model = dict(
     type='BEVModel',
     data_preprocessor=dict(type='BEVDataPreprocessor'),
-    grid=grid,
     flips=dict(image=0.5, rows=0.5, cols=0.5),
     camera_branch=camera_branch,
     bev_encoder=bev_encoder,

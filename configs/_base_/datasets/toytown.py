@@ -1,0 +1,23 @@
+# Toytown, the embedded synthetic world in Dur360BEV's layout, at a size for two CPU cores.
+_base_ = ['./dur360bev.py']
+
+# Often changed ------------------------------------------------------------------------------------
+data_root = 'data/toytown/'
+
+# Sometimes ----------------------------------------------------------------------------------------
+grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=1.0, rows='-x', cols='-y')
+
+# Rarely -------------------------------------------------------------------------------------------
+load_camera = dict(type='LoadDualFisheyePanorama', size=(256, 512))
+load_scan = dict(type='LoadOusterScan')
+lidar_image = dict(type='BuildLiDARImage', channels=('range', 'ambient', 'intensity'),
+                   size=(64, 512))
+targets = dict(type='RasterizeBEV', grid=grid, classes=[('car', 'bus', 'truck')], sigma=1.5)
+camera_pipeline = [load_camera, targets, dict(type='PackBEVInputs', keys=('img', ))]
+fusion_pipeline = [load_camera, load_scan, lidar_image, targets, dict(type='PackBEVInputs')]
+
+train_dataloader = dict(batch_size=4, num_workers=1, persistent_workers=True,
+                        dataset=dict(data_root=data_root, pipeline=camera_pipeline))
+val_dataloader = dict(batch_size=4, num_workers=1, persistent_workers=True,
+                      dataset=dict(data_root=data_root, pipeline=camera_pipeline))
+test_dataloader = val_dataloader
