@@ -12,9 +12,9 @@
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-pinned() { sed -n "s/^$1==//p" "$ROOT/requirements.txt"; }
+PINS="$ROOT/requirements.txt"
+pinned() { sed -n "s/^$1==//p" "$PINS"; }
 TORCH="$(pinned torch)"
-NUMPY="$(pinned numpy)"
 MMCV="$(pinned mmcv)"
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 NEEDED_MB=6000
@@ -99,13 +99,13 @@ install_torch() {
     if "$PY" -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$TORCH')" 2>/dev/null; then
         return
     elif has_gpu; then
-        "$PY" -m pip install "torch==$TORCH"
+        "$PY" -m pip install -c "$PINS" "torch==$TORCH"
     elif [ "$(uname -s)" = Darwin ]; then
-        "$PY" -m pip install "torch==$TORCH"
+        "$PY" -m pip install -c "$PINS" "torch==$TORCH"
     else  # '+cpu': the plain name would bring gigabytes of CUDA packages
-        "$PY" -m pip install "torch==$TORCH+cpu" || {
+        "$PY" -m pip install -c "$PINS" "torch==$TORCH+cpu" || {
             echo '--- not in the configured sources; trying PyTorch'"'"'s own index'
-            "$PY" -m pip install --extra-index-url "$CPU_INDEX" "torch==$TORCH+cpu"
+            "$PY" -m pip install -c "$PINS" --extra-index-url "$CPU_INDEX" "torch==$TORCH+cpu"
         }
     fi
 }
@@ -172,7 +172,7 @@ install_mmcv() {
 }
 
 install_packages() {
-    "$PY" -m pip install -r "$ROOT/requirements.txt" &&
+    "$PY" -m pip install -r "$PINS" &&
         "$PY" -m pip install --no-deps --no-build-isolation -e "$ROOT"
 }
 
@@ -232,7 +232,7 @@ fi
 mkdir -p "$STAMPS"
 if ! is_done tools "$HASH"; then
     watched 'installing build tools' "$STAMPS/tools.log" "$PY" -m pip install \
-        'pip>=23' 'setuptools<81' wheel ninja psutil packaging "numpy==$NUMPY"
+        -c "$PINS" 'pip>=23' 'setuptools>=77.0.3' wheel ninja psutil packaging numpy
     mark_done tools "$HASH"
 fi
 if ! is_done torch "$HASH"; then
