@@ -38,6 +38,13 @@ def dur360bev(args):
         print(f'{key}: {value}')
 
 
+def nuscenes_frame(args):
+    """Converts a folder with one nuScenes keyframe and its mmdet3d info file."""
+    from data_converter.nuscenes_frame import convert
+    for key, value in convert(args.root_path, args.out_dir).items():
+        print(f'{key}: {value}')
+
+
 def parse_args(argv=None):
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -86,6 +93,11 @@ def parse_args(argv=None):
     raw.add_argument('--workers', type=int, default=1)
     raw.add_argument('--check', action='store_true', help='read back what was written')
     raw.set_defaults(run=dur360bev)
+
+    frame = commands.add_parser('nuscenes-frame', help=nuscenes_frame.__doc__)
+    frame.add_argument('--root-path', required=True, help='folder of info file, pictures and sweep')
+    frame.add_argument('--out-dir', required=True, help='data root of the new info file')
+    frame.set_defaults(run=nuscenes_frame)
     return parser.parse_args(argv)
 
 

@@ -1,5 +1,5 @@
 """Data sets and their transforms."""
 from . import transforms
-from .bev_dataset import BEVDataset, Dur360BEVDataset
+from .bev_dataset import BEVDataset, Dur360BEVDataset, NuScenesBEVDataset
 
-__all__ = ['BEVDataset', 'Dur360BEVDataset', 'transforms']
+__all__ = ['BEVDataset', 'Dur360BEVDataset', 'NuScenesBEVDataset', 'transforms']

@@ -118,3 +118,15 @@ class Dur360BEVDataset(BEVDataset):
     METAINFO = dict(
         classes=('car', 'bus', 'truck', 'pedestrian'),
         palette=[(255, 158, 0), (255, 99, 71), (180, 90, 0), (0, 0, 230)])
+
+
+@DATASETS.register_module()
+class NuScenesBEVDataset(BEVDataset):
+    """NuScenes frames in our LiDAR frame: six pinhole pictures and one 32-beam sweep.
+
+    Lift-Splat and SimpleBEV count every ``vehicle.*`` box as a vehicle: ``VEHICLES``.
+    """
+
+    METAINFO = dict(classes=('car', 'truck', 'trailer', 'bus', 'construction_vehicle', 'bicycle',
+                             'motorcycle', 'pedestrian', 'traffic_cone', 'barrier'))
+    VEHICLES = METAINFO['classes'][:7]

@@ -241,6 +241,27 @@ def spherical_image(points, values, height: int, width: int, fov_up: float, fov_
     return out
 
 
+def close_gaps(picture, rows: bool = False) -> np.ndarray:
+    """Fill pixels without a return between two neighbours that have one with their mean.
+
+    Points of an unorganised scan fall unevenly on the pixels, which leaves single holes.
+
+    Args:
+        picture: (C, H, W), 0 where no point fell in the first channel.
+        rows: False: neighbours to the left and right, around the border; True: above and below.
+
+    Returns:
+        (C, H, W) float32.
+    """
+    picture = np.asarray(picture, np.float32)
+    axis = 1 if rows else 2
+    one, other = np.roll(picture, 1, axis), np.roll(picture, -1, axis)
+    gap = (picture[0] == 0) & (one[0] != 0) & (other[0] != 0)
+    if rows:
+        gap[[0, -1]] = False
+    return np.where(gap, (one + other) / 2, picture)
+
+
 def fov_of_beams(altitude_deg) -> tuple:
     """Elevation of the top and bottom edge of a picture whose rows are these beams.
 

@@ -149,6 +149,77 @@ def _to_native(row, col, front, side: int) -> np.ndarray:
     return np.stack([np.where(front, col, last - col), np.where(front, side + last - row, row)], -1)
 
 
+def stitch_maps(cameras, height: int, width: int, fov_up: float = np.pi / 2,
+                fov_down: float = -np.pi / 2, center=(0.0, 0.0, 0.0), radius: float = 20.0,
+                ground_z: float = None, feather_px: float = 80.0) -> tuple:
+    """How to stitch pinhole pictures into one equirect panorama seen from ``center``.
+
+    Every panorama pixel is assumed to show a point at ``radius`` or, where the ray meets it
+    earlier, on the plane z = ``ground_z``; things elsewhere are displaced by parallax.
+
+    Args:
+        cameras: dicts with ``cam2img`` (3, 3), ``lidar2cam`` (4, 4), ``height``, ``width``.
+        height, width, fov_up, fov_down: of the panorama; see :func:`equirect_rays`.
+        center: of the panorama in the LiDAR frame, metres.
+        radius: of the sphere around ``center``, metres.
+        ground_z: height of the road in the LiDAR frame, metres; None = no road.
+        feather_px: distance from a picture's border over which it fades, source pixels.
+
+    Returns:
+        (pieces, coverage): ``pieces`` is a list of (camera index, rows, cols, maps, weight): the
+        block [rows, cols] of the panorama takes ``remap(picture, maps)`` times the weight (h, w, 1)
+        float32. The weights of a covered pixel add up to 1. ``coverage`` (H, W) bool.
+    """
+    center = np.asarray(center, np.float64)
+    rays = equirect_rays(height, width, fov_up, fov_down)
+    distance = np.full((height, width), float(radius))
+    if ground_z is not None:
+        down = np.minimum(rays[..., 2], -1e-9)
+        distance = np.minimum(distance, (ground_z - center[2]) / down)
+    points = center + rays * distance[..., None]
+    found, total = [], np.zeros((height, width), np.float32)
+    for n, camera in enumerate(cameras):
+        rows, cols, weight = _pinhole_view(camera, points, feather_px)
+        total += weight
+        found += [(n, *block, rows, cols, weight) for block in _blocks(weight > 0)]
+    share = np.maximum(total, 1e-12)
+    pieces = [(n, r, c, fixed_point_maps(rows[r, c], cols[r, c]),
+               (weight[r, c] / share[r, c])[..., None])
+              for n, r, c, rows, cols, weight in found]
+    return pieces, total > 0
+
+
+def _pinhole_view(camera, points, feather_px):
+    """Rows and columns of points in a pinhole picture, and its feathered weight there."""
+    matrix = np.asarray(camera['cam2img'], np.float64) @ np.asarray(camera['lidar2cam'])[:3]
+    x, y, z = np.moveaxis(points @ matrix[:, :3].T + matrix[:, 3], -1, 0)
+    ahead = z > 1e-3
+    z = np.where(ahead, z, 1.0)
+    cols, rows = x / z, y / z
+    border = np.minimum(np.minimum(cols, camera['width'] - 1 - cols),
+                        np.minimum(rows, camera['height'] - 1 - rows))
+    weight = np.where(ahead & (border >= 0), np.clip((border + 1) / feather_px, 0, 1), 0)
+    return rows, cols, weight.astype(np.float32)
+
+
+def _blocks(mask):
+    """Slices of the blocks of columns that a mask touches: one, or two across the border."""
+    used = np.flatnonzero(mask.any(1))
+    if not used.size:
+        return []
+    rows = slice(used[0], used[-1] + 1)
+    edges = np.flatnonzero(np.diff(mask.any(0), prepend=False, append=False))
+    return [(rows, slice(start, stop)) for start, stop in edges.reshape(-1, 2)]
+
+
+def stitch(pictures, pieces, shape) -> np.ndarray:
+    """Blend pictures by :func:`stitch_maps`: list of (h, w, 3) uint8 -> (H, W, 3) uint8."""
+    out = np.zeros((*shape, 3), np.float32)
+    for n, rows, cols, maps, weight in pieces:
+        out[rows, cols] += remap(pictures[n], maps) * weight
+    return (out + 0.5).astype(np.uint8)
+
+
 def fixed_point_maps(rows, cols, nearest: bool = False) -> tuple:
     """Maps for :func:`remap` from (H, W) source rows and columns; twice as fast as floats."""
     import cv2

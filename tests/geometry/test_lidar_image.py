@@ -131,3 +131,11 @@ def test_convention_ring_zero_is_the_lowest_row():
 def test_fov_of_beams_gives_the_edges():
     up, down = li.fov_of_beams([1.5, 0.5, -0.5, -1.5])
     np.testing.assert_allclose(np.rad2deg([up, down]), [2, -2])
+
+
+def test_single_gaps_are_closed_around_the_border_but_not_past_the_top():
+    picture = np.array([[[0, 2, 0, 4, 4], [3, 3, 0, 0, 3], [5, 6, 7, 8, 0.]]])
+    np.testing.assert_array_equal(li.close_gaps(picture)[0],
+                                  [[3, 2, 3, 4, 4], [3, 3, 0, 0, 3], [5, 6, 7, 8, 6.5]])
+    np.testing.assert_array_equal(li.close_gaps(picture, rows=True)[0],
+                                  [[0, 2, 0, 4, 4], [3, 3, 0, 6, 3], [5, 6, 7, 8, 0]])

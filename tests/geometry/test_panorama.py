@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmdet3d_plugin.geometry import panorama as pano
+from mmdet3d_plugin.geometry import rigid
 
 # Captured by running the KD360 release: 640x1280 source, 2048x1024 panorama, 203 degrees.
 SHA1_XS = 'afa9836788c880cad27725cc35bf4c39dcd2c79b'
@@ -102,3 +103,65 @@ def test_maps_are_cached_and_bad_options_are_named():
         pano.dual_fisheye_maps(8, 16, 10, 'cubic')
     with pytest.raises(ValueError, match='full sphere'):
         pano.dual_fisheye_maps(8, 16, 10, 'release', 203.0, 0.5, -0.5)
+
+
+def pinhole(yaw_deg, height=120, width=160, focal=70.0, at=(0, 0, 0)):
+    """A camera that looks to a yaw (left positive), 97 x 81 degrees."""
+    axes = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+    lidar2cam = axes @ rigid.yaw_matrix(-np.deg2rad(yaw_deg))
+    lidar2cam = lidar2cam @ rigid.rigid(translation=-np.array(at))
+    cam2img = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    return dict(cam2img=cam2img, lidar2cam=lidar2cam, height=height, width=width)
+
+
+def paint(camera):
+    """The picture of a sphere at infinity coloured by direction."""
+    rows, cols = np.mgrid[:camera['height'], :camera['width']]
+    rays = np.stack([cols, rows, np.ones_like(rows)], -1) @ np.linalg.inv(camera['cam2img']).T
+    rays = rays @ camera['lidar2cam'][:3, :3]
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    return np.round((rays * 0.5 + 0.5) * 255).astype(np.uint8)
+
+
+def test_stitched_pinholes_show_the_painted_sphere():
+    cameras = [pinhole(yaw) for yaw in (0, 90, 180, -90)]
+    pieces, coverage = pano.stitch_maps(cameras, 64, 256, 0.4, -0.4, radius=1e6, feather_px=20)
+    assert coverage.all()
+    out = pano.stitch([paint(c) for c in cameras], pieces, (64, 256))
+    expected = (pano.equirect_rays(64, 256, 0.4, -0.4) * 0.5 + 0.5) * 255
+    assert np.abs(out - expected).max() < 2.5
+
+
+def test_stitching_leaves_gaps_black_and_weights_sum_to_one():
+    cameras = [pinhole(0), pinhole(60), pinhole(170)]
+    pieces, coverage = pano.stitch_maps(cameras, 32, 128, 0.5, -0.5, feather_px=30)
+    total = np.zeros((32, 128))
+    for _, rows, cols, _, weight in pieces:
+        total[rows, cols] += weight[..., 0]
+    np.testing.assert_allclose(total, coverage, atol=1e-5)
+    assert not coverage[:, 90:110].any() and coverage[16, 64]
+    white = [np.full((120, 160, 3), 255, np.uint8)] * 3
+    out = pano.stitch(white, pieces, (32, 128))
+    assert (out[coverage] >= 254).all() and not out[~coverage].any()
+
+
+def test_road_hypothesis_removes_parallax_on_the_ground():
+    """A spot on the road, seen by two cameras apart, is one spot."""
+    cameras = [pinhole(yaw, at=(0, side, 0)) for yaw, side in ((20, .8), (-20, -.8))]
+    spot = np.array([6.0, 0.0, -1.5])
+    pictures = []
+    for camera in cameras:
+        u, v, z = camera['cam2img'] @ rigid.apply(camera['lidar2cam'], spot[None])[0]
+        rows, cols = np.mgrid[:120, :160]
+        blob = np.exp(-((cols - u / z) ** 2 + (rows - v / z) ** 2) / 8)
+        pictures.append(np.repeat((blob * 255).astype(np.uint8)[..., None], 3, 2))
+
+    def spread(**kwargs):
+        pieces, _ = pano.stitch_maps(cameras, 128, 512, .7, -.7, feather_px=20, **kwargs)
+        rows, cols = np.nonzero(pano.stitch(pictures, pieces, (128, 512))[..., 0] > 60)
+        return np.ptp(cols), cols.mean(), rows.mean()
+
+    width, col, row = spread(ground_z=-1.5, radius=100.0)
+    assert width < 12 and col == pytest.approx(255.5, abs=0.6)
+    assert row == pytest.approx((.7 + np.arctan2(1.5, 6)) / 1.4 * 128 - 0.5, abs=0.7)
+    assert spread(radius=100.0)[0] > 20

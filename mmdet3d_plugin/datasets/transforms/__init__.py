@@ -1,6 +1,13 @@
 """Load -> (augment) -> rasterise -> pack."""
 from .formatting import PackBEVInputs, RasterizeBEV
-from .loading import BuildLiDARImage, LoadDualFisheyePanorama, LoadOusterScan
+from .loading import (
+                      BuildLiDARImage,
+                      LoadDualFisheyePanorama,
+                      LoadOusterScan,
+                      LoadPointCloud,
+                      LoadStitchedPanorama,
+                      SphericalLiDARImage,
+)
 
-__all__ = ['BuildLiDARImage', 'LoadDualFisheyePanorama', 'LoadOusterScan', 'PackBEVInputs',
-           'RasterizeBEV']
+__all__ = ['BuildLiDARImage', 'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadPointCloud',
+           'LoadStitchedPanorama', 'PackBEVInputs', 'RasterizeBEV', 'SphericalLiDARImage']

@@ -10,7 +10,7 @@ from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import LiDARPoints
 
 from ...errors import UserError
-from ...geometry import lidar_image, panorama
+from ...geometry import lidar_image, panorama, rigid
 
 
 def read_picture(path: str, size: Tuple[int, int]) -> np.ndarray:
@@ -88,32 +88,101 @@ def equirect_camera(name: str, lidar2cam, size: Tuple[int, int], fov: Tuple[floa
 
 
 @TRANSFORMS.register_module()
-class LoadOusterScan(BaseTransform):
-    """An organised scan of rows x columns points, in firing order.
+class LoadStitchedPanorama(BaseTransform):
+    """The pinhole pictures of a frame, stitched into one equirect panorama.
 
-    Adds ``scan`` (rows, columns, F) float32, staggered, and ``points``, LiDARPoints (P, F').
+    Adds ``img``, a list with one (H, W, 3) uint8 RGB array, ``cameras``, with its camera, and
+    ``coverage`` (H, W) bool, where a picture was seen; elsewhere the panorama is black. What
+    :func:`geometry.panorama.stitch_maps` says about parallax holds.
+
+    Args:
+        size (tuple): (H, W) of the panorama.
+        fov_deg (tuple): Elevation of the top and bottom edge, degrees.
+        center (tuple): Of the panorama in the LiDAR frame, metres; amid the cameras is best.
+        radius (float): Assumed distance of what is seen, metres.
+        ground_z (float, optional): Height of the road in the LiDAR frame, metres.
+        feather_px (float): Width of the fade at the pictures' borders, their pixels.
+        cameras (tuple, optional): Names of the pictures; default all of the frame.
+    """
+
+    def __init__(self, size: Tuple[int, int] = (256, 2048),
+                 fov_deg: Tuple[float, float] = (22.5, -22.5),
+                 center: Sequence[float] = (0.0, 0.0, 0.0), radius: float = 20.0,
+                 ground_z: Optional[float] = None, feather_px: float = 80.0,
+                 cameras: Optional[Sequence[str]] = None):
+        self.size, self.fov = tuple(size), tuple(np.deg2rad(fov_deg).tolist())
+        self.center, self.cameras = tuple(center), cameras
+        self.options = dict(radius=radius, ground_z=ground_z, feather_px=feather_px)
+        self._cached = None, None
+
+    def transform(self, results: dict) -> dict:
+        """Load and stitch."""
+        names = self.cameras or list(results['images'])
+        views = [results['images'][name] for name in names]
+        pictures = [read_picture(v['img_path'], (v['height'], v['width'])) for v in views]
+        pieces, coverage = self._maps(views)
+        results['img'] = [panorama.stitch(pictures, pieces, self.size)]
+        results['coverage'] = coverage
+        lidar2cam = rigid.rigid(translation=-np.asarray(self.center, np.float64))
+        results['cameras'] = [equirect_camera('CAM_PANO', lidar2cam, self.size, self.fov)]
+        return results
+
+    def _maps(self, views):
+        """Maps of the last calibration are kept: they are the expensive part."""
+        key = repr([(v['cam2img'], v['lidar2cam'], v['height'], v['width']) for v in views])
+        if self._cached[0] != key:
+            self._cached = key, panorama.stitch_maps(views, *self.size, *self.fov, self.center,
+                                                     **self.options)
+        return self._cached[1]
+
+
+@TRANSFORMS.register_module()
+class LoadPointCloud(BaseTransform):
+    """A scan without order: P points of F float32.
+
+    Adds ``scan`` (P, F) float32 as on disk, and ``points``, LiDARPoints (P', F').
 
     Args:
         use_dim (tuple): Columns of the file that ``points`` keeps; the first three are x, y, z.
         drop_no_returns (bool): Leave out points without a return (x = y = z = 0) instead of
             letting them mark the cell of the origin, as the KD360 release does.
+        min_range (float): Leave out points nearer than this (echoes of the vehicle itself), metres.
     """
 
-    def __init__(self, use_dim: Sequence[int] = (0, 1, 2), drop_no_returns: bool = True):
-        self.use_dim, self.drop_no_returns = list(use_dim), drop_no_returns
+    def __init__(self, use_dim: Sequence[int] = (0, 1, 2), drop_no_returns: bool = True,
+                 min_range: float = 0.0):
+        self.use_dim, self.min_range = list(use_dim), min_range
+        self.drop_no_returns = drop_no_returns
 
     def transform(self, results: dict) -> dict:
         """Load."""
-        layout, info = results['lidar_image'], results['lidar_points']
-        shape = layout['height'], layout['width']
-        points = read_points(info['lidar_path'], info['num_pts_feats'], shape[0] * shape[1])
-        results['scan'] = points.reshape(*shape, -1)
-        used = points[:, self.use_dim]
-        if self.drop_no_returns:
-            used = used[(points[:, 0] != 0) | (points[:, 1] != 0) | (points[:, 2] != 0)]
+        info, shape = results['lidar_points'], self._shape(results)
+        expected = int(np.prod(shape)) if shape else None
+        points = read_points(info['lidar_path'], info['num_pts_feats'], expected)
+        results['scan'] = points.reshape(*shape, -1) if shape else points
+        used, (x, y, z) = points[:, self.use_dim], points[:, :3].T
+        if self.min_range > 0:
+            used = used[x * x + y * y + z * z >= self.min_range ** 2]
+        elif self.drop_no_returns:
+            used = used[(x != 0) | (y != 0) | (z != 0)]
         used = torch.from_numpy(used)
         results['points'] = LiDARPoints(used, points_dim=used.shape[1])
         return results
+
+    def _shape(self, results):
+        return None
+
+
+@TRANSFORMS.register_module()
+class LoadOusterScan(LoadPointCloud):
+    """An organised scan of rows x columns points, in firing order.
+
+    Like :class:`LoadPointCloud`, but ``scan`` is (rows, columns, F), staggered, and a file of
+    another number of points is an error.
+    """
+
+    def _shape(self, results):
+        return results['lidar_image']['height'], results['lidar_image']['width']
 
 
 @TRANSFORMS.register_module()
@@ -142,8 +211,7 @@ class BuildLiDARImage(BaseTransform):
         unknown = [name for name in channels if name not in self.FIELDS]
         if unknown or not channels:
             raise UserError(f'channels: expected some of {", ".join(self.FIELDS)}, got {channels}')
-        if interpolation not in ('linear', 'nearest'):
-            raise UserError(f"interpolation: expected 'linear' or 'nearest', got {interpolation!r}")
+        _check_interpolation(interpolation)
         self.channels, self.size = tuple(channels), tuple(size)
         self.nearest = interpolation == 'nearest'
         self.process = lidar_image.LiDARImageProcessor(stateful, max_range)
@@ -162,3 +230,60 @@ class BuildLiDARImage(BaseTransform):
         results['lidar_camera'] = equirect_camera('LIDAR', np.eye(4), self.size,
                                                   (layout['fov_up'], layout['fov_down']))
         return results
+
+
+@TRANSFORMS.register_module()
+class SphericalLiDARImage(BaseTransform):
+    """The LiDAR image of a scan without order, and its camera.
+
+    Points are sorted into ``native`` rows and columns, the nearest one winning: rows by the beam
+    number where the scan has one (``ring``, 0 = lowest beam) and otherwise by elevation. Single
+    empty pixels are filled. Needs
+    ``scan`` (P, F) with ``feature_names`` in the frame's ``lidar_points``; adds ``lidar_img``
+    (C, h, w) float32 in [0, 1] and ``lidar_camera``. ``lidar2sensor`` of ``lidar_points`` (default
+    identity) leads to the axes in which the beams are level.
+
+    Args:
+        channels (tuple): Of range, intensity, and mask (1 = a return).
+        size (tuple): (h, w) of the image.
+        native (tuple): Beams and columns of the scanner.
+        max_range (float, optional): As in :class:`BuildLiDARImage`.
+        interpolation (str): ``'linear'`` or ``'nearest'``.
+    """
+
+    def __init__(self, channels: Sequence[str] = ('range', 'intensity'),
+                 size: Tuple[int, int] = (64, 2048), native: Tuple[int, int] = (64, 2048),
+                 max_range: Optional[float] = None, interpolation: str = 'linear'):
+        known = ('range', 'intensity', 'mask')
+        if not channels or set(channels) - set(known):
+            raise UserError(f'channels: expected some of {", ".join(known)}, got {channels}')
+        _check_interpolation(interpolation)
+        self.channels, self.size, self.native = tuple(channels), tuple(size), tuple(native)
+        self.nearest = interpolation == 'nearest'
+        self.process = lidar_image.LiDARImageProcessor(max_range=max_range)
+
+    def transform(self, results: dict) -> dict:
+        """Build."""
+        layout, info = results['lidar_image'], results['lidar_points']
+        scan, names = results['scan'], info['feature_names']
+        fov = layout['fov_up'], layout['fov_down']
+        lidar2sensor = np.asarray(info.get('lidar2sensor', np.eye(4)), np.float64)
+        points = rigid.apply(lidar2sensor, scan[:, :3])
+        values = np.stack([np.linalg.norm(points, axis=1), scan[:, names.index('intensity')],
+                           np.ones(len(scan), np.float32)], -1)
+        ring = scan[:, names.index('ring')] if 'ring' in names else None
+        raw = lidar_image.spherical_image(points, values, *self.native, *fov, ring)
+        raw = lidar_image.close_gaps(raw)
+        if ring is None:
+            raw = lidar_image.close_gaps(raw, rows=True)
+        pictures = dict(range=self.process('range', raw[0]), mask=raw[2],
+                        intensity=self.process('intensity', raw[1]))
+        results['lidar_img'] = np.stack([
+            lidar_image.resize(pictures[name], *self.size, self.nearest) for name in self.channels])
+        results['lidar_camera'] = equirect_camera('LIDAR', lidar2sensor, self.size, fov)
+        return results
+
+
+def _check_interpolation(name):
+    if name not in ('linear', 'nearest'):
+        raise UserError(f"interpolation: expected 'linear' or 'nearest', got {name!r}")
