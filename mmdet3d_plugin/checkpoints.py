@@ -1,5 +1,6 @@
 """Checkpoint files that are whole or absent, and that load without running code."""
 import contextlib
+import inspect
 import os
 import pickle
 from collections import OrderedDict
@@ -55,7 +56,8 @@ def to_plain(value: Any) -> Any:
     """The same content in types that ``torch.load(weights_only=True)`` accepts.
 
     Arrays become tensors, NumPy scalars Python numbers, log histories tagged dicts (see
-    :func:`from_plain`), mappings and sequences their built-in kind; what is left becomes text.
+    :func:`from_plain`), mappings and sequences their built-in kind. Functions are left out of
+    mappings (schedulers keep some, which their constructors set anyway); what is left becomes text.
     """
     if isinstance(value, torch.nn.Parameter):
         return value.detach()
@@ -70,7 +72,8 @@ def to_plain(value: Any) -> Any:
         return torch.from_numpy(np.ascontiguousarray(value))
     if isinstance(value, Mapping):
         kind = OrderedDict if isinstance(value, OrderedDict) else dict
-        plain = kind((to_plain(key), to_plain(item)) for key, item in value.items())
+        plain = kind((to_plain(key), to_plain(item)) for key, item in value.items()
+                     if not inspect.isroutine(item))
         if hasattr(value, '_metadata'):  # of a state dict: the modules' version numbers
             plain._metadata = to_plain(value._metadata)
         return plain

@@ -39,6 +39,18 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope='session')
+def toytown(tmp_path_factory, run_command) -> Path:
+    """A data root with twelve small frames of the synthetic world, converted (8 train, 4 val)."""
+    root = tmp_path_factory.mktemp('data') / 'toytown'
+    for arguments in (('toytown', '--out-dir', root, '--frames', 12, '--seed', 1, '--image-size',
+                       160, 320, '--scan-size', 32, 256, '--sequences', 3),
+                      ('dur360bev', '--root-path', root)):
+        done = run_command('tools/create_data.py', *arguments)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture(scope='session')
 def run_command():
     """Run a command in the repository root: ``run_command('tools/test.py', ...)``.
 

@@ -114,7 +114,7 @@ unpack_mmcv() {
     local part="$BUILD.part"
     [ -f "$BUILD/setup.py" ] && return
     rm -rf "$part" "$BUILD" && mkdir -p "$part"
-    MMCV_WITH_OPS=0 "$PY" -m pip download --no-cache-dir --no-deps --no-build-isolation \
+    MMCV_WITH_OPS=1 "$PY" -m pip download --no-cache-dir --no-deps --no-build-isolation \
         --no-binary mmcv "mmcv==$MMCV" -d "$part"
     tar -xzf "$part/mmcv-$MMCV.tar.gz" -C "$part" --strip-components 1
     mv "$part" "$BUILD"

@@ -37,6 +37,7 @@ def test_plain_content_loads_safely_and_comes_back(tmp_path):
     content = dict(
         state_dict=state, scalar=np.float64(0.25), flag=np.bool_(True), count=np.int32(7),
         array=np.arange(6, dtype=np.int64).reshape(2, 3), kept=deque([3, 4]), name=np.str_('x'),
+        scheduler=dict(anneal=max, method=history.mean, step=3),
         cfg=ConfigDict(type='A', sizes=(1, 2)), hub=dict(log=OrderedDict(loss=history)))
     save_checkpoint(content, tmp_path / 'a.pth')
     loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
@@ -44,6 +45,7 @@ def test_plain_content_loads_safely_and_comes_back(tmp_path):
     assert loaded['array'].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert loaded['kept'] == [3, 4] and loaded['name'] == 'x'
     assert loaded['cfg'] == dict(type='A', sizes=(1, 2)) and type(loaded['cfg']) is dict
+    assert loaded['scheduler'] == dict(step=3)
     assert loaded['state_dict']._metadata == state._metadata
     back = from_plain(loaded['hub'])['log']['loss']
     assert isinstance(back, HistoryBuffer) and back.max_length == 3

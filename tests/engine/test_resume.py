@@ -8,10 +8,11 @@ import torch
 SAVED_INSIDE_EPOCHS = ('default_hooks.checkpoint.by_epoch=False',
                        'default_hooks.checkpoint.interval=4')
 SETUPS = {
-    'epochs': ('tests/toy/toy_config.py', ),
     'saved_inside_epochs': ('tests/toy/toy_config.py', *SAVED_INSIDE_EPOCHS),
     'iterations_with_workers': ('tests/toy/toy_config_iter.py', ),
+    'student_on_toytown': ('tests/toy/student_config.py', ),
 }
+STEPS = dict(student_on_toytown=6)
 
 
 def weights(folder):
@@ -26,35 +27,40 @@ def losses(folder):
 
 
 @pytest.mark.parametrize('setup', SETUPS)
-def test_killed_run_resumes_bit_exactly(setup, tmp_path, run_command):
+def test_killed_run_resumes_bit_exactly(setup, tmp_path, run_command, request):
     config, *options = SETUPS[setup]
+    steps = STEPS.get(setup, 24)
+    if 'toytown' in setup:
+        root = request.getfixturevalue('toytown')
+        options += [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val')]
     options = ['train_dataloader.drop_last=True', *options]
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    done = run_command('tools/train.py', config, '--work-dir', whole, '--cfg-options', *options)
-    assert done.returncode == 0, done.stderr
-
+    uninterrupted = run_command('tools/train.py', config, '--work-dir', whole, '--cfg-options',
+                                *options, wait=False)
     process = run_command('tools/train.py', config, '--work-dir', killed, '--cfg-options',
-                          *options, 'custom_hooks.0.sleep=0.05', wait=False)
+                          *options, f'custom_hooks.0.sleep={1.2 / steps}', wait=False)
     written = killed / 'losses_0.txt'
     deadline = time.time() + 60
     while time.time() < deadline and process.poll() is None:
-        if written.exists() and written.read_text().count('\n') >= 9:
+        if written.exists() and written.read_text().count('\n') >= 0.4 * steps:
             break
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert 9 <= len(losses(killed)) < 24
+    assert 0.4 * steps <= len(losses(killed)) < steps
 
     done = run_command('tools/train.py', config, '--work-dir', killed, '--resume',
                        '--cfg-options', *options)
     assert done.returncode == 0, done.stderr
+    error = uninterrupted.communicate()[1]
+    assert uninterrupted.returncode == 0, error
     assert 'resumed epoch' in done.stdout + done.stderr
     assert losses(killed) == losses(whole)
     for expected, found in zip(weights(whole)[1].items(), weights(killed)[1].items()):
         assert expected[0] == found[0]
         assert torch.equal(expected[1], found[1]), expected[0]
-    assert weights(whole)[0] == weights(killed)[0] == 24
+    assert weights(whole)[0] == weights(killed)[0] == steps
     state, resumed = weights(whole)[2]['state'], weights(killed)[2]['state']
     assert all(torch.equal(state[i][key], resumed[i][key]) for i in state for key in state[i])
     bests = [sorted(p.name for p in folder.glob('best_*.pth')) for folder in (whole, killed)]

@@ -95,3 +95,13 @@ class WriteLossHook(Hook):
             file.flush()
             os.fsync(file.fileno())
         time.sleep(self.sleep)
+
+
+@HOOKS.register_module()
+class FrozenNormHook(Hook):
+    """Batch normalisation uses its running statistics in training, too."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        for module in runner.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
