@@ -117,9 +117,8 @@ def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, s
     if boxes is not None and len(boxes):
         outlines = at(rigid.box_corners(boxes)[:, :4, :2])
         cv2.polylines(out, [o.reshape(-1, 1, 2) for o in outlines], True, INK, 1, cv2.LINE_AA)
-    reach = max(2.0, 5 * grid.cell)
-    cv2.fillPoly(out, [at(np.array([[1, 0], [-.8, .6], [-.4, 0], [-.8, -.6]]) * reach)], INK,
-                 cv2.LINE_AA)
+    arrow = np.array([[2.4, 0], [-2, 1.4], [-1, 0], [-2, -1.4]])  # as long as a car
+    cv2.fillPoly(out, [at(arrow)], INK, cv2.LINE_AA)
     return out
 
 
@@ -171,7 +170,7 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
         np.linalg.inv(meta['bev_aug']), boxes)
     if 'img' in inputs:
         for camera, picture in zip(meta['cameras'], inputs['img']):
-            picture = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+            picture, camera = _shown(picture.permute(1, 2, 0).numpy(), camera, width)
             rows.append(('', [(f"{camera['name']}, {len(raw)} boxes",
                                draw_boxes(picture, camera, raw))]))
     if 'lidar_img' in inputs:
@@ -191,6 +190,25 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
 
 
 _NAMES = {HIT: 'green', FALSE_ALARM: 'red', MISS: 'blue'}
+
+
+def _shown(picture, camera, width, elevation_deg=(30, -40)):
+    """A picture scaled to a width, and cut to what lies near the horizon if it is a panorama."""
+    height = round(picture.shape[0] * width / picture.shape[1])
+    scale_x, scale_y = width / picture.shape[1], height / picture.shape[0]
+    picture = cv2.resize(np.ascontiguousarray(picture), (width, height),
+                         interpolation=cv2.INTER_CUBIC if scale_x > 1 else cv2.INTER_AREA)
+    top, bottom = 0, height
+    if camera['lens'] == 'equirect':
+        up, down = camera['fov_up'], camera['fov_down']
+        top, bottom = (int(np.clip((up - np.deg2rad(e)) / (up - down), 0, 1) * height)
+                       for e in elevation_deg)
+    move = np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2 - top],
+                     [0, 0, 1]])
+    raw = {f'raw_{side}': camera.get(f'raw_{side}', camera[side]) for side in ('height', 'width')}
+    camera = dict(camera, **raw, height=bottom - top, width=width,
+                  img_aug=move @ camera.get('img_aug', np.eye(3)))
+    return picture[top:bottom], camera
 
 
 def _iou(truth, seg) -> str:

@@ -94,3 +94,14 @@ def test_frame_panel_draws_what_there_is():
     assert hits > 50 and full.shape[1] == 500
     bare = Det3DDataSample(metainfo=dict(cameras=[PANO]))
     assert draw.frame_panel(bare, dict(img=inputs['img']), {}, width=300).shape[1] == 300
+
+
+def test_a_shown_panorama_keeps_boxes_on_their_pixels():
+    picture = BLACK.copy()
+    picture[49:51, 149:151] = 255                       # what is exactly to the right
+    shown, camera = draw._shown(picture, dict(PANO, img_aug=np.eye(3)), 400)
+    assert shown.shape == (78, 400, 3)                  # 70 of 180 degrees, doubled in size
+    row, col = np.argwhere(shown[..., 0] > 200).mean(0)
+    pixel, _, valid = draw._project(camera, [[0, -10, 0.]])
+    assert valid[0]
+    np.testing.assert_allclose(pixel[0], [col, row], atol=0.6)

@@ -1,0 +1,66 @@
+import sys
+
+import cv2
+import pytest
+
+from data_converter import dur360bev
+from mmdet3d_plugin.apis import init_model
+from mmdet3d_plugin.checkpoints import save_checkpoint
+from mmdet3d_plugin.errors import UserError
+from tests.helpers.dur360bev import make_root
+from tools import browse_dataset, visualize
+
+STUDENT, TEACHER = (f'configs/kd360/kd360_{role}_r18_toytown.py' for role in ('student', 'teacher'))
+
+
+@pytest.fixture(scope='module')
+def town(tmp_path_factory):
+    """A data root and checkpoints of an untrained student and teacher."""
+    root = make_root(tmp_path_factory.mktemp('town') / 'data')
+    dur360bev.convert(str(root))
+    for name, config in (('student', STUDENT), ('teacher', TEACHER)):
+        model = init_model(config)
+        save_checkpoint(dict(state_dict=model.state_dict(), meta={}), root / f'{name}.pth')
+    return root
+
+
+def run(monkeypatch, tool, root, *words):
+    options = [f'{loader}_dataloader.dataset.data_root={root}'
+               for loader in ('train', 'val', 'test')]
+    monkeypatch.setattr(sys, 'argv', ['tool', *map(str, words), '--cfg-options', *options])
+    tool.main()
+
+
+def test_student_and_teacher_side_by_side(town, tmp_path, monkeypatch):
+    run(monkeypatch, visualize, town, STUDENT, town / 'student.pth', TEACHER, town / 'teacher.pth',
+        '--out-dir', tmp_path, '--indices', 1, '--width', 900)
+    path, = tmp_path.iterdir()
+    assert path.name == '000001_extended_1000000005.png'
+    both = cv2.imread(str(path)).shape
+    run(monkeypatch, visualize, town, STUDENT, town / 'student.pth', '--out-dir', tmp_path / 'one',
+        '--indices', 1, '--width', 900)
+    alone = cv2.imread(str(next((tmp_path / 'one').iterdir()))).shape
+    assert both[1] == alone[1] == 900
+    # three strips of LiDAR channels, less height for three maps in a row than for two
+    assert both[0] != alone[0]
+
+
+def test_visualize_needs_pairs_and_frames_that_exist(town, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, visualize, town, STUDENT, '--out-dir', tmp_path)
+    assert 'expected pairs of CONFIG and CHECKPOINT, got 1' in capsys.readouterr().err
+    with pytest.raises(UserError, match='the test data has frames 0 to 1, got'):
+        run(monkeypatch, visualize, town, STUDENT, town / 'student.pth', '--out-dir', tmp_path,
+            '--indices', 7)
+
+
+def test_browse_draws_what_the_pipeline_delivers(town, tmp_path, monkeypatch):
+    run(monkeypatch, browse_dataset, town, TEACHER, '--out-dir', tmp_path, '-n', 2, '--width', 600)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['train_000000.png', 'train_000003.png']
+
+
+@pytest.mark.parametrize('stems, names', [
+    (['kd360_student_r18_toytown', 'kd360_teacher_r18_toytown'], ['student', 'teacher']),
+    (['a_b', 'a_b'], ['a_b', 'a_b']), (['x'], ['x']), (['a', 'a_b'], ['a', 'a_b'])])
+def test_models_are_named_by_what_differs(stems, names):
+    assert visualize._short_names(stems) == names
