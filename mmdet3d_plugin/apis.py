@@ -23,8 +23,9 @@ from torch import nn
 
 from .checkpoints import load_weights
 from .engine import load_config
-from .errors import UserError, build_from
+from .errors import UserError, build_from, did_you_mean
 
+_FILES = ('img', 'points', 'lidar2cam')
 Frame = Union[int, Mapping[str, Any]]
 
 
@@ -90,8 +91,9 @@ class BEVInferencer:
 
         Args:
             frames (int | dict | list): An index of the test data; a frame of an info file; or files
-                ``dict(img=PATH, points=PATH)``, of which those that the model reads are needed.
-                A list of them is one batch.
+                ``dict(img=PATH, points=PATH, lidar2cam=4x4)``: a dual-fisheye picture and an Ouster
+                scan, of which those that the model reads are needed, and the calibration, by
+                default the identity as in Dur360BEV. A list of them is one batch.
 
         Returns:
             Det3DDataSample | list: With ``pred_bev``; ``pred_bev.seg`` is (K, R, C) in [0, 1].
@@ -112,10 +114,11 @@ class BEVInferencer:
         return self.dataset[int(frame)]
 
     def _frame_of_files(self, files: Mapping) -> dict:
-        unknown = set(files) - {'img', 'points'}
-        if unknown:
-            raise UserError(f'files of a frame: expected img and points, got {sorted(unknown)}')
-        frame = dict(sample_idx=0, token=Path(next(iter(files.values()))).stem, instances=[])
+        for name in files:
+            if name not in _FILES:
+                raise UserError(f'files of a frame: {name!r} is none{did_you_mean(name, _FILES)}')
+        token = Path(files.get('img') or files['points']).stem
+        frame = dict(sample_idx=0, token=token, instances=[])
         if 'img' in files:
             picture = cv2.imread(str(files['img']))
             if picture is None:
@@ -123,7 +126,8 @@ class BEVInferencer:
             height, width = picture.shape[:2]
             frame['images'] = dict(CAM_PANO=dict(
                 img_path=str(Path(files['img']).absolute()), height=height, width=width,
-                lens='equirect', source_lens='dual_fisheye', lidar2cam=np.eye(4)))
+                lens='equirect', source_lens='dual_fisheye',
+                lidar2cam=np.asarray(files.get('lidar2cam', np.eye(4)), np.float64)))
         if 'points' in files:
             frame['lidar_points'] = dict(lidar_path=str(Path(files['points']).absolute()),
                                          num_pts_feats=9)
