@@ -35,7 +35,7 @@ def maps(*cells):
     return out
 
 
-def test_counts_are_summed_over_frames_before_dividing():
+def test_convention_counts_are_summed_over_frames_before_dividing():
     near, far = (50, 50), (0, 0)
     a = sample(maps((*near, .9), (*far, .9)), maps((*near, 1)))
     b = sample(maps((*near, .4)), maps((*near, 1), (*far, 1)))
@@ -51,7 +51,7 @@ def test_windows_are_centred_squares():
     assert result == {'bev/IoU20': 100.0, 'bev/IoU24': 50.0}
 
 
-def test_perfect_and_empty():
+def test_convention_an_empty_union_is_zero():
     truth = (torch.rand(1, 100, 100) > 0.8).float()
     assert set(evaluate([sample(truth, truth)]).values()) == {100.0}
     empty = torch.zeros(1, 100, 100)
@@ -63,7 +63,7 @@ def test_exactly_half_is_negative():
     assert result == {'bev/IoU100': 0.0}
 
 
-def test_several_channels_give_mean_and_each():
+def test_convention_several_channels_give_mean_and_each():
     pred, truth = torch.zeros(2, 100, 100), torch.zeros(2, 100, 100)
     pred[0, :10], truth[0, :10] = 1, 1
     truth[1, :10] = 1

@@ -29,7 +29,7 @@ RELEASE = {
 
 
 @pytest.mark.parametrize('case', RELEASE)
-def test_release_method_equals_the_release(case):
+def test_convention_release_method_equals_the_release(case):
     boxes, cells, rows, cols, total, peak, above, sums, largest = RELEASE[case]
     out = rasterize(np.array(boxes, np.float32), [0] * len(boxes), GRID, 1, 'release')
     seg, centre, offset = out['seg'][0], out['centerness'][0], out['offset']
