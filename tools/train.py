@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 
 from mmdet3d_plugin.engine import build_runner, load_config
@@ -37,6 +38,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
+        if not torch.cuda.is_available():
+            raise UserError('--amp: mixed precision needs a GPU, and there is none; leave it out')
         if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise UserError(f'--amp: expected optim_wrapper.type OptimWrapper, '
                             f'got {cfg.optim_wrapper.type}')

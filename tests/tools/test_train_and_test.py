@@ -28,6 +28,7 @@ ERRORS = {
                  "did you mean 'interval'"),
     'option_form': ([CONFIG, '--cfg-options', 'batch'], "expected key=value, got 'batch'"),
     'resume_missing': ([CONFIG, '--resume', 'gone.pth'], 'checkpoint gone.pth: no such file'),
+    'amp': ([CONFIG, '--amp'], '--amp: mixed precision needs a GPU'),
     'scale_lr': ([CONFIG, '--auto-scale-lr'], 'the config has no auto_scale_lr.base_batch_size'),
 }
 
@@ -47,8 +48,9 @@ def train(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('case', ERRORS)
-def test_errors_are_one_line(case, train, tmp_path, capsys):
+def test_errors_are_one_line(case, train, tmp_path, capsys, monkeypatch):
     arguments, expected = ERRORS[case]
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(SystemExit) as stop:
         train(*arguments)
     assert stop.value.code == 2
