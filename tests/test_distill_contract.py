@@ -1,0 +1,132 @@
+"""The contract of every distillation config, on twenty real optimiser steps of its tiny form."""
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.optim import build_optim_wrapper
+
+from mmdet3d_plugin.distillation import ChannelWiseKL
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(path.relative_to(ROOT).as_posix()
+                 for path in ROOT.glob('configs/*/*_distill_*_toytown*.py'))
+STEPS = 20
+
+
+class Setting:
+    """A tiny distillation with a random teacher, and batches of toytown."""
+
+    def __init__(self, name, data_root, folder):
+        torch.manual_seed(0)
+        self.config = Config.fromfile(ROOT / name)
+        teacher = MODELS.build(Config.fromfile(ROOT / self.config.model.teacher.config).model)
+        teacher.init_weights()
+        torch.save(dict(state_dict=teacher.state_dict()), folder / 'teacher.pth')
+        self.config.model.teacher.checkpoint = str(folder / 'teacher.pth')
+        dataset = self.config.train_dataloader.dataset
+        dataset.data_root = str(data_root)
+        self.dataset = DATASETS.build(dataset)
+        self.model = MODELS.build(self.config.model)
+        self.model.init_weights()
+        self.model.train()
+
+    def batch(self, *indices):
+        return pseudo_collate([self.dataset[index] for index in indices])
+
+    def losses(self, batch):
+        return self.model(**self.model.data_preprocessor(copy.deepcopy(batch), True), mode='loss')
+
+
+@pytest.fixture(scope='module', params=CONFIGS)
+def setting(request, toytown, tmp_path_factory):
+    return Setting(request.param, toytown, tmp_path_factory.mktemp('teacher'))
+
+
+@pytest.fixture(scope='module')
+def trained(setting):
+    """State before and after the steps; later tests look at what moved."""
+    before = copy.deepcopy(setting.model.state_dict())
+    teacher = copy.deepcopy(setting.model.teacher.model.state_dict())
+    optimizer = build_optim_wrapper(setting.model, setting.config.optim_wrapper)
+    for step in range(STEPS):
+        data = setting.batch(step % len(setting.dataset), (step + 3) % len(setting.dataset))
+        setting.model.train_step(data, optimizer)
+    return before, teacher
+
+
+def test_there_is_a_config():
+    assert CONFIGS
+
+
+def test_each_term_alone_reaches_the_student(setting):
+    batch = setting.batch(0, 1)
+    for name in setting.model.terms:
+        setting.model.zero_grad()
+        loss = sum(value for key, value in setting.losses(batch).items() if key == f'loss_{name}')
+        loss.backward()
+        gradients = [p.grad.abs().sum() for p in setting.model.student.camera_branch.parameters()
+                     if p.grad is not None]
+        assert sum(gradients) > 0, name
+
+
+def test_teacher_is_bit_identical_after_training(setting, trained):
+    _, teacher = trained
+    after = setting.model.teacher.model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in teacher.items())
+
+
+def test_everything_that_trains_moves(setting, trained):
+    before, _ = trained
+    after = setting.model.state_dict()
+    still = [name for name, _ in setting.model.named_parameters()
+             if torch.equal(before[name], after[name])]
+    assert still == []
+
+
+def test_divergences_vanish_for_equal_inputs(setting):
+    for term in setting.model.terms.values():
+        assert isinstance(term.criterion, ChannelWiseKL)
+        feature = torch.randn(2, 4, 10, 10)
+        assert term.criterion(feature, feature).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_an_empty_scene_gives_finite_losses(setting):
+    batch = setting.batch(0, 1)
+    for sample in batch['data_samples']:
+        for field in ('seg', 'centerness', 'offset'):
+            sample.gt_bev.get(field).zero_()
+    batch['inputs']['points'] = [points[:0] for points in batch['inputs']['points']]
+    losses = setting.losses(batch)
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in setting.model.parameters())
+
+
+def test_prediction_without_teacher_and_lidar_files(setting, toytown, tmp_path, trained):
+    config = copy.deepcopy(setting.config)
+    config.model.teacher = dict(config='absent.py', checkpoint='absent.pth')
+    model = MODELS.build(config.model)
+    model.load_state_dict(setting.model.state_dict())
+    camera_only = tmp_path / 'camera_only'
+    camera_only.mkdir()
+    for entry in toytown.iterdir():
+        if entry.name != 'ouster_points':
+            (camera_only / entry.name).symlink_to(entry)
+    config.val_dataloader.dataset.data_root = str(camera_only)
+    dataset = DATASETS.build(config.val_dataloader.dataset)
+    sample = model.eval().test_step(pseudo_collate([dataset[0]]))[0]
+    assert sample.pred_bev.seg.isfinite().all()
+
+
+def test_checkpoint_is_the_students_and_loads_strictly(setting, trained):
+    state = setting.model.state_dict()
+    assert not any('teacher' in key for key in state)
+    student = MODELS.build(setting.config.model.student)
+    student.load_state_dict({key[len('student.'):]: value for key, value in state.items()
+                             if key.startswith('student.')})
+    assert sum(p.numel() for p in student.parameters()) == sum(
+        p.numel() for p in setting.model.student.parameters())
