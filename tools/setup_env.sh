@@ -30,9 +30,14 @@ sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
 
 find_python() {
     local candidate
-    for candidate in "${PYTHON:-}" python3.11 python3.12 python3.10 python3 python \
+    if [ -n "${PYTHON:-}" ]; then
+        suitable "$PYTHON" || die "PYTHON=$PYTHON is no Python 3.10, 3.11 or 3.12 with the module venv; name another, or unset PYTHON to have one looked for"
+        "$PYTHON" -c 'import sys; print(sys.executable)'
+        return
+    fi
+    for candidate in python3.11 python3.12 python3.10 python3 python \
             "$HOME"/.pyenv/versions/3.1[012].*/bin/python /usr/bin/python3.1[012]; do
-        if [ -n "$candidate" ] && suitable "$candidate"; then
+        if suitable "$candidate"; then
             "$candidate" -c 'import sys; print(sys.executable)'
             return
         fi
