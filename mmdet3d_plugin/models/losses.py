@@ -4,6 +4,7 @@ from typing import Dict, Optional
 import torch
 import torch.nn.functional as F
 from mmdet3d.registry import MODELS
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 _EPS = 1e-6
@@ -91,4 +92,7 @@ class UncertaintyWeights(nn.Module):
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).sum() / (_EPS + mask.sum())
+    """Mean under a mask over the batches of all processes: each divides by their mean count."""
+    count = mask.sum().to(values.dtype)
+    all_reduce(count, op='mean')
+    return (values * mask).sum() / (_EPS + count)

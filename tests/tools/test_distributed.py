@@ -39,6 +39,20 @@ def test_two_processes_of_batch_2_have_the_losses_of_batch_4(tmp_path, run_comma
     assert 'toy/count: 12' in done.stdout + done.stderr
 
 
+def test_the_student_too_with_frozen_normalisation(tmp_path, run_command, toytown):
+    config, folders = 'tests/toy/student_even_config.py', (tmp_path / 'one', tmp_path / 'two')
+    options = ['--cfg-options', *(f'{split}_dataloader.dataset.data_root={toytown}'
+                                  for split in ('train', 'val'))]
+    done = run_command('tools/train.py', config, '--work-dir', folders[0], *options,
+                       'train_dataloader.batch_size=4')
+    assert done.returncode == 0, done.stderr
+    done = run_command('tools/dist_train.sh', config, 2, '--work-dir', folders[1], *options)
+    assert done.returncode == 0, done.stderr
+    first, second = (losses(folders[1] / f'losses_{rank}.txt') for rank in range(2))
+    torch.testing.assert_close((first + second) / 2, losses(folders[0] / 'losses_0.txt'),
+                               rtol=1e-5, atol=0)
+
+
 def test_usage_errors(run_command):
     for arguments in ((), (CONFIG, ), (CONFIG, 'two')):
         done = run_command('tools/dist_train.sh', *arguments)
