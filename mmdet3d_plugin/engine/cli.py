@@ -41,11 +41,19 @@ def run_tool(main: Callable[[], None]) -> None:
     except UserError as error:
         if os.environ.get('MMDET3D_PLUGIN_DEBUG') == '1':
             traceback.print_exc()
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        print(f'error: {message_of(error)}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(130)
+
+
+def message_of(error: UserError) -> str:
+    """The message in one line, without the traceback that a data worker wraps around it."""
+    text = str(error)
+    if text.startswith('Caught UserError'):
+        text = text.rpartition('UserError: ')[2]
+    return ' '.join(text.split())
 
 
 def _leave_process_group() -> None:
