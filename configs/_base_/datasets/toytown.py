@@ -8,7 +8,7 @@ data_root = 'data/toytown/'
 grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=1.0, rows='-x', cols='-y')
 
 # Rarely -------------------------------------------------------------------------------------------
-load_camera = dict(type='LoadDualFisheyePanorama', size=(256, 512))
+load_camera = dict(type='LoadDualFisheyePanorama', size=(128, 512), fov_deg=(30, -60))
 load_scan = dict(type='LoadOusterScan')
 lidar_image = dict(type='BuildLiDARImage', channels=('range', 'ambient', 'intensity'),
                    size=(64, 512))

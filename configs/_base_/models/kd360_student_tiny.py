@@ -31,7 +31,6 @@ head = dict(type='BEVSegHead', in_channels=channels, num_classes=1, prior=0.03)
 model = dict(
     type='BEVModel',
     data_preprocessor=dict(type='BEVDataPreprocessor'),
-    flips=dict(image=0.5, rows=0.5, cols=0.5),
     camera_branch=camera_branch,
     bev_encoder=bev_encoder,
     head=head)

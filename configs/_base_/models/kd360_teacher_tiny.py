@@ -7,7 +7,6 @@ lidar_heights = dict(z_range=(-2, 2), num_levels=4, levels='+z')
 
 # Rarely -------------------------------------------------------------------------------------------
 model = dict(
-    flips=None,
     lidar_branch=dict(
         type='LiDARImageBranch',
         encoder=dict(
