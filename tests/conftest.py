@@ -58,7 +58,7 @@ def run_command():
     Returns the finished process with ``stdout`` and ``stderr`` as text.
     """
 
-    def run(script, *args, timeout=120, env=None, wait=True):
+    def run(script, *args, timeout=400, env=None, wait=True):
         program = 'bash' if str(script).endswith('.sh') else sys.executable
         paths = [str(ROOT), str(ROOT / 'tests' / 'toy'), os.environ.get('PYTHONPATH', '')]
         environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(paths),
