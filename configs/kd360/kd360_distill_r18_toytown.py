@@ -1,4 +1,4 @@
-# KD360-VoxelBEV distillation, tiny, on toytown: the teacher's decoder output teaches student and assistant.
+# KD360-VoxelBEV distillation, tiny, on toytown: the teacher's segmentation teaches the student.
 _base_ = ['./kd360_student_r18_toytown.py']
 
 # Often changed ------------------------------------------------------------------------------------
@@ -6,8 +6,8 @@ teacher = dict(
     config='configs/kd360/kd360_teacher_r18_toytown.py',
     checkpoint='work_dirs/kd360_teacher_r18_toytown')
 channel_wise_kl = dict(type='ChannelWiseKL', temperature=3.0)
-gamma_student, gamma_assistant = 1.0, 1.0
-tap = 'bev_encoder[-1]'  # stage 3 of the paper: the U-Net decoder's C channels
+gamma_student = 3.0
+tap = 'head.segmentation'  # in 500 steps the logits teach more than bev_encoder[-1] does
 
 # Rarely -------------------------------------------------------------------------------------------
 model = dict(
@@ -15,13 +15,7 @@ model = dict(
     type='Distiller',
     student=_base_.model,
     teacher=teacher,
-    assistant=dict(
-        type='AuxiliaryModule',
-        fuser=dict(type='SGFM', channels=_base_.channels),
-        bev_encoder=_base_.bev_encoder),
     terms=dict(
         student=dict(type='FeatureTerm', student=f'student.{tap}', teacher=f'teacher.{tap}',
-                     criterion=channel_wise_kl, weight=gamma_student),
-        assistant=dict(type='FeatureTerm', student=f'assistant.{tap}', teacher=f'teacher.{tap}',
-                       criterion=channel_wise_kl, weight=gamma_assistant)))
+                     criterion=channel_wise_kl, weight=gamma_student)))
 train_dataloader = dict(dataset=dict(pipeline=_base_.fusion_pipeline))
