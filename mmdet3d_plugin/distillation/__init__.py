@@ -1,6 +1,6 @@
 from .adapters import ConvAdapter
 from .assistants import AuxiliaryModule
-from .criteria import ChannelWiseKL
+from .criteria import ChannelWiseKL, WindowAffinity
 from .distiller import Distiller
 from .taps import Tap
 from .teacher import FrozenTeacher
@@ -8,5 +8,5 @@ from .terms import FeatureTerm, Term
 
 __all__ = [
     'AuxiliaryModule', 'ChannelWiseKL', 'ConvAdapter', 'Distiller', 'FeatureTerm', 'FrozenTeacher',
-    'Tap', 'Term'
+    'Tap', 'Term', 'WindowAffinity'
 ]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmdet3d_plugin.distillation import ChannelWiseKL
+from mmdet3d_plugin.distillation import ChannelWiseKL, WindowAffinity
 
 
 def ramp(*shape):
@@ -53,3 +53,27 @@ def test_kl_gradient():
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match='temperature'):
         ChannelWiseKL(0)
+
+
+def test_golden_affinity_of_the_release():
+    student, teacher = (f(k * ramp(2, 3, 8, 8)) for f, k in ((torch.cos, 9), (torch.sin, 5)))
+    criterion = WindowAffinity(window=4, chunk=5, by_batch=True)
+    assert criterion(student, teacher).item() == pytest.approx(0.0186568, abs=1e-6)
+    assert criterion(teacher, student).item() == pytest.approx(0.0186568, abs=1e-6)
+    assert WindowAffinity(window=4)(student, teacher).item() == pytest.approx(0.0373136, abs=2e-6)
+
+
+def test_affinity_in_chunks_equals_the_whole_forward_and_backward():
+    student, teacher = torch.randn(2, 2, 3, 8, 8)
+    student.requires_grad_()
+    losses = [WindowAffinity(window=8, chunk=chunk)(student, teacher) for chunk in (7, 64)]
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in losses]
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().sum() > 0
+    assert WindowAffinity(window=8)(teacher, teacher) == 0
+
+
+def test_affinity_window_must_divide_the_map():
+    with pytest.raises(ValueError, match='5 does not divide'):
+        WindowAffinity(window=5)(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
