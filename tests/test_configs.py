@@ -31,7 +31,7 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_name(name):
-    assert NAME.fullmatch(Path(name).stem), f'{name} is not {{model}}_{{role}}_{{backbone}}_{{data}}'
+    assert NAME.fullmatch(Path(name).stem), f'{name}: not model_role_backbone_data'
 
 
 def test_every_full_config_has_a_tiny_sibling():

@@ -1,4 +1,5 @@
-# KD360-VoxelBEV distillation, on Dur360BEV: the teacher's decoder output teaches student and assistant.
+# KD360-VoxelBEV distillation on Dur360BEV: the teacher's decoder output teaches student and
+# assistant.
 _base_ = ['./kd360_student_effb0_dur360bev.py']
 
 # Often changed ------------------------------------------------------------------------------------

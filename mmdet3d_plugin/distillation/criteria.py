@@ -101,7 +101,7 @@ class WindowAffinity(nn.Module):
         """(N, C, H, W) to (windows, w * w, C), each cell of length 1."""
         channels, *size = maps.shape[1:]
         if any(length % self.window for length in size):
-            raise ValueError(f'window: {self.window} does not divide the map of {tuple(size)} cells')
+            raise ValueError(f'window: {self.window} does not divide the {tuple(size)} map')
         maps = F.normalize(maps, dim=1, eps=1e-6)
         maps = maps.unfold(2, self.window, self.window).unfold(3, self.window, self.window)
         return maps.permute(0, 2, 3, 4, 5, 1).reshape(-1, self.window**2, channels)

@@ -49,7 +49,8 @@ class Distiller(BaseModel):
         self.teacher = FrozenTeacher(**teacher) if teacher else None
         self.init_assistant = init_assistant
         if teacher is None and any(tap.role == 'teacher' for tap in self.taps()):
-            raise UserError("model.terms: a tap starts with 'teacher', but model.teacher is not set")
+            raise UserError("model.terms: a tap starts with 'teacher', but model.teacher is not "
+                            'set')
         self._check_taps({name: role for name, role in self._roles().items() if name != 'teacher'})
 
     def taps(self) -> Set[Tap]:

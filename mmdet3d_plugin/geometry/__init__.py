@@ -1,8 +1,14 @@
 """Pure functions on tensors and arrays: no registry, no config."""
 from .bev_grid import BEVGrid
 from .cameras import CameraRig
-from .pooling import (PullMap, build_pull_map, occupied_voxels, pull_dense, pull_occupied,
-                      sample_features)
+from .pooling import (
+                      PullMap,
+                      build_pull_map,
+                      occupied_voxels,
+                      pull_dense,
+                      pull_occupied,
+                      sample_features,
+)
 
 __all__ = [
     'BEVGrid', 'CameraRig', 'PullMap', 'build_pull_map', 'occupied_voxels', 'pull_dense',

@@ -221,7 +221,7 @@ class BEVGrid:
 
     def _need_levels(self):
         if self.z_range is None:
-            raise ValueError('this BEVGrid has no height; call grid.with_levels(z_range, num_levels)')
+            raise ValueError('this BEVGrid has no height; call grid.with_levels(z_range, levels)')
 
 
 def _stack(parts) -> Array:

@@ -168,8 +168,8 @@ class CameraRig:
             img_aug=[[c.get('img_aug', np.eye(3)) for c in views] for views in cameras],
             bev_aug=[np.eye(4)] * len(cameras) if bev_aug is None else list(bev_aug))
         arrays = {key: np.asarray(value, np.float64) for key, value in arrays.items()}
-        raw_size = (first.get('raw_height', first['height']), first.get('raw_width', first['width']))
         size = (first['height'], first['width'])
+        raw_size = (first.get('raw_height', size[0]), first.get('raw_width', size[1]))
         # One distinct geometry is stored once, whatever the batch size: batches of a fixed rig
         # share their cached sampling positions.
         if all((value == value[:1]).all() for value in arrays.values()):

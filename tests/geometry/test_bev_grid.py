@@ -64,7 +64,8 @@ def test_parity_truncation_pulls_the_cell_below_the_range_inside():
 
 def test_level_order():
     down = KD360.with_levels((-6, 4), 8, '-z').centers()
-    assert down[:, 0, 0, 2].tolist() == [3.375, 2.125, 0.875, -0.375, -1.625, -2.875, -4.125, -5.375]
+    assert down[:, 0, 0, 2].tolist() == [3.375, 2.125, 0.875, -0.375, -1.625, -2.875, -4.125,
+                                         -5.375]
     up = KD360.with_levels((-2, 2), 8, '+z').centers()
     assert up[:, 0, 0, 2].tolist() == [-1.75, -1.25, -0.75, -0.25, 0.25, 0.75, 1.25, 1.75]
 

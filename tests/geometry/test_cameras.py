@@ -5,8 +5,13 @@ import pytest
 import torch
 
 from mmdet3d_plugin.geometry import BEVGrid, CameraRig, build_pull_map
-from mmdet3d_plugin.geometry.cameras import (azimuth_elevation, project_equirect, project_pinhole,
-                                             unproject_equirect, unproject_pinhole)
+from mmdet3d_plugin.geometry.cameras import (
+    azimuth_elevation,
+    project_equirect,
+    project_pinhole,
+    unproject_equirect,
+    unproject_pinhole,
+)
 
 FULL_SPHERE = torch.tensor([math.pi / 2, -math.pi / 2])
 
@@ -163,5 +168,6 @@ def test_golden_lidar_image_projection():
         (199, 3, 99): (0.0015995, 0.0127961), (120, 1, 110): (-0.1506739, 0.2753218),
         (120, 6, 110): (-0.1506739, -0.2753218), (100, 3, 199): (-0.4984004, 0.0127961)}
     for (ahead, level, left), expected in golden.items():
-        assert position[level, 199 - ahead, 199 - left].tolist() == pytest.approx(expected, abs=2e-6)
+        found = position[level, 199 - ahead, 199 - left].tolist()
+        assert found == pytest.approx(expected, abs=2e-6)
     assert pull.seen.mean().item() == pytest.approx(0.99765, abs=1e-5)

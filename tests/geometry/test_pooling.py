@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet3d_plugin.geometry import (BEVGrid, CameraRig, build_pull_map, occupied_voxels,
-                                     pull_dense, pull_occupied, sample_features)
+from mmdet3d_plugin.geometry import (
+    BEVGrid,
+    CameraRig,
+    build_pull_map,
+    occupied_voxels,
+    pull_dense,
+    pull_occupied,
+    sample_features,
+)
 
 GRID = BEVGrid((-8, 8), (-8, 8), 1.0)
 

@@ -156,7 +156,7 @@ def test_unet_taps_and_shapes():
 def test_head_prior_and_deployed_tasks():
     head = MODELS.build(dict(type='BEVSegHead', in_channels=4, tasks=('segmentation',), prior=0.01))
     assert set(head((torch.zeros(1, 4, 8, 8),))) == {'segmentation'}
-    assert head((torch.zeros(1, 4, 8, 8),))['segmentation'].sigmoid().mean().item() == pytest.approx(
-        0.01)
+    logits = head((torch.zeros(1, 4, 8, 8),))['segmentation']
+    assert logits.sigmoid().mean().item() == pytest.approx(0.01)
     with pytest.raises(UserError, match="unknown task \\['depth'\\]"):
         MODELS.build(dict(type='BEVSegHead', in_channels=4, tasks=('depth',)))

@@ -2,8 +2,12 @@
 import pytest
 import torch
 
-from mmdet3d_plugin.models.losses import (BalancedMSELoss, BEVFocalLoss, OffsetL1Loss,
-                                          UncertaintyWeights)
+from mmdet3d_plugin.models.losses import (
+    BalancedMSELoss,
+    BEVFocalLoss,
+    OffsetL1Loss,
+    UncertaintyWeights,
+)
 
 
 def ramp(*shape):
@@ -45,7 +49,8 @@ def test_golden_weighted_sum_of_the_release():
 
     assert terms(GT, CENTER, INSIDE) == pytest.approx([3.3002450, 0.1895615, 0.4506513], abs=2e-6)
     empty = torch.zeros_like(GT)
-    assert terms(empty, empty, empty[:, 0] > 0) == pytest.approx([2.9787061, 0.1005939, 0], abs=2e-6)
+    found = terms(empty, empty, empty[:, 0] > 0)
+    assert found == pytest.approx([2.9787061, 0.1005939, 0], abs=2e-6)
 
 
 def test_masked_offset_loss_averages_over_object_cells_only():

@@ -41,7 +41,7 @@ class BEVModel(BaseModel):
         if camera_branch is None and lidar_branch is None:
             raise UserError('model: give camera_branch, lidar_branch or both')
         if (fuser is None) == (camera_branch is not None and lidar_branch is not None):
-            raise UserError('model.fuser: needed exactly when there are a camera and a LiDAR branch')
+            raise UserError('model.fuser: needed exactly when there are two branches')
         self.flips = flips
         self.camera_branch = build_from(MODELS, camera_branch, 'model.camera_branch',
                                         grid=self.grid)

@@ -61,13 +61,15 @@ class BEVSegHead(BaseModule):
 
     def forward(self, features: Tuple[Tensor, ...]) -> Dict[str, Tensor]:
         """The encoder's maps to raw outputs: segmentation (B, K, rows, columns) logits,
-        centerness (B, 1, ...) in (0, 1), offset (B, 2, ...) in cells as (row, column)."""
+        centerness (B, 1, ...) in (0, 1), offset (B, 2, ...) in cells as (row, column).
+        """
         outs = {task: getattr(self, task)(features[-1]) for task in self.tasks}
         if 'centerness' in outs:
             outs['centerness'] = outs['centerness'].sigmoid()
         return outs
 
-    def loss(self, outs: Dict[str, Tensor], samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
+    def loss(self, outs: Dict[str, Tensor],
+             samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
         """Weighted task losses, ``loss_<task>`` each a scalar."""
         gt = {task: torch.stack([sample.gt_bev.get(_GT_FIELDS[task]) for sample in samples]).float()
               for task in self.tasks}

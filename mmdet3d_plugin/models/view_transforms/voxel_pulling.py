@@ -6,8 +6,15 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ...geometry import (BEVGrid, CameraRig, PullMap, build_pull_map, occupied_voxels, pull_dense,
-                         pull_occupied)
+from ...geometry import (
+    BEVGrid,
+    CameraRig,
+    PullMap,
+    build_pull_map,
+    occupied_voxels,
+    pull_dense,
+    pull_occupied,
+)
 
 _CACHED_GEOMETRIES = 8
 
