@@ -327,6 +327,10 @@ def clock(seconds: float) -> str:
     return f'{minutes}:{rest:02d}'
 
 
+def plural(count: int, word: str) -> str:
+    return f'{count} {word}' if count == 1 else f'{count} {word}s'
+
+
 def reason(log: Path) -> str:
     """The line of a log that tells why a command failed."""
     lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
@@ -449,10 +453,11 @@ def facts_of(job: Quickstart, frames: dict, benchmark: dict, seed: str) -> List[
                       if name != 'report')
     peak = max(stamp['peak_kb'] for stamp in stamps.values()) / 2**20
     return [
-        ('data', '; '.join(f'{count} frames of {sequences} sequences to {use}' for use, (
-            count, sequences) in zip(('train', 'test'), frames.values()))),
+        ('data', '; '.join(
+            f'{plural(count, "frame")} of {plural(sequences, "sequence")} to {use}'
+            for use, (count, sequences) in zip(('train', 'test'), frames.values()))),
         ('seed', f'{seed} (training)'), *machine(),
-        ('device', f'{benchmark["device"]}, {benchmark["threads"]} threads'),
+        ('device', f'{benchmark["device"]}, {plural(benchmark["threads"], "thread")}'),
         ('time of the steps', f'{times} (minutes:seconds)'),
         ('peak memory', f'{peak:.1f} GB in the largest process')]
 
@@ -479,13 +484,13 @@ def write_report(job: Quickstart) -> None:
     header = ['model', 'reads', *(f'IoU {side} m, %' for side in RANGES), 'parameters', 'frames/s',
               'training, min']
     notes = (
-        f'IoU of vehicles over all {frames["val"][0]} held-out frames ({frames["val"][1]} '
-        f'sequences, none in training), in squares of 100, 50 and 20 m around the car. Weights of '
-        f'the last iteration. Frames per second: {benchmark["device"]}, '
-        f'{benchmark["threads"]} threads, batch 1, data loading excluded, median of '
-        f'{benchmark["frames"]} frames after {benchmark["warmup"]} to warm up. The distilled '
-        'student is the same network as the student alone; a difference in their speed is noise '
-        'of the measurement.')
+        f'IoU of vehicles over {plural(frames["val"][0], "held-out frame")} of '
+        f'{plural(frames["val"][1], "sequence")} (none in training), in squares of 100, 50 and '
+        f'20 m around the car. Weights of the last iteration. Frames per second: '
+        f'{benchmark["device"]}, {plural(benchmark["threads"], "thread")}, batch 1, data loading '
+        f'excluded, median of {plural(benchmark["frames"], "frame")} after {benchmark["warmup"]} '
+        'to warm up. The distilled student is the same network as the student alone; a difference '
+        'in their speed is noise of the measurement.')
     curves = html.figure(html.line_charts(*charts_of(results['curves'])),
                          'Losses are means over the last iterations before a point, each with the '
                          'weight that its model has learned for it.')

@@ -90,7 +90,7 @@ def bullets(texts: Iterable[str]) -> str:
 
 def listing(lines: Iterable[str]) -> str:
     """Lines of code or commands."""
-    return '<pre>' + '\n'.join(f'<code>{html.escape(line)}</code>' for line in lines) + '</pre>'
+    return '<pre>' + ''.join(f'<code>{html.escape(line)}</code>' for line in lines) + '</pre>'
 
 
 def table(rows: Iterable[Sequence[str]], header: Optional[Sequence[str]] = None) -> str:
@@ -155,6 +155,7 @@ def line_charts(charts: Dict[str, Dict[str, Points]], colours: Dict[str, str],
         xlabel: of every chart.
     """
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+    from matplotlib.ticker import MaxNLocator
 
     rows = -(-len(charts) // columns)
     canvas = Figure(figsize=(5.4 * columns, 3.1 * rows + 0.35), dpi=150)
@@ -169,6 +170,9 @@ def line_charts(charts: Dict[str, Dict[str, Points]], colours: Dict[str, str],
         axis.set_title(title, loc='left', fontsize=11, fontweight='bold')
         axis.set_xlabel(xlabel, fontsize=9)
         axis.tick_params(labelsize=9, length=0)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if all(y >= 0 for points in curves.values() for _, y in points):
+            axis.set_ylim(bottom=0)
         axis.grid(color='#e3e8ee')
         axis.set_axisbelow(True)
         for side in axis.spines.values():
