@@ -45,7 +45,7 @@ def toytown(tmp_path_factory, run_command) -> Path:
     for arguments in (('toytown', '--out-dir', root, '--frames', 12, '--seed', 1, '--image-size',
                        160, 320, '--scan-size', 32, 256, '--sequences', 3),
                       ('dur360bev', '--root-path', root)):
-        done = run_command('tools/create_data.py', *arguments)
+        done = run_command('tools/create_data.py', *arguments, timeout=600)
         assert done.returncode == 0, done.stderr
     return root
 

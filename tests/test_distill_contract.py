@@ -8,6 +8,7 @@ from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 
 from mmdet3d_plugin.distillation import ChannelWiseKL
 
@@ -17,10 +18,16 @@ CONFIGS = sorted(path.relative_to(ROOT).as_posix()
 STEPS = 20
 
 
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope('mmdet3d')
+
+
 class Setting:
     """A tiny distillation with a random teacher, and batches of toytown."""
 
     def __init__(self, name, data_root, folder):
+        init_default_scope('mmdet3d')
         torch.manual_seed(0)
         self.config = Config.fromfile(ROOT / name)
         teacher = MODELS.build(Config.fromfile(ROOT / self.config.model.teacher.config).model)

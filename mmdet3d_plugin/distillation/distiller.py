@@ -59,10 +59,11 @@ class Distiller(BaseModel):
         return {Tap.parse(address) for owner in owners for address in owner.taps}
 
     def build_teacher(self) -> None:
-        """Build the teacher without weights and check that it fits: its taps and its grid.
+        """Build the teacher without weights and check that it fits: taps, grid, normalisation.
 
         Raises:
-            UserError: A tap does not exist, or teacher and student have different BEV grids.
+            UserError: A tap does not exist, or teacher and student have different BEV grids or
+                normalise their inputs differently.
         """
         teacher = self.teacher.build()
         self._check_taps(self._roles())
@@ -70,6 +71,7 @@ class Distiller(BaseModel):
         if all(grids) and not grids[0].same_plane(grids[1]):
             raise UserError(f'model.teacher works on {grids[0]}, but model.student on {grids[1]}; '
                             'distillation compares cell by cell, so both need the same grid')
+        self._check_normalisation(teacher)
 
     def init_weights(self) -> None:
         """Called by the Runner when training starts, and only then: loads the teacher."""
@@ -106,6 +108,17 @@ class Distiller(BaseModel):
         teacher = self.teacher.to(next(self.student.parameters()).device)
         with torch.no_grad(), listen('teacher', teacher, taps, recorded):
             teacher(inputs, data_samples, mode='tensor')
+
+    def _check_normalisation(self, teacher: BaseModel) -> None:
+        """The teacher reads batches of this preprocessor: its own must have the same statistics."""
+        own, its = (dict(model.data_preprocessor.named_buffers()) for model in (self, teacher))
+        wrong = [name for name in sorted(own.keys() & its.keys())
+                 if own[name].shape != its[name].shape
+                 or not torch.equal(own[name].cpu(), its[name].cpu())]
+        if wrong:
+            raise UserError(
+                f'model.data_preprocessor: {", ".join(wrong)} differ from those that the teacher '
+                'was trained with; give teacher and student the same data_preprocessor')
 
     def _roles(self) -> Mapping[str, nn.Module]:
         roles = dict(student=self.student, assistant=self.assistant,

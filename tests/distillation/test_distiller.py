@@ -218,6 +218,12 @@ def test_teacher_of_another_grid(teacher_files):
         distiller(teacher_files, student=student).init_weights()
 
 
+def test_teacher_of_another_normalisation(teacher_files):
+    preprocessor = dict(type='BEVDataPreprocessor', lidar_mean=(0.1, 0.2, 0.3))
+    with pytest.raises(UserError, match='lidar_mean differ from those that the teacher'):
+        distiller(teacher_files, data_preprocessor=preprocessor).init_weights()
+
+
 def test_tap_without_teacher():
     with pytest.raises(UserError, match='model.teacher is not set'):
         distiller(None)
