@@ -8,6 +8,7 @@ frame is converted, both models are trained on it and tested on it; the pictures
 (``../kitti*/*.bin``) is drawn as a LiDAR image (``kitti.png``).
 """
 import argparse
+import copy
 import sys
 import time
 from pathlib import Path
@@ -69,7 +70,7 @@ def fit(cfg) -> dict:
 
 def draw_sensors(cfg, width: int = 2048) -> np.ndarray:
     """Panorama, scan and boxes in its two halves, and the LiDAR image; RGB."""
-    dataset = cfg.train_dataloader.dataset.copy()
+    dataset = copy.deepcopy(cfg.train_dataloader.dataset)
     dataset.pipeline[0].size = (width // 4, 2 * width)
     frame = DATASETS.build(dataset)[0]
     inputs, sample = frame['inputs'], frame['data_samples']

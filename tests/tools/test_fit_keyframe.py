@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS
+from mmengine.config import Config
 
 from data_converter.nuscenes_frame import convert
 from mmdet3d_plugin.datasets import NuScenesBEVDataset
@@ -22,6 +23,10 @@ def test_one_iteration_of_both_and_the_pictures(real_data, tmp_path, monkeypatch
         fit_keyframe.main()
     assert (tmp_path / 'teacher' / 'iter_1.pth').is_file()
     assert (tmp_path / 'student' / 'iter_1.pth').is_file()
+    dumped = Config.fromfile(tmp_path / 'teacher' / 'kd360_teacher_r18_keyframe.py')
+    sizes = {loader.dataset.pipeline[0].size for loader in (dumped.train_dataloader,
+                                                            dumped.val_dataloader)}
+    assert sizes == {(128, 1024)}  # drawing at a higher resolution leaves the training alone
     table = capsys.readouterr().out.splitlines()[-3:]
     assert [line.split()[0] for line in table] == ['IoU100', 'teacher', 'student']
     sizes = {path.name: cv2.imread(str(path)).shape[1] for path in tmp_path.glob('*.png')}
