@@ -35,11 +35,23 @@ def test_one_iteration_of_both_and_the_pictures(real_data, tmp_path, monkeypatch
 
 
 @pytest.fixture(scope='module')
-def frame(real_data, tmp_path_factory):
-    """The teacher's frame before packing, with a panorama of 5.7 pixels a degree."""
+def converted(real_data, tmp_path_factory):
     out = tmp_path_factory.mktemp('keyframe')
     convert(real_data / 'nuscenes_demo', out / 'data')
-    dataset = fit_keyframe.read_config('teacher', out, {}).train_dataloader.dataset
+    return out
+
+
+def test_drawing_leaves_the_config_as_it_is(converted):
+    config = fit_keyframe.read_config('teacher', converted, {})
+    before = config.pretty_text
+    assert fit_keyframe.draw_sensors(config, 256).shape[1] == 272
+    assert config.pretty_text == before
+
+
+@pytest.fixture(scope='module')
+def frame(converted):
+    """The teacher's frame before packing, with a panorama of 5.7 pixels a degree."""
+    dataset = fit_keyframe.read_config('teacher', converted, {}).train_dataloader.dataset
     dataset.pipeline[0].size = (256, 2048)
     dataset.pipeline = dataset.pipeline[:2]
     return DATASETS.build(dataset)[0]
