@@ -87,7 +87,7 @@ def pull_dense(features: Tensor, pull: PullMap, shape: Tuple[int, int, int], wra
     """
     batch, views, channels = features.shape[:3]
     levels, rows, cols = shape
-    geometries, total, count = len(pull.position), 0, 0
+    geometries, total, count = len(pull.position), None, 0
     for view in range(views):
         position = pull.position[:, view].reshape(geometries, levels * rows, cols, 2)
         sampled = sample_features(features[:, view], position.expand(batch, -1, -1, -1), wrap,
@@ -95,7 +95,7 @@ def pull_dense(features: Tensor, pull: PullMap, shape: Tuple[int, int, int], wra
         if pull.seen is not None:
             seen = pull.seen[:, view].reshape(geometries, 1, levels * rows, cols)
             sampled, count = sampled * seen, count + seen
-        total = total + sampled
+        total = sampled if total is None else total + sampled
     if views > 1:
         total = total / (views if pull.seen is None else count.clamp_min(1))
     return total.reshape(batch, channels * levels, rows, cols)
