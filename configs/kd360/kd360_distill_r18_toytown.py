@@ -7,7 +7,7 @@ teacher = dict(
     checkpoint='work_dirs/kd360_teacher_r18_toytown')
 channel_wise_kl = dict(type='ChannelWiseKL', temperature=3.0)
 gamma_student = 3.0
-tap = 'head.segmentation'  # in 500 steps the logits teach more than bev_encoder[-1] does
+tap = 'head.segmentation'  # stage 3 of the release; the paper's is bev_encoder[-1]
 
 # Rarely -------------------------------------------------------------------------------------------
 model = dict(

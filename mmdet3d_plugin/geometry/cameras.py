@@ -181,10 +181,6 @@ class CameraRig:
         return cls(first['lens'], raw_size=raw_size, size=size, fingerprint=fingerprint, **tensors)
 
     @property
-    def num_views(self) -> int:
-        return self.lidar2cam.shape[1]
-
-    @property
     def num_geometries(self) -> int:
         """B, or 1 when all samples of the batch share their geometry."""
         return self.lidar2cam.shape[0]
