@@ -1,6 +1,6 @@
 """Evaluate a checkpoint.
 
-    python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--show-dir DIR] [--cfg-options K=V ...]
+    python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--cfg-options K=V ...]
 """
 import argparse
 import os
@@ -21,7 +21,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='folder of the log and the metrics; '
                         'default: work_dirs/<name of the config>')
-    parser.add_argument('--show-dir', help='write a picture of every prediction to this folder')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='how the processes were started')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
@@ -39,12 +38,6 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     cfg.load_from, cfg.resume = None, False
-    if args.show_dir:
-        hook = cfg.get('default_hooks', {}).get('visualization')
-        if not hook:
-            raise UserError('--show-dir: the config has no default_hooks.visualization; '
-                            'draw with tools/visualize.py instead')
-        hook.update(draw=True, test_out_dir=args.show_dir)
     return cfg
 
 

@@ -7,9 +7,6 @@ convention (centre = forward, to the right = clockwise), rows run from the highe
 
 import numpy as np
 
-BINS = 0.1, 0.9
-"""Quantiles of the non-zero samples that auto exposure maps to 0 and 0.8."""
-
 
 def destagger(scan, shift_by_row) -> np.ndarray:
     """Undo the column shift between the beams of an Ouster scan.
