@@ -1,3 +1,4 @@
+from .backbones import EfficientNet
 from .bev_encoders import BEVUNet
 from .branches import CameraBranch, HeightCompressor, LiDARImageBranch
 from .data_preprocessor import BEVDataPreprocessor
@@ -11,6 +12,7 @@ from .view_transforms import VoxelPulling
 
 __all__ = [
     'SGFM', 'BEVDataPreprocessor', 'BEVFocalLoss', 'BEVModel', 'BEVSegHead', 'BEVUNet',
-    'BalancedMSELoss', 'CameraBranch', 'HeightCompressor', 'ImageEncoder', 'LiDARImageBranch',
-    'LiDARImageEncoder', 'OffsetL1Loss', 'Projection', 'UpsampleConcat', 'VoxelPulling'
+    'BalancedMSELoss', 'CameraBranch', 'EfficientNet', 'HeightCompressor', 'ImageEncoder',
+    'LiDARImageBranch', 'LiDARImageEncoder', 'OffsetL1Loss', 'Projection', 'UpsampleConcat',
+    'VoxelPulling'
 ]

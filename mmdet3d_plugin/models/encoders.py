@@ -4,6 +4,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..errors import build_from
+from .layers import wrap_columns
 
 
 @MODELS.register_module()
@@ -15,13 +16,17 @@ class ImageEncoder(BaseModule):
         neck (dict): Turns that tuple into one map.
         in_channels (int): Channels of the input. Where a pretrained backbone expects three and
             there are more or fewer, a bias-free 1x1 convolution adapts them.
+        wrap (bool): Pad circularly along the width; for panoramas.
     """
 
-    def __init__(self, backbone: dict, neck: dict, in_channels: int = 3, init_cfg=None):
+    def __init__(self, backbone: dict, neck: dict, in_channels: int = 3, wrap: bool = False,
+                 init_cfg=None):
         super().__init__(init_cfg)
         self.backbone = build_from(MODELS, backbone, 'encoder.backbone')
         self.neck = build_from(MODELS, neck, 'encoder.neck')
         self.adapter = nn.Conv2d(in_channels, 3, 1, bias=False) if in_channels != 3 else None
+        if wrap:
+            wrap_columns(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', h, w)."""

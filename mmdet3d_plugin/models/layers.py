@@ -1,5 +1,13 @@
 """Small building blocks shared by encoders, necks and heads."""
+from functools import partial
+from typing import Optional, Tuple
+
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
+from mmcv.cnn.bricks import Conv2dAdaptivePadding
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 
 def conv_in_relu(in_channels: int, out_channels: int) -> ConvModule:
@@ -7,3 +15,68 @@ def conv_in_relu(in_channels: int, out_channels: int) -> ConvModule:
     return ConvModule(in_channels, out_channels, 3, padding=1, bias=False,
                       norm_cfg=dict(type='IN', affine=False))
 
+
+@MODELS.register_module()
+class SameConv2d(nn.Conv2d):
+    """Convolution whose output has ceil(size / stride) cells, the odd padding pixel last.
+
+    Attributes:
+        nominal_size (int, optional): Side for which the padding is computed; None: the input's.
+        wrap (bool): Columns continue across the left and right border.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1,
+                 groups=1, bias=True):
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)
+        self.nominal_size: Optional[int] = None
+        self.wrap = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
+        rows, cols = (self._padding(x.shape[axis], axis) for axis in (-2, -1))
+        return super().forward(pad(x, cols, rows, self.wrap))
+
+    def _padding(self, size: int, axis: int) -> Tuple[int, int]:
+        size = self.nominal_size or size
+        stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        return total // 2, total - total // 2
+
+
+def pad(x: Tensor, cols: Tuple[int, int], rows: Tuple[int, int] = (0, 0),
+        wrap: bool = True) -> Tensor:
+    """Pad (before, after) columns, circularly if ``wrap``, and rows with zeros."""
+    if not any((*cols, *rows)):
+        return x
+    if not wrap:
+        return F.pad(x, (*cols, *rows))
+    x = F.pad(x, (*cols, 0, 0), mode='circular') if any(cols) else x
+    return F.pad(x, (0, 0, *rows)) if any(rows) else x
+
+
+def wrap_columns(network: nn.Module) -> None:
+    """Let a picture network treat its input as a panorama: columns continue across the border.
+
+    Every padding along the width becomes circular, in convolutions, pooling and the layers with an
+    attribute ``wrap``. Turning the panorama by a multiple of the network's stride then turns its
+    features and changes nothing else.
+
+    Args:
+        network (nn.Module): Changed in place; parameters and their names stay.
+
+    Raises:
+        ValueError: It holds a convolution that chooses its padding itself.
+    """
+    for layer in network.modules():
+        if hasattr(layer, 'wrap'):
+            layer.wrap = True
+        elif isinstance(layer, Conv2dAdaptivePadding):
+            raise ValueError('wrap: mmdet.EfficientNet pads by itself; use type EfficientNet')
+        elif isinstance(layer, (nn.Conv2d, nn.MaxPool2d)) and _pair(layer.padding)[1]:
+            rows, cols = _pair(layer.padding)
+            layer.padding = (rows, 0)
+            layer.register_forward_pre_hook(partial(_pad_input, cols=(cols, cols)))
+
+
+def _pad_input(layer: nn.Module, args: tuple, cols: Tuple[int, int]) -> tuple:
+    return (pad(args[0], cols), *args[1:])

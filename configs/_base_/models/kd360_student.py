@@ -8,11 +8,10 @@ channels = 128
 # the paper's text says 8 m in cubes of 0.5 m.
 camera_heights = dict(z_range=(-6, 4), num_levels=8, levels='-z')
 efficientnet_b0 = dict(
-    type='mmdet.EfficientNet',
+    type='EfficientNet',
     arch='b0',
     out_indices=(6, ),
     drop_path_rate=0.2,
-    norm_cfg=dict(type='BN', momentum=0.01, eps=1e-3),
     init_cfg=dict(
         type='Pretrained',
         prefix='backbone',

@@ -1,0 +1,3 @@
+from .efficientnet import EfficientNet
+
+__all__ = ['EfficientNet']
