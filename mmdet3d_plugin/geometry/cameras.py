@@ -119,12 +119,12 @@ class CameraRig:
 
     Args:
         lens (str): ``'equirect'`` or ``'pinhole'``.
-        lidar2cam (Tensor): (B, N, 4, 4) float32 transforms from the LiDAR to the camera frames.
+        lidar2cam (Tensor): (B, N, 4, 4) float32 transforms from the *augmented* LiDAR frame to the
+            camera frames: BEV augmentation is undone in them.
         params (Tensor): (B, N, P) lens parameters, see the lens functions.
         raw_size (tuple): (H, W) of the image that the lens model describes.
         size (tuple): (H, W) of the augmented image that the network receives.
         img_aug (Tensor): (B, N, 3, 3) raw pixel to augmented pixel.
-        bev_aug (Tensor): (B, 4, 4) applied to the LiDAR frame: ``p_aug = bev_aug p``.
         fingerprint (tuple): Equal for rigs with equal geometry; the key of cached geometry.
     """
     lens: str
@@ -133,7 +133,6 @@ class CameraRig:
     raw_size: Tuple[int, int]
     size: Tuple[int, int]
     img_aug: Tensor
-    bev_aug: Tensor
     fingerprint: Tuple = ()
 
     @classmethod
@@ -144,6 +143,9 @@ class CameraRig:
         Each dict has ``lens``, ``lidar2cam`` (4, 4), ``height`` and ``width`` of the current
         image, ``img_aug`` (3, 3) raw to current pixel (optional), ``raw_height``/``raw_width`` if
         they differ, and the lens's own keys (``fov_up``/``fov_down`` or ``cam2img``).
+        ``bev_aug[sample]`` (4, 4), where given, moved the LiDAR frame: ``p_aug = bev_aug p``; the
+        rig undoes it, ``lidar2cam bev_aug^-1``. Transforms are kept to 1.5e-11, so that a camera
+        that turned with the scene has bit for bit the rig of one that stayed.
 
         Raises:
             ValueError: The views of the batch differ in lens, number or size.
@@ -165,9 +167,11 @@ class CameraRig:
         arrays = dict(
             lidar2cam=[[c['lidar2cam'] for c in views] for views in cameras],
             params=[[read(c) for c in views] for views in cameras],
-            img_aug=[[c.get('img_aug', np.eye(3)) for c in views] for views in cameras],
-            bev_aug=[np.eye(4)] * len(cameras) if bev_aug is None else list(bev_aug))
+            img_aug=[[c.get('img_aug', np.eye(3)) for c in views] for views in cameras])
         arrays = {key: np.asarray(value, np.float64) for key, value in arrays.items()}
+        if bev_aug is not None:
+            arrays['lidar2cam'] = arrays['lidar2cam'] @ np.linalg.inv(bev_aug)[:, None]
+        arrays['lidar2cam'] = np.round(arrays['lidar2cam'] * 2.0**36) / 2.0**36 + 0.0
         size = (first['height'], first['width'])
         raw_size = (first.get('raw_height', size[0]), first.get('raw_width', size[1]))
         # One distinct geometry is stored once, whatever the batch size: batches of a fixed rig
@@ -203,8 +207,7 @@ class CameraRig:
             points = points[None]
         with torch.autocast(points.device.type, enabled=False):
             points = points.float()
-            raw = _transform(torch.linalg.inv(self.bev_aug), points)
-            local = _transform(self.lidar2cam, raw[:, None])
+            local = _transform(self.lidar2cam, points[:, None])
             project = LENSES[self.lens][0]
             pixel, depth, valid = project(local, self.params[:, :, None], self.raw_size)
             homogeneous = torch.cat([pixel, torch.ones_like(pixel[..., :1])], -1)
@@ -227,7 +230,7 @@ class CameraRig:
             unproject = LENSES[self.lens][1]
             local = unproject(raw_pixel, depth.float(), self.params[:, :, None], self.raw_size)
             cam2lidar = torch.linalg.inv(self.lidar2cam)
-            return _transform(self.bev_aug[:, None], _transform(cam2lidar, local))
+            return _transform(cam2lidar, local)
 
     @property
     def wraps(self) -> bool:

@@ -1,4 +1,5 @@
 """Load -> (augment) -> rasterise -> pack."""
+from .augment import RandomYaw
 from .formatting import PackBEVInputs, RasterizeBEV
 from .loading import (
                       BuildLiDARImage,
@@ -10,4 +11,5 @@ from .loading import (
 )
 
 __all__ = ['BuildLiDARImage', 'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadPointCloud',
-           'LoadStitchedPanorama', 'PackBEVInputs', 'RasterizeBEV', 'SphericalLiDARImage']
+           'LoadStitchedPanorama', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV',
+           'SphericalLiDARImage']
