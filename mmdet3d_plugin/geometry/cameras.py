@@ -105,11 +105,102 @@ def unproject_pinhole(pixel: Tensor, depth: Tensor, params: Tensor, size: Tuple[
     return (inverse @ homogeneous[..., None])[..., 0] * depth[..., None]
 
 
+def mei_params(camera: Dict) -> np.ndarray:
+    """Parameters of :func:`project_mei` from a camera dict.
+
+    Args:
+        camera (dict): ``mei`` {``xi``, ``k1``, ``k2``, ``p1``, ``p2``, ``gamma1``, ``gamma2``,
+            ``u0``, ``v0``}; ``theta_max_deg``, the angle from the axis up to which the lens shows a
+            picture (optional); ``tangential``, whether p1 and p2 count. By default they do not, as
+            in KITTI-360's devkit, which is 1 pixel at most.
+
+    Returns:
+        np.ndarray: (11,) float64: the nine parameters, the cosine of the largest valid angle, and
+        the largest rho^2 of the one-to-one part.
+    """
+    mei = camera['mei']
+    xi, k1, k2 = mei['xi'], mei['k1'], mei['k2']
+    # rho grows with the angle up to arccos(-1 / xi), or for xi <= 1 without limit up to
+    # arccos(-xi); distortion keeps the order while its slope 1 + 3 k1 rho^2 + 5 k2 rho^4 > 0.
+    largest = 1 / (xi**2 - 1) if xi > 1 else math.inf
+    for root in np.roots([5 * k2, 3 * k1, 1]):
+        if abs(root.imag) < 1e-12 and root.real > 0:
+            largest = min(largest, float(root.real))
+    cosine = -min(xi, 1 / max(xi, _EPS)) + _EPS
+    if math.isfinite(largest):
+        root = math.sqrt(max(1 + (1 - xi**2) * largest, 0))
+        cosine = (xi + root) / (1 + largest) - xi
+    if camera.get('theta_max_deg') is not None:
+        cosine = max(cosine, math.cos(math.radians(camera['theta_max_deg'])))
+    p1, p2 = (mei['p1'], mei['p2']) if camera.get('tangential') else (0.0, 0.0)
+    return np.array([xi, k1, k2, p1, p2, mei['gamma1'], mei['gamma2'], mei['u0'], mei['v0'],
+                     cosine, min(largest, 1e6)])
+
+
+def _mei_tangential(m: Tensor, p1: Tensor, p2: Tensor) -> Tensor:
+    x, y = m.unbind(-1)
+    square = x * x + y * y
+    return torch.stack([2 * p1 * x * y + p2 * (square + 2 * x * x),
+                        p1 * (square + 2 * y * y) + 2 * p2 * x * y], -1)
+
+
+def project_mei(xyz: Tensor, params: Tensor, size: Tuple[int, int]):
+    """Unified (Mei) projection of a fisheye; camera frame x right, y down, z along the axis.
+
+    With n = P / |P|: ``m = (n_x, n_y) / (n_z + xi)``, ``rho = |m|``,
+    ``m_d = m (1 + k1 rho^2 + k2 rho^4) + tangential(m)``, ``pixel = gamma m_d + (u0, v0)``.
+    Beyond the one-to-one limit (for xi > 1 an angle of arccos(-1 / xi)) points fold back into the
+    picture, so the bounds of the image alone would let them in: ``valid`` does not.
+
+    Args:
+        xyz (Tensor): (..., 3) points.
+        params (Tensor): (..., 11), see :func:`mei_params`.
+        size (tuple): Unused; all lenses share one signature.
+
+    Returns:
+        tuple: pixels (..., 2) as (column, row); depth (...,) = Euclidean range, metres; valid
+        (...,) true up to the largest angle of ``params``.
+    """
+    xi, k1, k2, p1, p2, gamma1, gamma2, u0, v0, cosine, _ = params.unbind(-1)
+    depth = xyz.square().sum(-1).clamp_min(_EPS**2).sqrt()
+    n = xyz / depth[..., None]
+    m = n[..., :2] / (n[..., 2] + xi).clamp_min(_EPS)[..., None]
+    square = m.square().sum(-1)
+    bent = m * (1 + k1 * square + k2 * square**2)[..., None] + _mei_tangential(m, p1, p2)
+    pixel = torch.stack([gamma1 * bent[..., 0] + u0, gamma2 * bent[..., 1] + v0], -1)
+    return pixel, depth, (n[..., 2] >= cosine) & (depth > 2 * _EPS)
+
+
+def unproject_mei(pixel: Tensor, depth: Tensor, params: Tensor, size: Tuple[int, int]):
+    """Exact reverse of :func:`project_mei` up to the one-to-one limit: pixels, ranges to points.
+
+    Ten steps of Newton's method on rho^2, which is smooth at the centre; a pixel beyond the limit
+    gives a ray at the limit.
+    """
+    xi, k1, k2, p1, p2, gamma1, gamma2, u0, v0, _, largest = params.unbind(-1)
+    column, row = pixel.unbind(-1)
+    bent = torch.stack([(column - u0) / gamma1, (row - v0) / gamma2], -1)
+    m, square = bent, bent.square().sum(-1)
+    for _ in range(10):
+        target = bent - _mei_tangential(m, p1, p2)
+        square = torch.minimum(square, largest)
+        radial = 1 + k1 * square + k2 * square**2
+        slope = radial * (radial + 2 * square * (k1 + 2 * k2 * square))
+        error = square * radial**2 - target.square().sum(-1)
+        square = torch.minimum((square - error / slope.clamp_min(_EPS)).clamp_min(0), largest)
+        m = target / (1 + k1 * square + k2 * square**2)[..., None]
+    m = m * (largest / torch.maximum(m.square().sum(-1), largest)).sqrt()[..., None]
+    root = (1 + (1 - xi**2) * square).clamp_min(_EPS**2).sqrt()
+    scale = (xi + root) / (1 + square)
+    return torch.cat([scale[..., None] * m, (scale - xi)[..., None]], -1) * depth[..., None]
+
+
 LENSES = {
     'equirect': (project_equirect, unproject_equirect,
                  lambda camera: (camera['fov_up'], camera['fov_down'])),
     'pinhole': (project_pinhole, unproject_pinhole,
                 lambda camera: np.asarray(camera['cam2img'], np.float64)[:3, :3].ravel()),
+    'mei': (project_mei, unproject_mei, mei_params),
 }
 
 
@@ -118,7 +209,7 @@ class CameraRig:
     """A batch of N calibrated cameras of one lens type.
 
     Args:
-        lens (str): ``'equirect'`` or ``'pinhole'``.
+        lens (str): ``'equirect'``, ``'pinhole'`` or ``'mei'``.
         lidar2cam (Tensor): (B, N, 4, 4) float32 transforms from the *augmented* LiDAR frame to the
             camera frames: BEV augmentation is undone in them.
         params (Tensor): (B, N, P) lens parameters, see the lens functions.
@@ -142,7 +233,8 @@ class CameraRig:
 
         Each dict has ``lens``, ``lidar2cam`` (4, 4), ``height`` and ``width`` of the current
         image, ``img_aug`` (3, 3) raw to current pixel (optional), ``raw_height``/``raw_width`` if
-        they differ, and the lens's own keys (``fov_up``/``fov_down`` or ``cam2img``).
+        they differ, and the lens's own keys (``fov_up``/``fov_down``, ``cam2img``, or those of
+        :func:`mei_params`).
         ``bev_aug[sample]`` (4, 4), where given, moved the LiDAR frame: ``p_aug = bev_aug p``; the
         rig undoes it, ``lidar2cam bev_aug^-1``. Transforms are kept to 1.5e-11, so that a camera
         that turned with the scene has bit for bit the rig of one that stayed.
@@ -199,8 +291,8 @@ class CameraRig:
             bounds (bool): Whether a point must fall inside the image to be valid.
 
         Returns:
-            tuple: pixels (B, N, P, 2); depth (B, N, P), metres (range for an equirect camera, z
-            for a pinhole); valid (B, N, P), true where the lens sees the point.
+            tuple: pixels (B, N, P, 2); depth (B, N, P), metres (z for a pinhole, else the
+            range); valid (B, N, P), true where the lens sees the point.
             B is 1 when the whole batch shares its geometry.
         """
         if points.dim() == 2:

@@ -7,11 +7,15 @@ import torch
 from mmdet3d_plugin.geometry import BEVGrid, CameraRig, build_pull_map
 from mmdet3d_plugin.geometry.cameras import (
     azimuth_elevation,
+    mei_params,
     project_equirect,
+    project_mei,
     project_pinhole,
     unproject_equirect,
+    unproject_mei,
     unproject_pinhole,
 )
+from tests.helpers.kitti360 import CAM0_TO_VELO, MEI, P_RECT_00, R_RECT_00, fisheye, matrix
 
 FULL_SPHERE = torch.tensor([math.pi / 2, -math.pi / 2])
 
@@ -171,3 +175,149 @@ def test_golden_lidar_image_projection():
         found = position[level, 199 - ahead, 199 - left].tolist()
         assert found == pytest.approx(expected, abs=2e-6)
     assert pull.seen.mean().item() == pytest.approx(0.99765, abs=1e-5)
+
+
+# MEI fisheye: values computed from KITTI-360's published calibration ------------------------------
+
+MEI_GOLDEN = [  # velodyne point, camera, angle, pixel without and with the tangential terms
+    ((0, 10, 0), 2, 2.57, (734.16, 713.02), (734.16, 713.02)),
+    ((10, 10, 0), 2, 48.54, (1068.12, 716.33), (1068.24, 716.37)),
+    ((-10, 10, 1), 2, 44.21, (398.63, 673.26), (398.73, 673.30)),
+    ((0.5, 8, 3), 2, 21.40, (762.56, 557.55), (762.56, 557.56)),
+    ((-20, 0, 0), 2, 89.19, (74.76, 704.01), (75.10, 704.12)),
+    ((0, -10, 0), 3, 1.99, (687.85, 707.61), (687.84, 707.61)),
+    ((10, -10, -1.5), 3, 48.00, (356.45, 759.23), (356.25, 759.36)),
+    ((0.5, -8, -1.5), 3, 13.86, (661.07, 791.79), (661.05, 791.82)),
+    ((20, 0, 0), 3, 92.39, (36.90, 713.26), (36.39, 713.59)),
+]
+
+
+def mei(camera, dtype=torch.float64):
+    return torch.tensor(mei_params(camera), dtype=dtype)
+
+
+def at_angle(theta_deg, around_deg=20.0, distance=7.0):
+    theta, around = np.deg2rad(theta_deg), np.deg2rad(around_deg)
+    ray = np.stack([np.sin(theta) * np.cos(around), np.sin(theta) * np.sin(around),
+                    np.cos(theta)], -1)
+    return torch.tensor(ray * distance)
+
+
+@pytest.mark.parametrize('point, k, theta, plain, tangential', MEI_GOLDEN)
+def test_golden_mei_pixels(point, k, theta, plain, tangential):
+    for switch, expected in ((False, plain), (True, tangential)):
+        camera = fisheye(k, tangential=switch)
+        rig = CameraRig.from_dicts([[camera]])
+        pixel, depth, valid = rig.project(torch.tensor([point], dtype=torch.float32))
+        assert pixel.flatten().tolist() == pytest.approx(expected, abs=0.006) and valid.item()
+        x, y, z = np.array(camera['lidar2cam'])[:3] @ [*point, 1]
+        assert math.degrees(math.atan2(math.hypot(x, y), z)) == pytest.approx(theta, abs=0.006)
+        assert depth.item() == pytest.approx(math.sqrt(x * x + y * y + z * z), rel=1e-6)
+
+
+def test_golden_fisheye_extrinsics():
+    golden = {2: [[0.999229, 0.036552, 0.014319, 0.029927],
+                  [0.014585, -0.007023, -0.999869, 0.237043],
+                  [-0.036447, 0.999307, -0.007551, -0.447279]],
+              3: [[-0.999751, 0.019432, -0.010930, -0.057915],
+                  [0.010975, 0.002235, -0.999937, 0.238607],
+                  [-0.019407, -0.999809, -0.002448, -0.449613]]}
+    for k, expected in golden.items():
+        np.testing.assert_allclose(fisheye(k)['lidar2cam'][:3], expected, atol=6e-7)
+
+
+def test_golden_rectified_pixels():
+    rect = np.eye(4)
+    rect[:3, :3] = np.reshape(R_RECT_00, (3, 3))
+    camera = dict(pinhole(), lidar2cam=rect @ np.linalg.inv(matrix(CAM0_TO_VELO)), height=376,
+                  cam2img=np.reshape(P_RECT_00, (3, 3)), width=1408)
+    pixel, _, valid = CameraRig.from_dicts([[camera]]).project(
+        torch.tensor([[20., 0, 0], [20, 5, -1.5]]))
+    np.testing.assert_allclose(pixel[0, 0], [[714.95, 182.92], [572.44, 226.51]], atol=0.01)
+    assert valid.all()
+
+
+def test_points_beyond_the_one_to_one_limit_fold_back_but_are_not_valid():
+    point = torch.tensor([[10., -10, -1.5]])  # 137.7 degrees from the left lens's axis
+    for theta_max in (92.5, None):
+        camera = fisheye(2, theta_max_deg=theta_max)
+        pixel, _, valid = CameraRig.from_dicts([[camera]]).project(point, bounds=False)
+        assert pixel.flatten().tolist() == pytest.approx((1360.4, 836.1), abs=0.1)
+        assert not valid.item()
+
+
+@pytest.mark.parametrize('k, limit, radii', [
+    (2, 116.86, (72.6, 217.3, 325.7, 434.6, 543.6, 647.4, 663.2, 678.3, 705.7)),
+    (3, 113.06, (72.9, 217.9, 326.1, 435.3, 545.2, 647.8, 662.8, 676.8, 701.1))])
+def test_golden_mei_radius_and_limit(k, limit, radii):
+    params = mei(fisheye(k, theta_max_deg=None))
+    angles = [10, 30, 45, 60, 75, 90, 92.5, 95, 100]
+    pixel, _, valid = project_mei(at_angle(angles, 0), params, (0, 0))
+    assert (pixel[:, 0] - params[7]).tolist() == pytest.approx(radii, abs=0.06) and valid.all()
+    valid = project_mei(at_angle([limit - 0.01, limit + 0.01]), params, (0, 0))[2]
+    assert valid.tolist() == [True, False]
+    valid = project_mei(at_angle([92.49, 92.51]), mei(fisheye(k)), (0, 0))[2]
+    assert valid.tolist() == [True, False]
+
+
+@pytest.mark.parametrize('change', [
+    dict(), dict(tangential=True), dict(mei=dict(MEI[2], xi=0.8, k2=0.01)),
+    dict(mei=dict(MEI[2], k1=-0.3, k2=0.0))])
+def test_mei_round_trip(change):
+    camera = dict(fisheye(3, theta_max_deg=None), **change)
+    angle = np.linspace(0, 105, 300)
+    points = at_angle(angle, angle * 37, 5 + angle[:, None] / 10)
+    params = mei(camera)
+    pixel, depth, valid = project_mei(points, params, (1400, 1400))
+    assert valid[:200].all()
+    back = unproject_mei(pixel, depth, params, (1400, 1400))
+    torch.testing.assert_close(back[valid], points[valid], atol=1e-7, rtol=1e-9)
+
+
+def test_distortion_can_lower_the_one_to_one_limit():
+    params = mei(dict(fisheye(2, theta_max_deg=None), mei=dict(MEI[2], k1=-3.0, k2=0.0)))
+    # 1 - 9 rho^2 = 0 at rho = 1/3
+    xi = MEI[2]['xi']
+    theta = np.rad2deg(np.arccos((xi + np.sqrt(1 + (1 - xi**2) / 9)) / (1 + 1 / 9) - xi))
+    radius, _, valid = project_mei(at_angle([theta - 1, theta, theta + 1], 0), params, (0, 0))
+    assert radius[1, 0] > max(radius[0, 0], radius[2, 0]) and valid.tolist()[::2] == [True, False]
+
+
+@pytest.mark.parametrize('xyz', [(0, 0, 5), (0, 0, 0), (0, 0, -5), (1e-9, 0, 1), (3, -2, -0.1)])
+@pytest.mark.parametrize('xi', [MEI[2]['xi'], 1.0, 0.5])
+def test_mei_gradients_are_finite_at_singular_points(xyz, xi):
+    point = torch.tensor(xyz, dtype=torch.float64, requires_grad=True)
+    params = mei(dict(fisheye(2, tangential=True), mei=dict(MEI[2], xi=xi)))
+    pixel, depth, _ = project_mei(point, params, (1400, 1400))
+    (pixel.sum() + depth).backward()
+    assert point.grad.isfinite().all()
+
+
+def test_mei_gradients_are_right_on_the_axis_and_off_it():
+    params = mei(fisheye(2, tangential=True))
+    points = torch.tensor([[0., 0, 4], [1, -2, 3], [3, 1, -0.1]], dtype=torch.float64,
+                          requires_grad=True)
+    assert torch.autograd.gradcheck(lambda p: project_mei(p, params, (0, 0))[:2], points)
+    pixels = torch.stack([params[7:9], params[7:9] + 100, params[7:9] - 400]).requires_grad_()
+    ranges = torch.tensor([2., 3, 4], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda p: unproject_mei(p, ranges, params, (0, 0)), pixels)
+
+
+def test_a_pixel_outside_the_fisheye_picture_gives_a_ray_at_its_limit():
+    params = mei(fisheye(2))
+    pixel = torch.tensor([[716.94 + 2000, 705.76]], dtype=torch.float64, requires_grad=True)
+    ray = unproject_mei(pixel, torch.ones(1), params, (0, 0))
+    assert math.degrees(math.acos(ray[0, 2].item())) == pytest.approx(116.86, abs=0.01)
+    ray.sum().backward()
+    assert pixel.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('theta_max, closes_at', [(92.5, (28.5, -6.3)), (95.0, (7.5, -3.9))])
+def test_golden_blind_wedges_between_the_lenses(theta_max, closes_at):
+    """Ahead of and behind the car is a wedge that neither lens sees; where it closes."""
+    rigs = [CameraRig.from_dicts([[fisheye(k, theta_max)]]) for k in (2, 3)]
+    for x, sign in zip(closes_at, (1, -1)):
+        lines = [[(x + sign * step, y, 0.235) for y in np.arange(-0.45, 0.45, 0.01)]
+                 for step in (-0.3, 0.2)]
+        seen = sum(rig.project(torch.tensor(lines).float().flatten(0, 1))[2] for rig in rigs)
+        assert (seen > 0).reshape(2, -1).all(1).tolist() == [False, True]
