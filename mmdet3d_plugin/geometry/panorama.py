@@ -1,4 +1,4 @@
-"""Sampling maps that turn a dual fisheye or several pinhole pictures into one equirect panorama.
+"""Sampling maps that turn a dual fisheye or several pictures into one equirect panorama.
 
 Frame: the LiDAR frame, x forward, y left, z up. An equirect panorama of H x W pixels looks forward
 at its centre column; columns grow clockwise seen from above (to the right); row 0 is the highest
@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from .cameras import unproject_equirect
+from .cameras import LENSES, unproject_equirect
 
 THETA_APERTURE_DEG = 203.0
 """Full angle covered by each image circle of the Ricoh Theta S."""
@@ -152,72 +152,88 @@ def _to_native(row, col, front, side: int) -> np.ndarray:
 def stitch_maps(cameras, height: int, width: int, fov_up: float = np.pi / 2,
                 fov_down: float = -np.pi / 2, center=(0.0, 0.0, 0.0), radius: float = 20.0,
                 ground_z: float = None, feather_px: float = 80.0) -> tuple:
-    """How to stitch pinhole pictures into one equirect panorama seen from ``center``.
+    """How to stitch pictures of any lens into one equirect panorama seen from ``center``.
 
     Every panorama pixel is assumed to show a point at ``radius`` or, where the ray meets it
     earlier, on the plane z = ``ground_z``; things elsewhere are displaced by parallax.
 
     Args:
-        cameras: dicts with ``cam2img`` (3, 3), ``lidar2cam`` (4, 4), ``height``, ``width``.
+        cameras: dicts with ``lens``, ``lidar2cam`` (4, 4), ``height``, ``width`` and what the lens
+            needs; see :data:`.cameras.LENSES`.
         height, width, fov_up, fov_down: of the panorama; see :func:`equirect_rays`.
         center: of the panorama in the LiDAR frame, metres.
-        radius: of the sphere around ``center``, metres.
+        radius: of the sphere around ``center``, metres; may be infinite.
         ground_z: height of the road in the LiDAR frame, metres; None = no road.
-        feather_px: distance from a picture's border over which it fades, source pixels.
+        feather_px: distance from the border of what a picture shows over which it fades, source
+            pixels; 0 = a hard cut: the picture whose border is farthest wins.
 
     Returns:
-        (pieces, coverage): ``pieces`` is a list of (camera index, rows, cols, maps, weight): the
-        block [rows, cols] of the panorama takes ``remap(picture, maps)`` times the weight (h, w, 1)
-        float32. The weights of a covered pixel add up to 1. ``coverage`` (H, W) bool.
+        (layers, coverage): for :func:`stitch`. The first layer (None, maps, None) takes every pixel
+        from the picture that sees it best; each further one, (index (M,), maps, share (M, 1)
+        float32), blends pixels of the flattened panorama with the next best picture. Maps refer to
+        the pictures side by side. ``coverage`` (H, W) bool is true where a picture was seen.
     """
     center = np.asarray(center, np.float64)
     rays = equirect_rays(height, width, fov_up, fov_down)
-    distance = np.full((height, width), float(radius))
+    nearness = np.full((height, width), 1 / radius)
     if ground_z is not None:
-        down = np.minimum(rays[..., 2], -1e-9)
-        distance = np.minimum(distance, (ground_z - center[2]) / down)
-    points = center + rays * distance[..., None]
-    found, total = [], np.zeros((height, width), np.float32)
-    for n, camera in enumerate(cameras):
-        rows, cols, weight = _pinhole_view(camera, points, feather_px)
-        total += weight
-        found += [(n, *block, rows, cols, weight) for block in _blocks(weight > 0)]
-    share = np.maximum(total, 1e-12)
-    pieces = [(n, r, c, fixed_point_maps(rows[r, c], cols[r, c]),
-               (weight[r, c] / share[r, c])[..., None])
-              for n, r, c, rows, cols, weight in found]
-    return pieces, total > 0
+        nearness = np.maximum(nearness, rays[..., 2] / (ground_z - center[2]))
+    left = np.cumsum([0] + [camera['width'] for camera in cameras])
+    views = [_view(camera, rays, nearness[..., None], center) for camera in cameras]
+    rows, cols, border = (np.stack(arrays) for arrays in zip(*views))
+    cols += left[:-1, None, None]
+    order = np.argsort(-border, axis=0, kind='stable')
+    rows, cols, border = (np.take_along_axis(a, order, 0) for a in (rows, cols, border))
+    coverage = border[0] >= 0
+    layers = [(None, fixed_point_maps(rows[0], cols[0]), None)]
+    weight = np.clip((border + 1) / max(feather_px, 1e-9), 0, 1) * (border >= 0)
+    share = weight / np.maximum(weight.cumsum(0), 1e-12)
+    for n in range(1, len(cameras) if feather_px > 0 else 1):
+        index = np.flatnonzero(weight[n])
+        if index.size:
+            block = np.resize(index, (-(-index.size // 1024), 1024))
+            maps = fixed_point_maps(rows[n].flat[block], cols[n].flat[block])
+            layers.append((index, maps, share[n].flat[index].astype(np.float32)[:, None]))
+    return layers, coverage
 
 
-def _pinhole_view(camera, points, feather_px):
-    """Rows and columns of points in a pinhole picture, and its feathered weight there."""
-    matrix = np.asarray(camera['cam2img'], np.float64) @ np.asarray(camera['lidar2cam'])[:3]
-    x, y, z = np.moveaxis(points @ matrix[:, :3].T + matrix[:, 3], -1, 0)
-    ahead = z > 1e-3
-    z = np.where(ahead, z, 1.0)
-    cols, rows = x / z, y / z
-    border = np.minimum(np.minimum(cols, camera['width'] - 1 - cols),
-                        np.minimum(rows, camera['height'] - 1 - rows))
-    weight = np.where(ahead & (border >= 0), np.clip((border + 1) / feather_px, 0, 1), 0)
-    return rows, cols, weight.astype(np.float32)
+def _view(camera, rays, nearness, center):
+    """Rows and columns in a picture, and distance to the border of what it shows, source pixels.
+
+    The points are ``center + rays / nearness``, handled without the division, for they may be
+    infinitely far. The distance is negative for points that the picture does not show.
+    """
+    lidar2cam = np.asarray(camera['lidar2cam'], np.float64)
+    points = (rays + center * nearness) @ lidar2cam[:3, :3].T + lidar2cam[:3, 3] * nearness
+    project, _, read = LENSES[camera['lens']]
+    params = np.asarray(read(camera), np.float64)
+    size = camera['height'], camera['width']
+    pixel, depth, valid = (t.numpy() for t in project(
+        torch.from_numpy(points), torch.from_numpy(params), size))
+    cols, rows = np.moveaxis(pixel, -1, 0)
+    border = np.minimum(np.minimum(cols, size[1] - 1 - cols), np.minimum(rows, size[0] - 1 - rows))
+    if camera['lens'] == 'mei':  # the border is a rim at an angle; gamma / (1 + xi) px per radian
+        rim = np.arccos(params[9]) - np.arccos(np.clip(points[..., 2] / depth, -1, 1))
+        border = np.minimum(border, rim * params[5] / (1 + params[0]))
+    shown = valid & (border >= 0)
+    return (*(np.where(shown, a, 0).astype(np.float32) for a in (rows, cols)),
+            np.where(shown, border, -1).astype(np.float32))
 
 
-def _blocks(mask):
-    """Slices of the blocks of columns that a mask touches: one, or two across the border."""
-    used = np.flatnonzero(mask.any(1))
-    if not used.size:
-        return []
-    rows = slice(used[0], used[-1] + 1)
-    edges = np.flatnonzero(np.diff(mask.any(0), prepend=False, append=False))
-    return [(rows, slice(start, stop)) for start, stop in edges.reshape(-1, 2)]
-
-
-def stitch(pictures, pieces, shape) -> np.ndarray:
+def stitch(pictures, layers, coverage) -> np.ndarray:
     """Blend pictures by :func:`stitch_maps`: list of (h, w, 3) uint8 -> (H, W, 3) uint8."""
-    out = np.zeros((*shape, 3), np.float32)
-    for n, rows, cols, maps, weight in pieces:
-        out[rows, cols] += remap(pictures[n], maps) * weight
-    return (out + 0.5).astype(np.uint8)
+    height = max(len(picture) for picture in pictures)
+    canvas = np.concatenate([
+        np.pad(p, ((0, height - len(p)), (0, 0), (0, 0))) if len(p) < height else p
+        for p in pictures], 1)
+    out = remap(canvas, layers[0][1])
+    flat = out.reshape(-1, 3)
+    for index, maps, share in layers[1:]:
+        under = flat[index].astype(np.float32)
+        flat[index] = under + (remap(canvas, maps).reshape(-1, 3)[:len(index)] - under) * share + .5
+    if not coverage.all():
+        out[~coverage] = 0
+    return out
 
 
 def fixed_point_maps(rows, cols, nearest: bool = False) -> tuple:

@@ -12,9 +12,10 @@ frame
     ``ego2global`` 4x4 (optional), ``images`` {name: camera} (optional), ``lidar_points``
     {``lidar_path``, ``num_pts_feats``} (optional), ``instances`` [instance, ...] (maybe empty)
 camera
-    ``img_path``, ``height``, ``width`` px of the file, ``lens`` (``'equirect'``, ``'pinhole'``),
-    ``lidar2cam`` 4x4; ``cam2img`` 3x3 for pinholes; ``source_lens`` ``'dual_fisheye'`` where the
-    file is the raw picture of an equirect camera
+    ``img_path``, ``height``, ``width`` px of the file, ``lens`` (``'equirect'``, ``'pinhole'``,
+    ``'mei'``), ``lidar2cam`` 4x4; ``cam2img`` 3x3 for pinholes; ``mei`` {parameter: float} and
+    ``theta_max_deg`` for fisheyes; ``source_lens`` ``'dual_fisheye'`` where the file is the raw
+    picture of an equirect camera
 instance
     ``bbox_3d`` 7 floats (gravity centre, length, width, height, yaw), ``bbox_label_3d`` int;
     all instances of a frame have the same keys
@@ -29,7 +30,8 @@ from ..checkpoints import atomic_write
 from ..errors import UserError
 
 INFO_VERSION = '1.1'
-LENSES = ('equirect', 'pinhole')
+LENSES = ('equirect', 'pinhole', 'mei')
+MEI_PARAMETERS = ('xi', 'k1', 'k2', 'p1', 'p2', 'gamma1', 'gamma2', 'u0', 'v0')
 
 
 def validate_infos(infos: dict, source: str = 'infos') -> dict:
@@ -167,6 +169,11 @@ def _check_camera(check, camera, path):
     check.rigid(camera.get('lidar2cam'), f'{path}.lidar2cam')
     if lens == 'pinhole':
         check.floats(camera.get('cam2img'), (3, 3), f'{path}.cam2img')
+    if lens == 'mei':
+        mei = check.key(camera, 'mei', dict, path)
+        for name in MEI_PARAMETERS:
+            check.floats(mei.get(name), (), f'{path}.mei.{name}')
+        check.floats(camera.get('theta_max_deg'), (), f'{path}.theta_max_deg')
 
 
 def _check_instances(check, instances, path, categories):

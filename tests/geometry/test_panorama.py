@@ -2,9 +2,12 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 
 from mmdet3d_plugin.geometry import panorama as pano
 from mmdet3d_plugin.geometry import rigid
+from mmdet3d_plugin.geometry.cameras import mei_params, unproject_mei
+from tests.helpers.kitti360 import MEI, fisheye
 
 # Captured by running the KD360 release: 640x1280 source, 2048x1024 panorama, 203 degrees.
 SHA1_XS = 'afa9836788c880cad27725cc35bf4c39dcd2c79b'
@@ -111,7 +114,7 @@ def pinhole(yaw_deg, height=120, width=160, focal=70.0, at=(0, 0, 0)):
     lidar2cam = axes @ rigid.yaw_matrix(-np.deg2rad(yaw_deg))
     lidar2cam = lidar2cam @ rigid.rigid(translation=-np.array(at))
     cam2img = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-    return dict(cam2img=cam2img, lidar2cam=lidar2cam, height=height, width=width)
+    return dict(lens='pinhole', cam2img=cam2img, lidar2cam=lidar2cam, height=height, width=width)
 
 
 def paint(camera):
@@ -125,24 +128,34 @@ def paint(camera):
 
 def test_stitched_pinholes_show_the_painted_sphere():
     cameras = [pinhole(yaw) for yaw in (0, 90, 180, -90)]
-    pieces, coverage = pano.stitch_maps(cameras, 64, 256, 0.4, -0.4, radius=1e6, feather_px=20)
+    layers, coverage = pano.stitch_maps(cameras, 64, 256, 0.4, -0.4, radius=np.inf, feather_px=20)
     assert coverage.all()
-    out = pano.stitch([paint(c) for c in cameras], pieces, (64, 256))
+    out = pano.stitch([paint(c) for c in cameras], layers, coverage)
     expected = (pano.equirect_rays(64, 256, 0.4, -0.4) * 0.5 + 0.5) * 255
     assert np.abs(out - expected).max() < 2.5
 
 
-def test_stitching_leaves_gaps_black_and_weights_sum_to_one():
-    cameras = [pinhole(0), pinhole(60), pinhole(170)]
-    pieces, coverage = pano.stitch_maps(cameras, 32, 128, 0.5, -0.5, feather_px=30)
-    total = np.zeros((32, 128))
-    for _, rows, cols, _, weight in pieces:
-        total[rows, cols] += weight[..., 0]
-    np.testing.assert_allclose(total, coverage, atol=1e-5)
+def test_stitching_leaves_gaps_black_and_shares_add_up_to_one():
+    cameras = [pinhole(0), pinhole(60), dict(pinhole(170), height=100)]
+    layers, coverage = pano.stitch_maps(cameras, 32, 128, 0.5, -0.5, feather_px=30)
     assert not coverage[:, 90:110].any() and coverage[16, 64]
-    white = [np.full((120, 160, 3), 255, np.uint8)] * 3
-    out = pano.stitch(white, pieces, (32, 128))
-    assert (out[coverage] >= 254).all() and not out[~coverage].any()
+    grey = [np.full((c['height'], 160, 3), 201, np.uint8) for c in cameras]
+    out = pano.stitch(grey, layers, coverage)
+    assert (out[coverage] == 201).all() and not out[~coverage].any()
+
+
+def test_a_feather_fades_and_a_hard_cut_switches_in_the_middle():
+    cameras = [pinhole(35), pinhole(-35)]
+    black_white = [np.zeros((120, 160, 3), np.uint8), np.full((120, 160, 3), 200, np.uint8)]
+
+    def row(**kwargs):
+        maps = pano.stitch_maps(cameras, 1, 720, 0.01, -0.01, radius=np.inf, **kwargs)
+        return pano.stitch(black_white, *maps)[0, 300:420, 0].astype(int)
+
+    assert row(feather_px=0).tolist() == [0] * 60 + [200] * 60
+    soft = row(feather_px=1000)
+    assert (np.diff(soft) >= 0).all() and 0 < np.diff(soft).max() < 10
+    assert soft[0] == 0 and soft[60] == pytest.approx(100, abs=4) and soft[-1] == 200
 
 
 def test_road_hypothesis_removes_parallax_on_the_ground():
@@ -157,11 +170,49 @@ def test_road_hypothesis_removes_parallax_on_the_ground():
         pictures.append(np.repeat((blob * 255).astype(np.uint8)[..., None], 3, 2))
 
     def spread(**kwargs):
-        pieces, _ = pano.stitch_maps(cameras, 128, 512, .7, -.7, feather_px=20, **kwargs)
-        rows, cols = np.nonzero(pano.stitch(pictures, pieces, (128, 512))[..., 0] > 60)
+        maps = pano.stitch_maps(cameras, 128, 512, .7, -.7, feather_px=20, **kwargs)
+        rows, cols = np.nonzero(pano.stitch(pictures, *maps)[..., 0] > 60)
         return np.ptp(cols), cols.mean(), rows.mean()
 
     width, col, row = spread(ground_z=-1.5, radius=100.0)
     assert width < 12 and col == pytest.approx(255.5, abs=0.6)
     assert row == pytest.approx((.7 + np.arctan2(1.5, 6)) / 1.4 * 128 - 0.5, abs=0.7)
     assert spread(radius=100.0)[0] > 20
+
+
+# Two MEI fisheyes back to back: KITTI-360's published calibration ------------------------------
+
+BETWEEN = (-0.06, 0.0, 0.235)
+
+
+@pytest.mark.parametrize('theta_max, radius, uncovered, twice', [
+    (92.5, np.inf, 0, .097), (92.5, 50, 0, .081), (92.5, 20, .0007, .054), (92.5, 10, .015, .011),
+    (95, 10, 0, .096)])
+def test_golden_coverage_of_the_fisheye_pair(theta_max, radius, uncovered, twice):
+    layers, coverage = pano.stitch_maps([fisheye(k, theta_max) for k in (2, 3)], 256, 512,
+                                        center=BETWEEN, radius=radius)
+    assert 1 - coverage.mean() == pytest.approx(uncovered, abs=uncovered / 5)
+    assert sum(len(layer[0]) for layer in layers[1:]) / coverage.size == pytest.approx(
+        twice, abs=.004)
+
+
+@pytest.mark.parametrize('feather_px', [0, 30])
+def test_stitched_fisheyes_show_the_painted_sphere(feather_px):
+    cameras = [fisheye(k) for k in (2, 3)]
+    pictures = []
+    for camera in cameras:
+        rows, cols = np.mgrid[:1400:4, :1400:4]
+        pixels = torch.tensor(np.stack([cols, rows], -1), dtype=torch.float64)
+        params = torch.tensor(mei_params(camera))
+        rays = unproject_mei(pixels, torch.ones(pixels.shape[:2]), params, (0, 0)).numpy()
+        rays = rays @ camera['lidar2cam'][:3, :3]
+        camera.update(height=350, width=350, mei={
+            name: value / 4 if name[0] in 'guv' else value for name, value in MEI[
+                int(camera['name'][-1])].items()})
+        pictures.append(np.round((rays * 0.5 + 0.5) * 255).astype(np.uint8))
+    maps = pano.stitch_maps(cameras, 128, 256, center=BETWEEN, radius=np.inf,
+                            feather_px=feather_px)
+    out = pano.stitch(pictures, *maps)
+    expected = (pano.equirect_rays(128, 256) * 0.5 + 0.5) * 255
+    assert maps[1].all() and np.abs(out - expected).max() < 2.5
+    assert len(maps[0]) == (1 if feather_px == 0 else 2)

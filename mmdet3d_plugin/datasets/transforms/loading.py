@@ -89,7 +89,7 @@ def equirect_camera(name: str, lidar2cam, size: Tuple[int, int], fov: Tuple[floa
 
 @TRANSFORMS.register_module()
 class LoadStitchedPanorama(BaseTransform):
-    """The pinhole pictures of a frame, stitched into one equirect panorama.
+    """The pictures of a frame (pinholes, fisheyes), stitched into one equirect panorama.
 
     Adds ``img``, a list with one (H, W, 3) uint8 RGB array, ``cameras``, with its camera, and
     ``coverage`` (H, W) bool, where a picture was seen; elsewhere the panorama is black. What
@@ -99,29 +99,32 @@ class LoadStitchedPanorama(BaseTransform):
         size (tuple): (H, W) of the panorama.
         fov_deg (tuple): Elevation of the top and bottom edge, degrees.
         center (tuple): Of the panorama in the LiDAR frame, metres; amid the cameras is best.
-        radius (float): Assumed distance of what is seen, metres.
+        radius (float): Assumed distance of what is seen, metres; ``float('inf')`` is allowed.
         ground_z (float, optional): Height of the road in the LiDAR frame, metres.
-        feather_px (float): Width of the fade at the pictures' borders, their pixels.
+        feather_px (float): Width of the fade at the pictures' borders, their pixels; 0 = a hard cut
+            where two pictures meet.
         cameras (tuple, optional): Names of the pictures; default all of the frame.
+        lens (dict, optional): Changes to the cameras of the info file, such as
+            ``dict(theta_max_deg=95)`` or ``dict(tangential=True)`` for fisheyes.
     """
 
     def __init__(self, size: Tuple[int, int] = (256, 2048),
                  fov_deg: Tuple[float, float] = (22.5, -22.5),
                  center: Sequence[float] = (0.0, 0.0, 0.0), radius: float = 20.0,
                  ground_z: Optional[float] = None, feather_px: float = 80.0,
-                 cameras: Optional[Sequence[str]] = None):
+                 cameras: Optional[Sequence[str]] = None, lens: Optional[dict] = None):
         self.size, self.fov = tuple(size), tuple(np.deg2rad(fov_deg).tolist())
-        self.center, self.cameras = tuple(center), cameras
+        self.center, self.cameras, self.lens = tuple(center), cameras, dict(lens or {})
         self.options = dict(radius=radius, ground_z=ground_z, feather_px=feather_px)
         self._cached = None, None
 
     def transform(self, results: dict) -> dict:
         """Load and stitch."""
         names = self.cameras or list(results['images'])
-        views = [results['images'][name] for name in names]
-        pictures = [read_picture(v['img_path'], (v['height'], v['width'])) for v in views]
-        pieces, coverage = self._maps(views)
-        results['img'] = [panorama.stitch(pictures, pieces, self.size)]
+        views = [{**results['images'][name], **self.lens} for name in names]
+        pictures = [read_picture(v.pop('img_path'), (v['height'], v['width'])) for v in views]
+        layers, coverage = self._maps(views)
+        results['img'] = [panorama.stitch(pictures, layers, coverage)]
         results['coverage'] = coverage
         lidar2cam = rigid.rigid(translation=-np.asarray(self.center, np.float64))
         results['cameras'] = [equirect_camera('CAM_PANO', lidar2cam, self.size, self.fov)]
@@ -129,7 +132,7 @@ class LoadStitchedPanorama(BaseTransform):
 
     def _maps(self, views):
         """Maps of the last calibration are kept: they are the expensive part."""
-        key = repr([(v['cam2img'], v['lidar2cam'], v['height'], v['width']) for v in views])
+        key = repr(views)
         if self._cached[0] != key:
             self._cached = key, panorama.stitch_maps(views, *self.size, *self.fov, self.center,
                                                      **self.options)
