@@ -121,6 +121,15 @@ class Dur360BEVDataset(BEVDataset):
 
 
 @DATASETS.register_module()
+class Kitti360BEVDataset(BEVDataset):
+    """KITTI-360: two fisheye pictures and one HDL-64E scan a frame, in the velodyne's frame."""
+
+    METAINFO = dict(
+        classes=('car', 'truck', 'bus', 'caravan', 'trailer', 'motorcycle', 'bicycle', 'person',
+                 'rider', 'train', 'unknown vehicle'))
+
+
+@DATASETS.register_module()
 class NuScenesBEVDataset(BEVDataset):
     """NuScenes frames in our LiDAR frame: six pinhole pictures and one 32-beam sweep.
 
