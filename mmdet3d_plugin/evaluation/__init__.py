@@ -1,4 +1,5 @@
 """Metrics."""
+from .bev_instances import BEVInstanceMetric
 from .bev_iou import BEVIoUMetric
 
-__all__ = ['BEVIoUMetric']
+__all__ = ['BEVIoUMetric', 'BEVInstanceMetric']

@@ -30,7 +30,9 @@ def rasterize(boxes, channels, grid: BEVGrid, num_channels: int, method: str = '
     Returns:
         dict: ``seg`` (K, R, C) float32 {0, 1}; ``centerness`` (1, R, C) float32 in [0, 1], the
         maximum over objects of exp(-d^2 / (2 sigma^2)); ``offset`` (2, R, C) float32, (row, col)
-        in cells from the cell to its object's centre, 0 outside objects.
+        in cells from the cell to its object's centre, 0 outside objects; ``instances`` (K, R, C)
+        int32, 1 + index of the box that a cell of this channel belongs to, 0 outside objects
+        (where boxes overlap: 'exact' the nearest centre, 'release' the last one).
 
     Raises:
         ValueError: for an unknown method or a grid that 'release' does not know.
@@ -44,15 +46,16 @@ def rasterize(boxes, channels, grid: BEVGrid, num_channels: int, method: str = '
     channels = np.asarray(channels, np.int64)
     out = dict(seg=np.zeros((num_channels, *grid.shape), np.float32),
                centerness=np.zeros((1, *grid.shape), np.float32),
-               offset=np.zeros((2, *grid.shape), np.float32))
+               offset=np.zeros((2, *grid.shape), np.float32),
+               instances=np.zeros((num_channels, *grid.shape), np.int32))
     drawn = channels >= 0
     if drawn.any():
         draw = _draw_exact if method == 'exact' else _draw_release
-        draw(boxes[drawn], channels[drawn], grid, sigma, out)
+        draw(boxes[drawn], channels[drawn], np.flatnonzero(drawn) + 1, grid, sigma, out)
     return out
 
 
-def _draw_exact(boxes, channels, grid, sigma, out):
+def _draw_exact(boxes, channels, ids, grid, sigma, out):
     boxes = boxes.astype(np.float64)
     half = boxes[:, 3:5] / 2
     cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
@@ -60,7 +63,7 @@ def _draw_exact(boxes, channels, grid, sigma, out):
                       np.abs(sin) * half[:, 0] + np.abs(cos) * half[:, 1]], -1)
     centres = grid.to_pixel(boxes[:, :2]) - 0.5
     edges = np.stack([grid.to_pixel(boxes[:, :2] - reach), grid.to_pixel(boxes[:, :2] + reach)])
-    nearest = np.full(grid.shape, np.inf)
+    nearest = np.full(out['seg'].shape, np.inf)
     for n, (centre, low, high) in enumerate(zip(centres, edges.min(0), edges.max(0))):
         window = _window(low, high, grid.shape)
         if window is None:
@@ -72,18 +75,20 @@ def _draw_exact(boxes, channels, grid, sigma, out):
         delta = centre - pixels
         distance = np.hypot(*np.moveaxis(delta, -1, 0))
         out['seg'][channels[n]][window][inside] = 1
-        take = inside & (distance < nearest[window])
-        nearest[window][take] = distance[take]
+        take = inside & (distance < nearest[(slice(None), *window)].min(0))
         out['offset'][(slice(None), *window)][:, take] = delta[take].T
+        own = inside & (distance < nearest[channels[n]][window])
+        nearest[channels[n]][window][own] = distance[own]
+        out['instances'][channels[n]][window][own] = ids[n]
     _draw_centerness(centres, sigma, out['centerness'][0])
 
 
-def _draw_release(boxes, channels, grid, sigma, out):
+def _draw_release(boxes, channels, ids, grid, sigma, out):
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
     continuous = grid.to_pixel(boxes[:, :2])
     centres = np.round(continuous)
     rows, cols = np.ogrid[:grid.shape[0], :grid.shape[1]]
-    for box, channel, whole, centre in zip(boxes, channels, np.trunc(continuous), centres):
+    for box, channel, n, whole, centre in zip(boxes, channels, ids, np.trunc(continuous), centres):
         angle = np.deg2rad(np.rad2deg(-float(box[6])) + 90)
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         v, u = whole
@@ -92,6 +97,7 @@ def _draw_release(boxes, channels, grid, sigma, out):
         polygon = np.stack([u + cos * du - sin * dv, v + sin * du + cos * dv], -1)
         mask = _fill_polygon(polygon.astype(np.int32), grid.shape)
         out['seg'][channel][mask > 0] = 1
+        out['instances'][channel][mask > 0] = n
         out['offset'][0] += (centre[0] - rows) * mask
         out['offset'][1] += (centre[1] - cols) * mask
     _draw_centerness(centres, sigma, out['centerness'][0])

@@ -7,13 +7,14 @@ Model inputs (``data['inputs']``):
 * ``points`` (P, F) float32, x y z first, LiDAR frame after ``bev_aug``
 
 Data sample: ``gt_bev`` and ``pred_bev`` are ``PixelData`` with ``seg`` (K, R, C) in [0, 1],
-``centerness`` (1, R, C) and ``offset`` (2, R, C), (row, col) in cells from a cell to its object.
+``centerness`` (1, R, C) and ``offset`` (2, R, C), (row, col) in cells from a cell to its object;
+where asked for ``instances`` (K, R, C) int, the number of the object in this channel or 0.
 """
 
 IMG, LIDAR_IMG, POINTS = 'img', 'lidar_img', 'points'
 
 GT_BEV, PRED_BEV = 'gt_bev', 'pred_bev'
-SEG, CENTERNESS, OFFSET = 'seg', 'centerness', 'offset'
+SEG, CENTERNESS, OFFSET, INSTANCES = 'seg', 'centerness', 'offset', 'instances'
 
 CAMERAS, LIDAR_CAMERA = 'cameras', 'lidar_camera'
 BEV_AUG, BEV_GRID = 'bev_aug', 'bev_grid'

@@ -61,8 +61,12 @@ def test_release_fill_is_independent_of_the_installed_opencv():
 @pytest.mark.parametrize('method', ['exact', 'release'])
 def test_no_boxes_give_zero_maps(method):
     out = rasterize(np.zeros((0, 7)), [], GRID, 2, method)
-    assert [v.shape for v in out.values()] == [(2, 200, 200), (1, 200, 200), (2, 200, 200)]
-    assert all(v.dtype == np.float32 and not v.any() for v in out.values())
+    shapes = dict(seg=(2, 200, 200), centerness=(1, 200, 200), offset=(2, 200, 200),
+                  instances=(2, 200, 200))
+    assert {name: v.shape for name, v in out.items()} == shapes
+    assert not any(v.any() for v in out.values())
+    assert out.pop('instances').dtype == np.int32
+    assert all(v.dtype == np.float32 for v in out.values())
 
 
 def test_convention_exact_cell_centres_in_the_box():
@@ -121,6 +125,23 @@ def test_channels_select_the_plane_and_negative_ones_are_ignored():
     assert out['seg'][1, 80, 90] == 1 and out['seg'][0, 120, 90] == 1
     assert out['seg'][0, 80, 90] == out['seg'][1, 120, 90] == 0
     assert not out['seg'][:, 120, 110].any() and not out['centerness'][0, 120, 110]
+
+
+@pytest.mark.parametrize('method', ['exact', 'release'])
+def test_instances_are_numbered_by_their_box(method):
+    boxes = np.array([[-10, -5, 0, 4, 2, 1, 0], CAR, [-10, 5, -1, 4.5, 1.8, 1.5, 0], CAR])
+    out = rasterize(boxes, [-1, 1, 0, 0], GRID, 2, method)
+    assert out['instances'][:, 80, 90].tolist() == [4, 2]       # one place, two channels
+    assert out['instances'][:, 120, 90].tolist() == [3, 0]
+    np.testing.assert_array_equal(out['instances'] > 0, out['seg'] > 0)
+
+
+def test_convention_instances_at_overlaps():
+    boxes = np.array([[0, 0, 0, 6, 6, 1, 0], [3, 0, 0, 6, 6, 1, 0.]])
+    exact, release = (rasterize(boxes, [0, 0], GRID, 1, m) for m in ('exact', 'release'))
+    ahead, behind = GRID.to_pixel(np.array([[2., 0], [0.7, 0]])).astype(int)
+    assert exact['instances'][0][tuple(ahead)] == 2 and exact['instances'][0][tuple(behind)] == 1
+    assert release['instances'][0][tuple(behind)] == 2           # the last one drawn
 
 
 def test_centerness_peaks_at_the_centre_with_sigma_three_cells():

@@ -37,6 +37,7 @@ def augmented_boxes(results: dict):
 class RasterizeBEV(BaseTransform):
     """Boxes -> ``gt_bev``: ``seg`` (K, R, C), ``centerness`` (1, R, C), ``offset`` (2, R, C).
 
+    On request also ``instances`` (K, R, C) int32: 1 + the index of the box in ``gt_instances_3d``.
     Frames without annotations (prediction on new data) pass without ``gt_bev``.
 
     Args:
@@ -44,12 +45,15 @@ class RasterizeBEV(BaseTransform):
         classes (list): One group of class names (or label indices) per channel.
         method (str): ``'exact'`` or ``'release'``; see :func:`geometry.raster.rasterize`.
         sigma (float): Of the centerness, in cells.
+        instances (bool): Whether to add the instances, which :class:`BEVInstanceMetric` needs.
     """
 
     def __init__(self, grid: dict, classes: Sequence[Sequence[Union[str, int]]] = (
-            ('car', 'bus', 'truck'),), method: str = 'exact', sigma: float = 3.0):
+            ('car', 'bus', 'truck'),), method: str = 'exact', sigma: float = 3.0,
+            instances: bool = False):
         self.grid = BEVGrid(**grid)
         self.classes, self.method, self.sigma = [list(g) for g in classes], method, sigma
+        self.instances = instances
         raster.rasterize(np.zeros((0, 7)), [], self.grid, len(self.classes), method)
 
     def transform(self, results: dict) -> dict:
@@ -60,8 +64,11 @@ class RasterizeBEV(BaseTransform):
             channel = np.full(len(results['classes']) + 1, -1)
             for k, group in enumerate(self.classes):
                 channel[[self._label(name, results['classes']) for name in group]] = k
-            results[fields.GT_BEV] = raster.rasterize(
-                boxes, channel[labels], self.grid, len(self.classes), self.method, self.sigma)
+            maps = raster.rasterize(boxes, channel[labels], self.grid, len(self.classes),
+                                    self.method, self.sigma)
+            if not self.instances:
+                del maps[fields.INSTANCES]
+            results[fields.GT_BEV] = maps
         return results
 
     @staticmethod

@@ -15,8 +15,8 @@ from ..flips import Flips
 class BEVModel(BaseModel):
     """A bird's-eye-view model of a camera, a LiDAR, or both.
 
-    Modes: ``loss`` returns a dict of scalars, ``predict`` the samples with ``pred_bev``, and
-    ``tensor`` the head's raw outputs.
+    Modes: ``loss`` returns a dict of scalars, ``predict`` the samples with ``pred_bev`` (and
+    ``pred_instances_3d`` if the head groups instances), and ``tensor`` the head's raw outputs.
 
     Args:
         grid (dict): The BEV grid, the only place where the model states it; every part that needs
@@ -69,6 +69,8 @@ class BEVModel(BaseModel):
         if mode == 'predict':
             for sample, prediction in zip(data_samples, self.head.predict(self._run(inputs))):
                 sample.pred_bev = prediction
+                if 'instances' in prediction:
+                    sample.pred_instances_3d = self.head.instances.boxes(prediction, self.grid)
             return data_samples
         if mode == 'tensor':
             return self._run(inputs)

@@ -1,3 +1,4 @@
 from .bev_seg_head import BEVSegHead
+from .instances import CenterGrouping
 
-__all__ = ['BEVSegHead']
+__all__ = ['BEVSegHead', 'CenterGrouping']

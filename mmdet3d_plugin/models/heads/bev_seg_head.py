@@ -32,12 +32,15 @@ class BEVSegHead(BaseModule):
         learn_weights (bool): Learn the uncertainty weights; False weighs by the factors alone.
         prior (float, optional): Initial foreground probability of the segmentation; None keeps
             PyTorch's default bias.
+        instances (dict, optional): Groups predictions to instances, such as
+            ``dict(type='CenterGrouping')``; needs all three tasks. Off when None.
     """
 
     def __init__(self, in_channels: int, num_classes: int = 1,
                  tasks: Tuple[str, ...] = ('segmentation', 'centerness', 'offset'),
                  losses: Optional[dict] = None, factors: Optional[dict] = None,
-                 learn_weights: bool = True, prior: Optional[float] = None, init_cfg=None):
+                 learn_weights: bool = True, prior: Optional[float] = None,
+                 instances: Optional[dict] = None, init_cfg=None):
         super().__init__(init_cfg)
         self.tasks = tuple(tasks)
         channels = dict(segmentation=num_classes, centerness=1, offset=2)
@@ -46,6 +49,10 @@ class BEVSegHead(BaseModule):
             if unknown:
                 raise UserError(f'BEVSegHead: unknown task {sorted(unknown)}; known: '
                                 f'{", ".join(channels)}')
+        if instances is not None and set(self.tasks) != set(channels):
+            raise UserError(f'instances need the tasks {", ".join(channels)}, but tasks is '
+                            f'{self.tasks}; add the others or set instances=None')
+        self.instances = build_from(MODELS, instances, 'model.head.instances')
         for task in self.tasks:
             self.add_module(task, nn.Sequential(
                 conv_in_relu(in_channels, in_channels), nn.Conv2d(in_channels, channels[task], 1)))
@@ -80,12 +87,17 @@ class BEVSegHead(BaseModule):
         return {f'loss_{task}': loss for task, loss in self.weights(losses).items()}
 
     def predict(self, outs: Dict[str, Tensor]) -> Sequence[PixelData]:
-        """One ``PixelData`` per sample: ``seg`` probability, ``centerness``, ``offset``."""
+        """One ``PixelData`` per sample: ``seg`` probability, ``centerness``, ``offset``, and
+        ``instances`` where asked for.
+        """
         outs = {_GT_FIELDS[task]: out.float() for task, out in outs.items()}
         if 'seg' in outs:
             outs['seg'] = outs['seg'].sigmoid()
         batch = len(next(iter(outs.values())))
-        return [PixelData(**{name: out[i] for name, out in outs.items()}) for i in range(batch)]
+        maps = [PixelData(**{name: out[i] for name, out in outs.items()}) for i in range(batch)]
+        for sample in maps if self.instances is not None else ():
+            sample.instances = self.instances(sample.seg, sample.centerness, sample.offset)
+        return maps
 
     def _check_shapes(self, outs, gt):
         for task in self.tasks:
