@@ -19,16 +19,16 @@ class AuxiliaryModule(BaseModule):
 
     Args:
         fuser (dict): Fuser of (camera, LiDAR).
-        bev_encoder (dict): As the teacher's.
+        bev_encoder (dict, optional): As the teacher's; not needed where the terms tap the fuser.
         head (dict, optional): As the teacher's, with ``learn_weights=False`` and the tapped tasks
             only; needed where the terms tap predictions rather than features.
         camera (str): Tap of the student's BEV map.
         lidar (str): Tap of the teacher's LiDAR BEV map.
     """
 
-    def __init__(self, fuser: dict, bev_encoder: dict, head: Optional[dict] = None,
-                 camera: str = 'student.camera_branch', lidar: str = 'teacher.lidar_branch',
-                 init_cfg=None):
+    def __init__(self, fuser: dict, bev_encoder: Optional[dict] = None,
+                 head: Optional[dict] = None, camera: str = 'student.camera_branch',
+                 lidar: str = 'teacher.lidar_branch', init_cfg=None):
         super().__init__(init_cfg)
         self.camera, self.lidar = camera, lidar
         self.taps = {camera, lidar}
@@ -38,6 +38,8 @@ class AuxiliaryModule(BaseModule):
 
     def forward(self, feats: Mapping[str, Tensor]) -> None:
         """Run on the tapped maps; the results are read through taps ``assistant.*``."""
-        features = self.bev_encoder(self.fuser(feats[self.camera], feats[self.lidar]))
+        features = self.fuser(feats[self.camera], feats[self.lidar])
+        if self.bev_encoder is not None:
+            features = self.bev_encoder(features)
         if self.head is not None:
             self.head(features)

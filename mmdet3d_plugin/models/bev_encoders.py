@@ -22,11 +22,14 @@ class BEVUNet(BaseModule):
     Args:
         in_channels (int): C of the input and of the final map.
         widths (tuple): Channels of the three stages.
+        decode (bool): False leaves the decoder out; the last map is then the deepest. For an
+            assistant that is compared there and would train a decoder in vain.
     """
 
     def __init__(self, in_channels: int = 128, widths: Tuple[int, int, int] = (64, 128, 256),
-                 init_cfg=None):
+                 decode: bool = True, init_cfg=None):
         super().__init__(init_cfg)
+        self.decode = decode
         first, second, third = widths
         norm = dict(type='BN')
         self.stem = ConvModule(in_channels, first, 7, stride=2, padding=3, bias=False,
@@ -34,9 +37,10 @@ class BEVUNet(BaseModule):
         self.layer1 = ResLayer(BasicBlock, first, first, 2, norm_cfg=norm)
         self.layer2 = ResLayer(BasicBlock, first, second, 2, stride=2, norm_cfg=norm)
         self.layer3 = ResLayer(BasicBlock, second, third, 2, stride=2, norm_cfg=norm)
-        self.up3 = _UpsampleAdd(third, second)
-        self.up2 = _UpsampleAdd(second, first)
-        self.up1 = _UpsampleAdd(first, in_channels)
+        if decode:
+            self.up3 = _UpsampleAdd(third, second)
+            self.up2 = _UpsampleAdd(second, first)
+            self.up1 = _UpsampleAdd(first, in_channels)
 
     def init_weights(self):
         """Kaiming-normal residual stages that start as identities (zero second norm)."""
@@ -65,6 +69,8 @@ class BEVUNet(BaseModule):
         half = self.layer1(self.stem(bev))
         quarter = self.layer2(half)
         eighth = self.layer3(quarter)
+        if not self.decode:
+            return half, quarter, eighth
         up = self.up3(eighth, quarter)
         up = self.up2(up, half)
         return half, quarter, eighth, self.up1(up, bev)
