@@ -5,7 +5,7 @@ default_scope = 'mmdet3d'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20),
-    param_scheduler=dict(type='ParamSchedulerHook'),
+    param_scheduler=dict(type='UpdateSchedulerHook'),
     checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2,
                     save_best='bev/IoU100', rule='greater'),
     sampler_seed=dict(type='ReproducibleTrainingHook'))

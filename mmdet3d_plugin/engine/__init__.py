@@ -3,9 +3,10 @@ from .checkpoint_hook import AtomicBackend, SafeCheckpointHook
 from .config import check_config, load_config
 from .reproducible import Draw, ReproducibleTrainingHook, ResumableSampler, mix_seed
 from .runner import PluginRunner, build_runner, latest_checkpoint
+from .scheduler_hook import UpdateSchedulerHook
 
 __all__ = [
     'AtomicBackend', 'Draw', 'PluginRunner', 'ReproducibleTrainingHook', 'ResumableSampler',
-    'SafeCheckpointHook', 'build_runner', 'check_config', 'latest_checkpoint', 'load_config',
-    'mix_seed'
+    'SafeCheckpointHook', 'UpdateSchedulerHook', 'build_runner', 'check_config',
+    'latest_checkpoint', 'load_config', 'mix_seed'
 ]

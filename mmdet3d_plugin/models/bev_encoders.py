@@ -63,7 +63,7 @@ class BEVUNet(BaseModule):
             tuple: maps at stride 2, 4, 8 and 1; the last is the decoder's output (B, C, rows,
             columns), the one before it the encoder's deepest feature.
         """
-        return self._run(bev) if flips is None else flips.run_on_bev(self._run, bev)
+        return self._run(bev) if flips is None else flips.leave_bev(self._run, bev)
 
     def _run(self, bev: Tensor) -> Tuple[Tensor, ...]:
         half = self.layer1(self.stem(bev))

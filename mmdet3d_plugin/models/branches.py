@@ -45,7 +45,7 @@ class _PullingBranch(BaseModule):
         return encode(images) if flips is None else flips.run_on_image(encode, images)
 
     def _compress(self, voxels: Tensor, flips: Optional[Flips] = None) -> Tensor:
-        return self.compressor(voxels) if flips is None else flips.run_on_bev(
+        return self.compressor(voxels) if flips is None else flips.enter_bev(
             self.compressor, voxels)
 
 

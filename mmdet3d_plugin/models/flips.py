@@ -1,5 +1,5 @@
 """Random flips inside the network, undone before anybody else sees a feature."""
-from typing import Callable, NamedTuple, Tuple, Union
+from typing import Callable, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
@@ -14,29 +14,38 @@ class Flips(NamedTuple):
         image (Tensor): Mirror the picture before the image encoder, its features after it.
         rows (Tensor): Flip the BEV features along the rows.
         cols (Tensor): Flip the BEV features along the columns.
+        undo_late (bool): Undo the BEV flips in the last map only, as the authors' release of
+            KD360-VoxelBEV does: the maps before it, which distillation taps, stay flipped.
     """
     image: Tensor
     rows: Tensor
     cols: Tensor
+    undo_late: bool = False
 
     @classmethod
     def draw(cls, batch: int, image: float = 0.5, rows: float = 0.5, cols: float = 0.5,
-             device='cpu') -> 'Flips':
+             undo_late: bool = False, device='cpu') -> 'Flips':
         """Independent draws with the given probabilities, from torch's global CPU generator."""
         masks = torch.rand(3, batch) < torch.tensor([[image], [rows], [cols]])
-        return cls(*masks.to(device))
+        return cls(*masks.to(device), undo_late)
 
     def run_on_image(self, function: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """``mirror(function(mirror(image)))``, per sample."""
         mirrored = _flip(image, self.image, _IMAGE_COLS)
         return _flip(function(mirrored), self.image, _IMAGE_COLS)
 
-    def run_on_bev(self, function: Callable, bev: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
-        """``unflip(function(flip(bev)))``, per sample, for a map or a tuple of maps."""
+    def enter_bev(self, function: Callable[[Tensor], Tensor], bev: Tensor) -> Tensor:
+        """``unflip(function(flip(bev)))`` for the first layers on the BEV plane."""
         out = function(self._flip_bev(bev))
-        if isinstance(out, Tensor):
-            return self._flip_bev(out)
-        return tuple(self._flip_bev(level) for level in out)
+        return out if self.undo_late else self._flip_bev(out)
+
+    def leave_bev(self, function: Callable[[Tensor], Tuple[Tensor, ...]],
+                  bev: Tensor) -> Tuple[Tensor, ...]:
+        """The same for the last layers, which return several maps."""
+        if self.undo_late:
+            *inner, last = function(bev)
+            return (*inner, self._flip_bev(last))
+        return tuple(self._flip_bev(level) for level in function(self._flip_bev(bev)))
 
     def _flip_bev(self, bev: Tensor) -> Tensor:
         return _flip(_flip(bev, self.rows, _BEV_ROWS), self.cols, _BEV_COLS)

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from torch import nn
 
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import BEVGrid, CameraRig
@@ -93,9 +94,9 @@ def test_misspelt_key_names_its_place_and_a_close_match():
 def test_flips_return_to_the_true_frame():
     flips = Flips(*torch.tensor([[False, True], [True, False], [True, True]]))
     bev = torch.arange(2 * 1 * 3 * 4.).reshape(2, 1, 3, 4)
-    assert torch.equal(flips.run_on_bev(lambda x: x, bev), bev)
+    assert torch.equal(flips.enter_bev(lambda x: x, bev), bev)
     seen = []
-    flips.run_on_bev(lambda x: seen.append(x) or x, bev)
+    flips.enter_bev(lambda x: seen.append(x) or x, bev)
     assert torch.equal(seen[0][0], bev[0].flip(-1, -2)) and torch.equal(seen[0][1], bev[1].flip(-1))
     assert torch.equal(flips.run_on_image(lambda x: x * 2, bev), bev * 2)
 
@@ -106,7 +107,30 @@ def test_flipping_a_network_equals_flipping_its_kernels():
     flips = Flips(*torch.tensor([[False], [True], [False]]))
     mirrored = copy.deepcopy(conv)
     mirrored.weight.data = conv.weight.data.flip(-2)
-    torch.testing.assert_close(flips.run_on_bev(conv, bev), mirrored(bev))
+    torch.testing.assert_close(flips.enter_bev(conv, bev), mirrored(bev))
+
+
+def test_late_undoing_leaves_the_taps_flipped_and_the_output_true():
+    early = Flips(*torch.tensor([[False], [True], [True]]))
+    late = early._replace(undo_late=True)
+    torch.manual_seed(0)
+    first, second, bev = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1), \
+        torch.randn(1, 2, 6, 6)
+
+    def decode(x):
+        return second(x), second(second(x))
+
+    entered = [flips.enter_bev(first, bev) for flips in (early, late)]
+    torch.testing.assert_close(entered[1], entered[0].flip(-1, -2))
+    (tap, out), (late_tap, late_out) = (
+        flips.leave_bev(decode, x) for flips, x in zip((early, late), entered))
+    torch.testing.assert_close(late_out, out)
+    torch.testing.assert_close(late_tap, tap.flip(-1, -2))
+
+
+def test_late_undoing_refuses_a_lidar_branch():
+    with pytest.raises(UserError, match='would join two frames'):
+        build(lidar_branch=LIDAR, flips=dict(undo_late=True))
 
 
 def test_flips_act_in_training_only_and_follow_the_seed():

@@ -12,7 +12,9 @@ resnet101 = dict(
     dilations=(1, 1, 1),
     out_indices=(1, 2),
     norm_eval=False,
-    init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'))
+    init_cfg=dict(
+        type='Pretrained',
+        checkpoint='https://download.pytorch.org/models/resnet101-cd907fc2.pth'))
 
 # Rarely -------------------------------------------------------------------------------------------
 model = dict(

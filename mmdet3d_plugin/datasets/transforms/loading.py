@@ -204,13 +204,16 @@ class BuildLiDARImage(BaseTransform):
         stateful (bool): Smooth exposure and beam offsets over the frames seen by this worker, as
             the release does; by default a frame's image depends on the frame alone.
         interpolation (str): ``'linear'`` or ``'nearest'``.
+        fov_deg (tuple, optional): Elevation of the top and bottom edge, degrees, in place of the
+            data set's beams; the release assumes (22.5, -22.5).
     """
 
     FIELDS = dict(range=8, ambient=7, intensity=3, reflectivity=5)
 
     def __init__(self, channels: Sequence[str] = ('range', 'ambient', 'intensity'),
                  size: Tuple[int, int] = (242, 2048), max_range: Optional[float] = None,
-                 stateful: bool = False, interpolation: str = 'linear'):
+                 stateful: bool = False, interpolation: str = 'linear',
+                 fov_deg: Optional[Tuple[float, float]] = None):
         unknown = [name for name in channels if name not in self.FIELDS]
         if unknown or not channels:
             raise UserError(f'channels: expected some of {", ".join(self.FIELDS)}, got {channels}')
@@ -218,6 +221,7 @@ class BuildLiDARImage(BaseTransform):
         self.channels, self.size = tuple(channels), tuple(size)
         self.nearest = interpolation == 'nearest'
         self.process = lidar_image.LiDARImageProcessor(stateful, max_range)
+        self.fov = fov_deg and tuple(np.deg2rad(fov_deg).tolist())
 
     def transform(self, results: dict) -> dict:
         """Build."""
@@ -230,8 +234,8 @@ class BuildLiDARImage(BaseTransform):
                 picture = picture / 1000
             out[:] = lidar_image.resize(self.process(name, picture), *self.size, self.nearest)
         results['lidar_img'] = image
-        results['lidar_camera'] = equirect_camera('LIDAR', np.eye(4), self.size,
-                                                  (layout['fov_up'], layout['fov_down']))
+        results['lidar_camera'] = equirect_camera(
+            'LIDAR', np.eye(4), self.size, self.fov or (layout['fov_up'], layout['fov_down']))
         return results
 
 

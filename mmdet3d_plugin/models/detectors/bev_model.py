@@ -27,7 +27,7 @@ class BEVModel(BaseModel):
         bev_encoder (dict): Network on the BEV map.
         head (dict): Task head.
         flips (dict, optional): Probabilities ``image``, ``rows``, ``cols`` of flips inside the
-            network during training; see :class:`Flips`. Off when None.
+            network during training, and ``undo_late``; see :class:`Flips`. Off when None.
         data_preprocessor (dict, optional): Batches, normalises and builds the camera rigs.
     """
 
@@ -42,6 +42,9 @@ class BEVModel(BaseModel):
             raise UserError('model: give camera_branch, lidar_branch or both')
         if (fuser is None) == (camera_branch is not None and lidar_branch is not None):
             raise UserError('model.fuser: needed exactly when there are two branches')
+        if flips and flips.get('undo_late') and lidar_branch is not None:
+            raise UserError('model.flips.undo_late: the maps of a LiDAR branch are never flipped, '
+                            'so the fuser would join two frames; leave it out')
         self.flips = flips
         self.camera_branch = build_from(MODELS, camera_branch, 'model.camera_branch',
                                         grid=self.grid)

@@ -1,0 +1,19 @@
+# With the auxiliary module whose network, but not its training, the authors released. The term of
+# the module is the paper's Eq. (7) on the release's stage 3.
+_base_ = ['./kd360_distill_effb0_dur360bev.py']
+
+# Often changed ------------------------------------------------------------------------------------
+gamma_assistant = 1.0
+
+# Rarely -------------------------------------------------------------------------------------------
+model = dict(
+    student=dict(flips=dict(undo_late=False)),  # the module joins two maps, in one frame
+    assistant=dict(
+        type='AuxiliaryModule',
+        fuser=_base_.release_fuser,
+        bev_encoder=_base_.bev_encoder,
+        head=dict(**_base_.head, tasks=('segmentation', ), learn_weights=False)),
+    terms=dict(
+        assistant=dict(type='FeatureTerm', student=f'assistant.{_base_.tap}',
+                       teacher=f'teacher.{_base_.tap}', criterion=_base_.channel_wise_kl,
+                       weight=gamma_assistant)))

@@ -1,0 +1,116 @@
+"""Checkpoints of other code bases: every entry renamed or set aside, and back again."""
+import re
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+
+from torch import Tensor, nn
+
+from .errors import UserError
+
+Rules = Sequence[Tuple[str, str]]
+
+
+class Layout(NamedTuple):
+    """Where a foreign checkpoint keeps the entries of one of our models.
+
+    Attributes:
+        names (dict): Foreign name to ours, for every entry of the model.
+        shapes (dict): Our names to shapes.
+        unused (dict): Pattern of foreign entries without a counterpart here, to the reason.
+    """
+    names: Dict[str, str]
+    shapes: Dict[str, Tuple[int, ...]]
+    unused: Dict[str, str]
+
+    @classmethod
+    def of(cls, model: nn.Module, foreign: Callable[[Iterable[str]], Dict[str, str]],
+           unused: Mapping[str, str]) -> 'Layout':
+        """The layout of a built model.
+
+        Args:
+            model (nn.Module): Ours.
+            foreign (callable): Our names to a dict {our name: foreign name}.
+            unused (dict): See the class.
+        """
+        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        theirs = foreign(shapes)
+        names = {theirs[key]: key for key in shapes}
+        if len(names) != len(shapes):
+            raise ValueError('two entries share a foreign name')
+        return cls(names, shapes, dict(unused))
+
+    def reason(self, name: str) -> str:
+        """Why a foreign entry has no counterpart; empty if it is unknown."""
+        return next((why for pattern, why in self.unused.items() if re.fullmatch(pattern, name)),
+                    '')
+
+    def problems(self, source: Mapping[str, Tensor]) -> List[str]:
+        """What keeps a foreign checkpoint from being this one; empty if it is."""
+        missing = [f'{name} is missing' for name in self.names if name not in source]
+        foreign = [f'{name} is unknown' for name in source
+                   if name not in self.names and not self.reason(name)]
+        resized = [f'{name} is {tuple(source[name].shape)}, expected {self.shapes[ours]}'
+                   for name, ours in self.names.items()
+                   if name in source and tuple(source[name].shape) != self.shapes[ours]]
+        broken = [f'{name} holds NaN or infinity' for name, value in source.items()
+                  if value.is_floating_point() and not value.isfinite().all()]
+        return missing + foreign + resized + broken
+
+    def convert(self, source: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], Dict[str, Tensor]]:
+        """Rename a foreign checkpoint.
+
+        Returns:
+            tuple: our entries, in the model's order, and the foreign ones set aside.
+
+        Raises:
+            UserError: An entry is missing, unknown, of another shape or not finite.
+        """
+        _raise_if(self.problems(source))
+        theirs = {ours: name for name, ours in self.names.items()}
+        state = {ours: source[theirs[ours]] for ours in self.shapes}
+        return state, {name: value for name, value in source.items() if name not in self.names}
+
+    def revert(self, state: Mapping[str, Tensor], aside: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+        """The reverse of :meth:`convert`."""
+        source = {name: state[ours] for name, ours in self.names.items() if ours in state}
+        unknown = [f'{name} is unknown' for name in state if name not in self.shapes]
+        source.update(aside)
+        _raise_if(unknown + self.problems(source))
+        return source
+
+
+def rename(key: str, rules: Rules) -> str:
+    """Apply each (regular expression, replacement) in turn."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+_BLOCK = (('expand_conv.conv', '_expand_conv'), ('expand_conv.bn', '_bn0'),
+          ('depthwise_conv.conv', '_depthwise_conv'), ('depthwise_conv.bn', '_bn1'),
+          ('se.conv1.conv', '_se_reduce'), ('se.conv2.conv', '_se_expand'),
+          ('linear_conv.conv', '_project_conv'), ('linear_conv.bn', '_bn2'))
+
+
+def efficientnet_names(keys: Iterable[str], prefix: str = '') -> Dict[str, str]:
+    """Names of our EfficientNet's entries in ``efficientnet-pytorch``, which counts all blocks.
+
+    Args:
+        keys (iterable): Names; those that do not start with ``prefix + 'layers.'`` are left out.
+        prefix (str): Of the backbone, with its dot.
+    """
+    keys = [key for key in keys if key.startswith(f'{prefix}layers.')]
+    blocks = sorted({tuple(map(int, found.groups())) for found in (
+        re.match(rf'{re.escape(prefix)}layers\.(\d+)\.(\d+)\.', key) for key in keys) if found})
+    rules = [(rf'^layers\.{stage}\.{block}\.', f'_blocks.{number}.')
+             for number, (stage, block) in enumerate(blocks)]
+    rules += [(rf'^(_blocks\.\d+)\.{re.escape(ours)}\.', rf'\1.{theirs}.')
+              for ours, theirs in _BLOCK]
+    rules += [(r'^layers\.0\.conv\.', '_conv_stem.'), (r'^layers\.0\.bn\.', '_bn0.'),
+              (r'^layers\.\d+\.conv\.', '_conv_head.'), (r'^layers\.\d+\.bn\.', '_bn1.')]
+    return {key: rename(key[len(prefix):], rules) for key in keys}
+
+
+def _raise_if(problems: Sequence[str]) -> None:
+    if problems:
+        more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
+        raise UserError(f'{len(problems)} entries do not fit: {"; ".join(problems[:3])}{more}')
