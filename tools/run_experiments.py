@@ -125,10 +125,6 @@ class Experiment:
                 name = self.runs[name].get('teacher')
         return sorted(found, key=lambda name: (self.depth(name), list(self.runs).index(name)))
 
-    def with_students(self, names: Sequence[str]) -> List[str]:
-        """The runs and who learns from them."""
-        return [name for name in self.runs if set(self.with_teachers([name])) & set(names)]
-
 
 @dataclass
 class Task:
@@ -160,12 +156,23 @@ class Task:
 
     def status(self) -> str:
         """``finished``, ``interrupted``, ``changed`` or ``new``."""
-        note = self.folder / 'fingerprint'
+        note = self.folder / 'begun.json'
         if not note.is_file() or not (self.folder / 'last_checkpoint').is_file():
             return 'new'
-        if note.read_text() != self.fingerprint:
+        if json.loads(note.read_text())['fingerprint'] != self.fingerprint:
             return 'changed'
         return 'finished' if self.result else 'interrupted'
+
+    def note(self) -> None:
+        """Remember the config that the training is begun with."""
+        write_text(self.folder / 'begun.json', json.dumps(dict(
+            fingerprint=self.fingerprint, config=flat(self.config._cfg_dict.to_dict())), indent=1))
+
+    def differences(self) -> List[str]:
+        """Config keys that have changed since it was begun."""
+        old = json.loads((self.folder / 'begun.json').read_text())['config']
+        new = flat(self.config._cfg_dict.to_dict())
+        return [key for key in {**old, **new} if old.get(key) != new.get(key)]
 
 
 def make_tasks(experiment: Experiment, names: Sequence[str], seeds: Sequence[int], work_dir: Path,
@@ -179,11 +186,10 @@ def make_tasks(experiment: Experiment, names: Sequence[str], seeds: Sequence[int
             own = copy.deepcopy(config)
             own.merge_from_dict({'randomness.seed': seed})
             teacher = tasks.get((run.get('teacher'), seed))
-            print_of = hashlib.sha256(json.dumps(
-                [own._cfg_dict.to_dict(), teacher and teacher.fingerprint], default=str,
-                sort_keys=True).encode()).hexdigest()[:16]
-            tasks[name, seed] = Task(name, seed, work_dir / name / f'seed_{seed}', own, print_of,
-                                     teacher)
+            content = sorted(flat(own._cfg_dict.to_dict()).items())
+            digest = hashlib.sha256(repr((content, teacher and teacher.fingerprint)).encode())
+            tasks[name, seed] = Task(name, seed, work_dir / name / f'seed_{seed}', own,
+                                     digest.hexdigest()[:16], teacher)
     return list(tasks.values())
 
 
@@ -237,7 +243,7 @@ class Runner:
                     for task in [t for t in left if t.teacher is None
                                  or t.teacher.status() == 'finished'][:self.jobs - len(running)]:
                         left.remove(task)
-                        running[pool.submit(self._train, task, len(left))] = task
+                        running[pool.submit(self._train, task)] = task
                     if not running:
                         break
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -262,7 +268,7 @@ class Runner:
         print(f'{task}: {describe(result["metrics"])} in {clock(result["seconds"])}{eta}',
               flush=True)
 
-    def _train(self, task: Task, _left: int) -> dict:
+    def _train(self, task: Task) -> dict:
         """Train one task, and write its result."""
         slot = self.slots.pop()
         try:
@@ -333,7 +339,7 @@ def prepare(task: Task) -> List[str]:
             config=str(task.teacher.folder / 'config.py'),
             checkpoint=str(task.teacher.folder / task.teacher.result['checkpoint']))
     task.folder.mkdir(parents=True, exist_ok=True)
-    write_text(task.folder / 'fingerprint', task.fingerprint)
+    task.note()
     write_text(task.folder / 'config.py', config.pretty_text)
     return ['tools/train.py', str(task.folder / 'config.py'), '--work-dir', str(task.folder),
             '--resume']
@@ -379,6 +385,16 @@ def reason(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r'\berror: |^\w*(Error|Interrupt)\b', line)]
     return (errors or lines or ['no output'])[-1].removeprefix('error: ')[:400]
+
+
+def flat(value: object, path: str = '') -> Dict[str, str]:
+    """The leaves of a config by dotted key, as text."""
+    items = (value.items() if isinstance(value, Mapping)
+             else enumerate(value) if isinstance(value, (list, tuple)) else ())
+    found: Dict[str, str] = {}
+    for name, item in items:
+        found.update(flat(item, f'{path}.{name}'))
+    return found or {path.removeprefix('.'): str(value)}
 
 
 def clock(seconds: float) -> str:
@@ -429,7 +445,8 @@ def markdown(experiment: Experiment, rows: Sequence[dict], command: str) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row['columns']))
     measured = [f'{metric.split("/")[-1]}' for metric in experiment.metrics]
     header = ['run', *columns, 'seeds', *measured]
-    if experiment.baseline:
+    with_gain = any('gain' in row for row in rows)
+    if with_gain:
         header.append(f'{measured[0]} − {experiment.baseline}')
     with_paper = any(row['paper'] for row in rows)
     if with_paper:
@@ -439,14 +456,14 @@ def markdown(experiment: Experiment, rows: Sequence[dict], command: str) -> str:
         seeds = len(next(iter(row['values'].values())))
         cells = [row['name'], *(str(row['columns'].get(key, '')) for key in columns), str(seeds),
                  *(spread(row['values'][metric]) for metric in experiment.metrics)]
-        if experiment.baseline:
+        if with_gain:
             gain = row.get('gain')
             cells.append(spread(gain[experiment.metrics[0]], '+') if gain else '')
         if with_paper:
             cells.append(' / '.join(f'{value:g}' for value in row['paper'].values()) or '–')
         lines.append(cells)
     notes = ['Mean ± standard deviation over the seeds, last checkpoint.']
-    if experiment.baseline:
+    if with_gain:
         notes.append(f'Differences to {experiment.baseline} are taken seed by seed.')
     if with_paper:
         notes.append(f'The paper\'s figures{experiment.paper and f" ({experiment.paper})"} are '
@@ -535,10 +552,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', type=Path,
                         help='default: work_dirs/experiments/<name of the file>')
     parser.add_argument('--jobs', type=int, default=1, help='trainings at a time (default: 1)')
-    parser.add_argument('--redo', nargs='+', default=[], metavar='NAME',
-                        help='remove the results of these runs and of their students first')
+    parser.add_argument('--redo', nargs='*', metavar='NAME',
+                        help='remove the results of these runs and of their students first; '
+                        'default: of those whose config has changed')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
                         metavar='KEY=VALUE', help='to override in the config of every run')
+    parser.add_argument('--keep', nargs='*', metavar='NAME',
+                        help='count results of these runs although their config has changed; '
+                        'default: all')
     todo = parser.add_mutually_exclusive_group()
     todo.add_argument('--list', action='store_true', help='show the trainings and their state')
     todo.add_argument('--table', action='store_true', help='write the table of what is finished')
@@ -569,18 +590,20 @@ def command_of(args: argparse.Namespace, work_dir: Path) -> List[str]:
 
 
 def refuse_changed(tasks: Sequence[Task]) -> None:
-    changed = list(dict.fromkeys(task.name for task in tasks if task.status() == 'changed'))
+    """Raise an error that names the runs whose results are another config's."""
+    changed = {task.name: task for task in tasks if task.status() == 'changed'}
     if changed:
-        folder = tasks[0].folder.parents[1]
-        raise UserError(f'{", ".join(changed)}: {folder} has results of another config than the '
-                        f'file now gives; train again with --redo {" ".join(changed)}, or choose '
-                        'another --work-dir')
+        keys = sorted({key for task in changed.values() for key in task.differences()})
+        raise UserError(
+            f'{", ".join(changed)}: {tasks[0].folder.parents[1]} has results of another config '
+            f'({", ".join(keys[:3]) or "of a teacher"}{" ..." * (len(keys) > 3)}); train them '
+            'again with --redo, count them as they are with --keep, or choose another --work-dir')
 
 
 def main() -> None:
     args = parse_args()
     experiment = Experiment.read(args.file)
-    for flag in ('only', 'redo'):
+    for flag in ('only', 'redo', 'keep'):
         experiment.check_names(getattr(args, flag) or (), f'--{flag}')
     work_dir = short(args.work_dir or ROOT / 'work_dirs' / 'experiments' / args.file.stem)
     command = command_of(args, work_dir)
@@ -589,11 +612,14 @@ def main() -> None:
                        args.seeds or experiment.seeds, work_dir, args.cfg_options)
     if args.list:
         return list_tasks(tasks)
-    for name in experiment.with_students(args.redo):
-        for folder in sorted((work_dir / name).glob('seed_*')):
-            if folder.name in {f'seed_{task.seed}' for task in tasks}:
-                print(f'removing {folder}')
-                shutil.rmtree(folder)
+    changed = [task.name for task in tasks if task.status() == 'changed']
+    for task in tasks:
+        if args.keep is not None and task.name in set(args.keep or changed) & set(changed):
+            task.note()
+        if args.redo is not None and task.folder.is_dir() and set(
+                experiment.with_teachers([task.name])) & set(args.redo or changed):
+            print(f'removing {task.folder}')
+            shutil.rmtree(task.folder)
     refuse_changed(tasks)
     if args.slurm_array:
         write_text(work_dir / 'slurm.sh', slurm_script(experiment, tasks, command))
