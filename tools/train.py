@@ -1,6 +1,7 @@
 """Train a model.
 
-    python tools/train.py CONFIG [--work-dir DIR] [--amp] [--resume [PATH]] [--cfg-options K=V ...]
+    python tools/train.py CONFIG [--work-dir DIR] [--amp [TYPE]] [--resume [PATH]]
+        [--cfg-options K=V ...]
 """
 import argparse
 import os
@@ -19,7 +20,8 @@ def parse_args() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('--work-dir', help='folder of logs and checkpoints; '
                         'default: work_dirs/<name of the config>')
-    parser.add_argument('--amp', action='store_true', help='train in automatic mixed precision')
+    parser.add_argument('--amp', nargs='?', const='auto', choices=('auto', 'fp16', 'bf16'),
+                        help='mixed precision; without a type fp16 on a GPU and bf16 on a CPU')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the real total batch size')
     parser.add_argument('--resume', nargs='?', const='auto',
@@ -38,13 +40,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
-        if not torch.cuda.is_available():
-            raise UserError('--amp: mixed precision needs a GPU, and there is none; leave it out')
-        if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise UserError(f'--amp: expected optim_wrapper.type OptimWrapper, '
-                            f'got {cfg.optim_wrapper.type}')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        _use_amp(cfg, args.amp)
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; add '
@@ -54,6 +50,18 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     return cfg
+
+
+def _use_amp(cfg: Config, dtype: str) -> None:
+    if cfg.optim_wrapper.get('type', 'OptimWrapper') != 'OptimWrapper':
+        raise UserError(f'--amp: expected optim_wrapper.type OptimWrapper, '
+                        f'got {cfg.optim_wrapper.type}')
+    if dtype == 'bf16' or (dtype == 'auto' and not torch.cuda.is_available()):
+        cfg.optim_wrapper.type = 'BF16OptimWrapper'
+    elif not torch.cuda.is_available():
+        raise UserError('--amp fp16: needs a GPU, and there is none; use --amp bf16')
+    else:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
 
 
 def main() -> None:
