@@ -122,7 +122,8 @@ def resumable_map(function, keys, journal, stamps, workers: int = 1, desc: str =
     """``[function(key) for key in keys]``, in processes, with progress, continued after a stop.
 
     Finished results are appended to ``journal``; a later call takes them from there if the stamp of
-    the key is unchanged. The caller removes the journal once its own output is written.
+    the key is unchanged. The caller removes the journal once its own output is written. Pickled,
+    the list is the same to the byte for any number of processes and stops.
 
     Args:
         function: picklable, key -> picklable result.
@@ -142,8 +143,9 @@ def resumable_map(function, keys, journal, stamps, workers: int = 1, desc: str =
     with tqdm(total=len(keys), initial=len(results), desc=desc, unit='frame') as bar, \
             open(journal or os.devnull, 'ab') as log:
         for key, result in zip(todo, _imap(function, todo, workers)):
-            results[key] = result
-            pickle.dump((key, marks[key], result), log)
+            record = pickle.dumps((key, marks[key], result))
+            log.write(record)
+            results[key] = pickle.loads(record)[2]  # the same objects, whoever made them
             bar.update()
     return [results[key] for key in keys]
 
@@ -172,12 +174,51 @@ def _imap(function, keys, workers):
         yield from pool.imap(function, keys, chunksize=max(1, min(32, len(keys) // workers)))
 
 
-def write_infos(infos: dict, path: str, check: bool = False) -> None:
-    """Write an info file atomically; with ``check`` read it back and compare.
+def write_infos(infos: dict, path: str, check: bool = False, files=None,
+                workers: int = 1) -> None:
+    """Write an info file atomically and remove the journals of its conversion.
+
+    Args:
+        infos: what to write.
+        path: the file; its journals are ``<path>.journal`` and ``<path>.check.journal``.
+        check: decode the files of every frame, then read the info file back and compare.
+        files: frame -> paths of its pictures and scans, for the check.
+        workers: processes of the check.
 
     Raises:
-        UserError: the infos break the schema, or what was read differs.
+        UserError: the infos break the schema, a file cannot be decoded, or what was read differs.
     """
+    journals = f'{path}.journal', f'{path}.check.journal'
+    if check and files:
+        resumable_map(check_files, [tuple(files(frame)) for frame in infos['data_list']],
+                      journals[1], lambda paths: stamp(*paths), workers, 'check')
     save_infos(infos, path)
-    if check and load_infos(path) != infos:
+    if check and not _same(load_infos(path), infos):
         raise UserError(f'{path}: reads back differently from what was written; is the disk full?')
+    for journal in journals:
+        if os.path.exists(journal):
+            os.remove(journal)
+
+
+def _same(one, other) -> bool:
+    """Equality by frames; as text, in which NaN equals NaN."""
+    return one['metainfo'] == other['metainfo'] and len(one['data_list']) == len(
+        other['data_list']) and all(map(lambda a, b: a == b or repr(a) == repr(b),
+                                        one['data_list'], other['data_list']))
+
+
+def check_files(paths) -> bool:
+    """Decode pictures (.png) and float32 scans (.bin).
+
+    Raises:
+        UserError: a picture cannot be decoded or a scan has values that are not finite.
+    """
+    import cv2
+    for path in paths:
+        if path.endswith('.png') and cv2.imread(path, cv2.IMREAD_COLOR) is None:
+            raise UserError(f'{path}: unreadable picture: it cannot be decoded; copy it again')
+        if path.endswith('.bin'):
+            bad = np.count_nonzero(~np.isfinite(np.fromfile(path, '<f4')))
+            if bad:
+                raise UserError(f'{path}: {bad} values are not finite')
+    return True

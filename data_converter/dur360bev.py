@@ -55,17 +55,9 @@ def convert(root_path, out_dir=None, version='extended', workers=1, check=False)
     summary = {}
     for split in splits(root_path, version):
         path = os.path.join(out_dir, f'dur360bev_infos_{split}.pkl')
-        journal = f'{path}.journal'
-        data_list = frames(root_path, split, version, workers, journal)
+        data_list = frames(root_path, split, version, workers, f'{path}.journal')
         infos = dict(metainfo=metainfo(root_path, version, split), data_list=data_list)
-        if check:
-            common.resumable_map(check_frame, [_files(root_path, f['frame_id']) for f in data_list],
-                                 f'{path}.check.journal', lambda files: common.stamp(*files),
-                                 workers, f'check {split}')
-        common.write_infos(infos, path, check)
-        for leftover in (journal, f'{path}.check.journal'):
-            if os.path.exists(leftover):
-                os.remove(leftover)
+        common.write_infos(infos, path, check, lambda f: _files(root_path, f['frame_id']), workers)
         summary[split] = f'{path}: {report(infos)}'
     return summary
 
@@ -285,21 +277,6 @@ def ego2global(oxts, origin) -> list:
     pose[:3, :3] = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ about_y @ about_x
     pose[:3, 3] = east, north, alt - alt0
     return pose.tolist()
-
-
-def check_frame(files) -> bool:
-    """Decode a picture and a scan.
-
-    Raises:
-        UserError: the picture cannot be decoded or the scan holds no finite points.
-    """
-    import cv2
-    if cv2.imread(files[0], cv2.IMREAD_COLOR) is None:
-        raise UserError(f'{files[0]}: unreadable picture: it cannot be decoded; copy it again')
-    scan = np.fromfile(files[2], '<f4')
-    if not np.isfinite(scan).all():
-        raise UserError(f'{files[2]}: {np.count_nonzero(~np.isfinite(scan))} values are not finite')
-    return True
 
 
 def _frame(root, picture, points, origin, frame_id) -> dict:

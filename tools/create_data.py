@@ -38,6 +38,18 @@ def dur360bev(args):
         print(f'{key}: {value}')
 
 
+def kitti360(args):
+    """Converts a KITTI-360 folder, real or from toytown, into info files."""
+    from data_converter import kitti360
+
+    options = kitti360.Options(
+        args.boxes, tuple(args.sequences or kitti360.DRIVES), args.split, tuple(args.val_drives),
+        tuple(args.max_frames), min_points=args.min_points, undistort=args.undistort)
+    report = kitti360.convert(args.root_path, args.out_dir, options, args.workers, args.check)
+    for key, value in report.items():
+        print(f'{key}: {value}')
+
+
 def nuscenes_frame(args):
     """Converts a folder with one nuScenes keyframe and its mmdet3d info file."""
     from data_converter.nuscenes_frame import convert
@@ -93,6 +105,30 @@ def parse_args(argv=None):
     raw.add_argument('--workers', type=int, default=1)
     raw.add_argument('--check', action='store_true', help='read back what was written')
     raw.set_defaults(run=dur360bev)
+
+    raw = commands.add_parser('kitti360', help=kitti360.__doc__)
+    raw.add_argument('--root-path', required=True,
+                     help='folder with calibration/, data_2d_raw/, data_3d_raw/, ...')
+    raw.add_argument('--out-dir', help='where the info files go (default: the root path)')
+    raw.add_argument('--boxes', choices=['train', 'train_full'], default='train',
+                     help='folder of data_3d_bboxes')
+    raw.add_argument('--sequences', type=int, nargs='+', metavar='N',
+                     help='drives to convert, such as 0 10 (default: all nine with labels)')
+    raw.add_argument('--split', default='drives',
+                     help='drives, windows (the official lists), or a folder with train.txt and '
+                     'val.txt of <sequence>;<frame>')
+    raw.add_argument('--val-drives', type=int, nargs='+', default=[10], metavar='N',
+                     help='drives held out by --split drives (default: 10)')
+    raw.add_argument('--max-frames', type=int, nargs=2, default=(20000, 1000),
+                     metavar=('TRAIN', 'VAL'), help='drawn evenly; 0 = all (default: 20000 1000)')
+    raw.add_argument('--min-points', type=int, default=1,
+                     help='points of the scan that a static box needs (default: 1)')
+    raw.add_argument('--undistort', action='store_true',
+                     help="count them in the scan corrected for the car's motion")
+    raw.add_argument('--workers', type=int, default=1)
+    raw.add_argument('--check', action='store_true',
+                     help='decode every picture and scan, and read back what was written')
+    raw.set_defaults(run=kitti360)
 
     frame = commands.add_parser('nuscenes-frame', help=nuscenes_frame.__doc__)
     frame.add_argument('--root-path', required=True, help='folder of info file, pictures and sweep')

@@ -259,6 +259,34 @@ def close_gaps(picture, rows: bool = False) -> np.ndarray:
     return np.where(gap, (one + other) / 2, picture)
 
 
+def undistort(points, motion) -> np.ndarray:
+    """Move the points of a turning scanner to where they were when it looked ahead.
+
+    A point at azimuth phi (left positive) was measured the share s = phi / 2 pi of a revolution
+    before that, and goes through the share s of the motion: p' = R(s r) p + s t.
+
+    Convention: the scanner turns clockwise seen from above, from the left over ahead to the right.
+
+    Args:
+        points: (P, >=3) x forward, y left, z up, and other columns, which stay.
+        motion: (6,) rotation vector r (rad) and translation t (m) of the transform from the
+            scanner's frame one revolution before to its frame now.
+
+    Returns:
+        (P, >=3) like ``points``.
+    """
+    points = np.array(points)
+    xyz = points[:, :3].astype(np.float64)
+    share = np.arctan2(xyz[:, 1], xyz[:, 0])[:, None] / (2 * np.pi)
+    turn, shift = np.asarray(motion[:3], np.float64), np.asarray(motion[3:], np.float64)
+    angle = np.linalg.norm(turn)
+    axis = turn / max(angle, 1e-12)
+    cos, sin = np.cos(share * angle), np.sin(share * angle)
+    points[:, :3] = (xyz * cos + np.cross(axis, xyz) * sin
+                     + (xyz @ axis)[:, None] * (1 - cos) * axis + share * shift)
+    return points
+
+
 def fov_of_beams(altitude_deg) -> tuple:
     """Elevation of the top and bottom edge of a picture whose rows are these beams.
 

@@ -139,3 +139,25 @@ def test_single_gaps_are_closed_around_the_border_but_not_past_the_top():
                                   [[3, 2, 3, 4, 4], [3, 3, 0, 0, 3], [5, 6, 7, 8, 6.5]])
     np.testing.assert_array_equal(li.close_gaps(picture, rows=True)[0],
                                   [[0, 2, 0, 4, 4], [3, 3, 0, 6, 3], [5, 6, 7, 8, 0]])
+
+
+def test_undistort_takes_a_still_world_out_of_a_moving_scan():
+    """A car that goes 2 m a revolution, and one that turns by 0.2 rad, among fixed points."""
+    rng = np.random.default_rng(0)
+    world = np.c_[rng.uniform(-30, 30, (200, 2)), rng.uniform(-2, 2, 200)]
+    world = world[np.hypot(world[:, 0], world[:, 1]) > 5]
+    share = np.zeros(len(world))
+    for _ in range(50):  # the point is seen when the beam meets it
+        ahead = world - np.c_[-2 * share, 0 * share, 0 * share]    # car at -2 s metres
+        share = np.arctan2(ahead[:, 1], ahead[:, 0]) / (2 * np.pi)
+    scan = np.c_[ahead, rng.uniform(0, 1, len(world))]
+    back = li.undistort(scan, [0, 0, 0, -2, 0, 0])
+    np.testing.assert_allclose(back[:, :3], world, atol=1e-9)
+    np.testing.assert_array_equal(back[:, 3], scan[:, 3])
+
+    turned = li.undistort(np.array([[0, 8, 1], [8, 0, 1], [0, -8, 1]], np.float32),
+                          [0, 0, 0.2, 0, 0, 0])
+    expected = [[-8 * np.sin(.05), 8 * np.cos(.05), 1], [8, 0, 1],
+                [-8 * np.sin(.05), -8 * np.cos(.05), 1]]
+    np.testing.assert_allclose(turned, expected, atol=1e-6)
+    assert turned.dtype == np.float32

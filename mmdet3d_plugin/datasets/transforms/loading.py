@@ -150,18 +150,21 @@ class LoadPointCloud(BaseTransform):
         drop_no_returns (bool): Leave out points without a return (x = y = z = 0) instead of
             letting them mark the cell of the origin, as the KD360 release does.
         min_range (float): Leave out points nearer than this (echoes of the vehicle itself), metres.
+        undistort (bool): Correct the scan for the vehicle's motion, where the info file knows it.
     """
 
     def __init__(self, use_dim: Sequence[int] = (0, 1, 2), drop_no_returns: bool = True,
-                 min_range: float = 0.0):
+                 min_range: float = 0.0, undistort: bool = False):
         self.use_dim, self.min_range = list(use_dim), min_range
-        self.drop_no_returns = drop_no_returns
+        self.drop_no_returns, self.undistort = drop_no_returns, undistort
 
     def transform(self, results: dict) -> dict:
         """Load."""
         info, shape = results['lidar_points'], self._shape(results)
         expected = int(np.prod(shape)) if shape else None
         points = read_points(info['lidar_path'], info['num_pts_feats'], expected)
+        if self.undistort and 'motion' in info:
+            points = lidar_image.undistort(points, info['motion'])
         results['scan'] = points.reshape(*shape, -1) if shape else points
         used, (x, y, z) = points[:, self.use_dim], points[:, :3].T
         if self.min_range > 0:
