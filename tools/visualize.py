@@ -3,7 +3,8 @@
     python tools/visualize.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...] --out-dir DIR
 
 For every frame of the test data one picture: the panorama with the ground truth's boxes, the LiDAR
-image (if one of the models reads it), the ground truth and each model's bird's-eye view against it.
+image (if one of the models reads it), the ground truth and each model's bird's-eye view against it;
+with --instances also the instances that each model's centerness and offset make of it.
 """
 import argparse
 from pathlib import Path
@@ -28,6 +29,8 @@ def parse_args() -> argparse.Namespace:
                         help='frames of the test data (default: 8, evenly spaced)')
     parser.add_argument('--names', nargs='+', help='titles of the models (default: config names)')
     parser.add_argument('--width', type=int, default=1440, help='of a picture, px (default: 1440)')
+    parser.add_argument('--instances', action='store_true',
+                        help='group the maps to instances and draw these and their boxes')
     parser.add_argument('--device', help='default: the GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
                         metavar='KEY=VALUE', help='to override in every config')
@@ -56,7 +59,7 @@ def _short_names(stems):
 @torch.no_grad()
 def draw_frame(index, models, width):
     """One frame through all models; returns its name and the picture, RGB."""
-    inputs, predictions, shown = {}, {}, None
+    inputs, predictions, instances, shown = {}, {}, {}, None
     for name, model in models.items():
         packed = model.dataset[index]
         sample = packed['data_samples']
@@ -73,13 +76,28 @@ def draw_frame(index, models, width):
         shown.set_metainfo(extra)
         result = model.model.test_step(pseudo_collate([packed]))[0]
         predictions[name] = result.pred_bev.seg.cpu().numpy()
+        if 'pred_instances_3d' in result:
+            instances[name] = result.cpu()
     token = shown.metainfo.get('token', str(index))
-    return token, frame_panel(shown, inputs, predictions, f'frame {index}: {token}', width)
+    title = f'frame {index}: {token}'
+    return token, frame_panel(shown, inputs, predictions, title, width, instances)
+
+
+def read_config(path, args):
+    """The config, with instances switched on in model and test data where asked for."""
+    cfg = load_config(path, args.cfg_options)
+    if args.instances:
+        head = cfg.model.get('student', cfg.model).head
+        head.instances = head.get('instances') or dict(type='CenterGrouping')
+        for transform in cfg.test_dataloader.dataset.pipeline:
+            if transform.type == 'RasterizeBEV':
+                transform.instances = True
+    return cfg
 
 
 def main() -> None:
     args = parse_args()
-    models = {name: BEVInferencer(load_config(config, args.cfg_options), checkpoint, args.device)
+    models = {name: BEVInferencer(read_config(config, args), checkpoint, args.device)
               for name, (config, checkpoint) in zip(args.names, args.models)}
     count = len(next(iter(models.values())).dataset)
     indices = args.indices or sorted({n * count // 8 for n in range(8)})

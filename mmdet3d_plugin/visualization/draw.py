@@ -37,7 +37,7 @@ def draw_points(picture: np.ndarray, camera: dict, points, max_range: float = 50
 
 
 def draw_boxes(picture: np.ndarray, camera: dict, boxes, colour=(255, 220, 0),
-               thickness: int = 1) -> np.ndarray:
+               thickness: int = 1, fronts: bool = True) -> np.ndarray:
     """Draw the edges of boxes into a copy of a picture, with a cross on their fronts.
 
     Edges are bent as the lens bends them, and are cut at the border of a panorama.
@@ -47,13 +47,15 @@ def draw_boxes(picture: np.ndarray, camera: dict, boxes, colour=(255, 220, 0),
         camera: camera dict of the picture.
         boxes: (N, >=7) gravity centres, LiDAR frame.
         colour: RGB, or one (N, 3) for each box.
+        thickness: of the lines, px.
+        fronts: False for boxes whose front is not known.
     """
     out, steps = picture.copy(), np.linspace(0, 1, 17)[:, None]
     corners = rigid.box_corners(np.asarray(boxes, np.float64).reshape(-1, 7))
     colours = np.broadcast_to(colour, (len(corners), 3)).tolist()
     limit = picture.shape[1] / 2 if camera['lens'] == 'equirect' else 4 * picture.shape[1]
     for box, tint in zip(corners, colours):
-        for a, b in _EDGES + _FACE:
+        for a, b in _EDGES + _FACE if fronts else _EDGES:
             pixel, _, valid = _project(camera, box[a] * (1 - steps) + box[b] * steps, bounds=False)
             for p, q, seen in zip(pixel[:-1], pixel[1:], valid[:-1] & valid[1:]):
                 if seen and np.abs(p - q).max() < limit:
@@ -77,12 +79,19 @@ def lidar_picture(lidar_img, height: Optional[int] = None) -> np.ndarray:
     return np.concatenate(strips)
 
 
+def instance_colours(ids) -> np.ndarray:
+    """(...,) int numbers of instances -> (..., 3) uint8 RGB; neighbouring numbers differ most."""
+    hue = np.asarray(ids)[..., None] * 0.618034 + np.arange(3) / 3
+    return (140 + 95 * np.cos(2 * np.pi * hue)).astype(np.uint8)
+
+
 def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, size: int = 480,
-                threshold: float = 0.5, rings: Sequence[float] = (10, 25, 50)) -> np.ndarray:
+                threshold: float = 0.5, rings: Sequence[float] = (10, 25, 50),
+                instances=None) -> np.ndarray:
     """A BEV map seen from above, ahead up and left left, whatever the grid's orientation.
 
-    With prediction and truth, cells are hits, false alarms or misses; with one of them, dark. The
-    triangle is the vehicle; rings are at ``rings`` metres.
+    With prediction and truth, cells are hits, false alarms or misses; with one of them, dark.
+    Instances have a colour each. The triangle is the vehicle; rings are at ``rings`` metres.
 
     Args:
         grid: of the maps.
@@ -91,16 +100,22 @@ def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, s
         boxes: (N, 7), LiDAR frame, drawn as outlines.
         size: of the longer side of the picture, px.
         threshold: cells above are positive.
+        rings: radii, metres.
+        instances: (K, R, C) int, 0 = none.
     """
     view = BEVGrid(grid.x_range, grid.y_range, grid.cell)
     rows, cols = view.shape
     scale = size / max(rows, cols)
     out = np.full((rows, cols, 3), GROUND, np.uint8)
-    truth, pred = (_seen_from_above(m, grid, view, threshold) for m in (truth, pred))
+    truth, pred = (m if m is None else _seen_from_above(m, grid, view) > threshold
+                   for m in (truth, pred))
     if truth is not None and pred is not None:
         out[truth & pred], out[pred & ~truth], out[truth & ~pred] = HIT, FALSE_ALARM, MISS
     elif truth is not None or pred is not None:
         out[truth if pred is None else pred] = TRUTH
+    if instances is not None:
+        ids = _seen_from_above(instances, grid, view)
+        out[ids > 0] = instance_colours(ids[ids > 0])
     out = cv2.resize(out, (round(cols * scale), round(rows * scale)),
                      interpolation=cv2.INTER_NEAREST)
 
@@ -152,8 +167,10 @@ def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: i
 
 
 def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, np.ndarray],
-                title: str = '', width: int = 1440) -> np.ndarray:
+                title: str = '', width: int = 1440, instances: Optional[dict] = None) -> np.ndarray:
     """Everything about one frame: panorama with its boxes, LiDAR image, and each prediction.
+
+    Predicted instances are drawn in their colours with their boxes, from above and in the panorama.
 
     Args:
         sample: packed ``Det3DDataSample``; maps and boxes are drawn where it has them.
@@ -161,18 +178,21 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
         predictions: name -> (K, R, C) probabilities.
         title: of the panel.
         width: px.
+        instances: name -> predicted sample with ``pred_bev.instances`` and ``pred_instances_3d``.
     """
-    meta, rows = sample.metainfo, []
-    boxes = sample.gt_instances_3d.bboxes_3d if 'gt_instances_3d' in sample else None
-    boxes = np.zeros((0, 7)) if boxes is None else torch.cat(
-        [boxes.gravity_center, boxes.tensor[:, 3:7]], 1).numpy()
-    raw = boxes if 'bev_aug' not in meta else rigid.transform_boxes(
-        np.linalg.inv(meta['bev_aug']), boxes)
+    meta, rows, instances = sample.metainfo, [], instances or {}
+    boxes = _boxes(sample.gt_instances_3d) if 'gt_instances_3d' in sample else np.zeros((0, 7))
     if 'img' in inputs:
+        lidar = np.linalg.inv(meta.get('bev_aug', np.eye(4)))
         for camera, picture in zip(meta['cameras'], inputs['img']):
             picture, camera = _shown(picture.permute(1, 2, 0).numpy(), camera, width)
-            rows.append(('', [(f"{camera['name']}, {len(raw)} boxes",
-                               draw_boxes(picture, camera, raw))]))
+            rows.append(('', [(f"{camera['name']}, {len(boxes)} boxes", draw_boxes(
+                picture, camera, rigid.transform_boxes(lidar, boxes)))]))
+            for name, found in instances.items():
+                found_boxes = rigid.transform_boxes(lidar, _boxes(found.pred_instances_3d))
+                rows.append(('', [(f"{camera['name']}, {len(found_boxes)} instances of {name}",
+                                   draw_boxes(picture, camera, found_boxes, _tints(found),
+                                              fronts=False))]))
     if 'lidar_img' in inputs:
         rows.append(('', [('LiDAR image', lidar_picture(inputs['lidar_img'].numpy()))]))
     if 'bev_grid' in meta:
@@ -184,12 +204,31 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
                  for name, seg in predictions.items()]
         legend = f'   ({", ".join(f"{_NAMES[c]} {n}" for n, c in LEGEND)})' if predictions else ''
         rows.append((f'bird\'s-eye view{legend}', maps))
+        if instances:
+            numbers = sample.gt_bev.instances if 'instances' in sample.get('gt_bev', ()) else None
+            rows.append(('instances', [
+                ('ground truth', bev_picture(grid, boxes=boxes, instances=numbers)),
+                *((name, bev_picture(grid, boxes=_boxes(found.pred_instances_3d),
+                                     instances=found.pred_bev.instances))
+                  for name, found in instances.items())]))
     if title and rows:
         rows[0] = (title, rows[0][1])
     return panel(rows, width)
 
 
 _NAMES = {HIT: 'green', FALSE_ALARM: 'red', MISS: 'blue'}
+
+
+def _boxes(instances) -> np.ndarray:
+    """(N, 7) gravity-centre boxes of an ``InstanceData``."""
+    boxes = instances.bboxes_3d
+    return torch.cat([boxes.gravity_center, boxes.tensor[:, 3:7]], 1).numpy()
+
+
+def _tints(found) -> np.ndarray:
+    """(N, 3) colours of the boxes of a predicted sample, which are in the order of the numbers."""
+    ids = np.unique(found.pred_bev.instances)
+    return instance_colours(ids[ids > 0])
 
 
 def _shown(picture, camera, width, elevation_deg=(30, -40)):
@@ -232,13 +271,12 @@ def _colour(values, colour_map) -> np.ndarray:
     return flat.reshape(*values.shape, 3)
 
 
-def _seen_from_above(bev_map, grid, view, threshold):
-    if bev_map is None:
-        return None
+def _seen_from_above(bev_map, grid, view):
+    """(R, C) or (K, R, C) in the grid's orientation -> (R', C') in the view's, channels joined."""
     bev_map = np.asarray(bev_map)
-    positive = bev_map.reshape(-1, *bev_map.shape[-2:]).max(0) > threshold
+    joined = bev_map.reshape(-1, *bev_map.shape[-2:]).max(0)
     index = np.floor(grid.to_pixel(view.centers_2d().numpy())).astype(int)
-    return positive[index[..., 0], index[..., 1]]
+    return joined[index[..., 0], index[..., 1]]
 
 
 def _text_strip(text: str, width: int, height: int, size: float) -> np.ndarray:

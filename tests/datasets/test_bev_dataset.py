@@ -102,6 +102,19 @@ def test_frames_without_annotations_pass_without_ground_truth(root):
     assert 'gt_bev' not in sample and sample.metainfo['bev_grid']['cell'] == 1.0
 
 
+def test_instances_on_request_number_the_boxes(root):
+    assert 'instances' not in build(root, TARGET)[0]['data_samples'].gt_bev
+    target = [dict(TARGET[0], instances=True, classes=[['pedestrian'], ['car']]), TARGET[1]]
+    dataset = build(root, target, metainfo=dict(classes=('pedestrian', 'car')))
+    sample = dataset[0]['data_samples']
+    assert sample.gt_instances_3d.labels_3d.tolist() == [1, 0]
+    ids = sample.gt_bev.instances
+    assert ids.shape == (2, 80, 80)
+    assert ids[1, 30, 35] == 1                        # the car at x 10, y 5 is the first box
+    assert torch.equal(ids > 0, sample.gt_bev.seg > 0)
+    assert not dataset[1]['data_samples'].gt_bev.instances.any()
+
+
 def test_class_subset_and_channels(root):
     target = [dict(type='RasterizeBEV', grid=GRID, classes=[['pedestrian'], ['car']]), TARGET[1]]
     dataset = build(root, target, metainfo=dict(classes=('pedestrian', 'car')))

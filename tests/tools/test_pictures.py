@@ -45,6 +45,15 @@ def test_student_and_teacher_side_by_side(town, tmp_path, monkeypatch):
     assert both[0] != alone[0]
 
 
+def test_instances_make_the_picture_longer(town, tmp_path, monkeypatch):
+    sizes = []
+    for flag in ([], ['--instances']):
+        run(monkeypatch, visualize, town, STUDENT, town / 'student.pth', '--out-dir', tmp_path,
+            '--indices', 1, '--width', 600, *flag)
+        sizes.append(cv2.imread(str(next(tmp_path.iterdir()))).shape)
+    assert sizes[1][0] > sizes[0][0] and sizes[1][1] == sizes[0][1] == 600
+
+
 def test_visualize_needs_pairs_and_frames_that_exist(town, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, visualize, town, STUDENT, '--out-dir', tmp_path)

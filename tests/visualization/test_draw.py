@@ -58,6 +58,30 @@ def test_maps_are_seen_from_above_whatever_the_grid(rows, cols):
     assert (out[35, 35] == draw.GROUND).all()
 
 
+def test_fronts_that_are_not_known_are_not_marked():
+    box = [[10, 0, 0, 4, 2, 1.5, 0]]
+    with_front, without = (draw.draw_boxes(BLACK, PANO, box, fronts=f) for f in (True, False))
+    assert 0 < len(drawn(without)) < len(drawn(with_front))
+
+
+def test_colours_of_instances_differ_and_stay():
+    colours = draw.instance_colours(np.arange(1, 7))
+    assert colours.dtype == np.uint8 and len({tuple(c) for c in colours.tolist()}) == 6
+    apart = np.abs(colours[:, None].astype(int) - colours).sum(-1)
+    assert apart[np.triu_indices(6, 1)].min() > 60
+    np.testing.assert_array_equal(draw.instance_colours([[4]])[0, 0], colours[3])
+
+
+@pytest.mark.parametrize('rows, cols', [('-x', '-y'), ('+y', '+x')])
+def test_instances_have_their_colour_from_above(rows, cols):
+    grid = BEVGrid((-20, 20), (-20, 20), 1.0, rows=rows, cols=cols)
+    boxes = [[14, 0, 0, 4, 4, 1, 0], [0, 14, 0, 4, 4, 1, 0]]
+    ids = raster.rasterize(boxes, [0, 1], grid, 2)['instances']
+    out = draw.bev_picture(grid, instances=ids, size=40, rings=())
+    np.testing.assert_array_equal([out[6, 20], out[20, 6]], draw.instance_colours([1, 2]))
+    assert (out[35, 35] == draw.GROUND).all()
+
+
 def test_ego_marker_is_in_the_middle():
     out = draw.bev_picture(BEVGrid((-20, 20), (-20, 20), 1.0), size=400, rings=(10,))
     ink = np.argwhere((out == draw.INK).all(-1))
@@ -92,6 +116,16 @@ def test_frame_panel_draws_what_there_is():
     full = draw.frame_panel(sample, inputs, dict(student=seg.numpy()), 'frame', width=500)
     hits = (full == draw.HIT).all(-1).sum()
     assert hits > 50 and full.shape[1] == 500
+    ids = torch.from_numpy(raster.rasterize(box, [0], grid, 1)['instances'])
+    found = Det3DDataSample(pred_bev=PixelData(instances=ids),
+                            pred_instances_3d=sample.gt_instances_3d)
+    more = draw.frame_panel(sample, inputs, dict(student=seg.numpy()), 'frame', 500,
+                            dict(student=found))
+    assert more.shape[0] > full.shape[0] and (more == draw.HIT).all(-1).sum() == hits
+    red, green, _ = draw.instance_colours([1])[0].tolist()
+    assert (more[full.shape[0]:, :, 1] == green).sum() > 50
+    above = np.argwhere((more == draw.HIT).all(-1))[0, 0]            # the panoramas
+    assert green > 2 * red and (more[:above, :, 1] > 100 + more[:above, :, 0].astype(int)).any()
     bare = Det3DDataSample(metainfo=dict(cameras=[PANO]))
     assert draw.frame_panel(bare, dict(img=inputs['img']), {}, width=300).shape[1] == 300
 

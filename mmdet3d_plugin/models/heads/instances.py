@@ -28,7 +28,7 @@ class CenterGrouping:
 
     def __init__(self, threshold: float = 0.5, peak: float = 0.1, window: int = 3,
                  top_k: int = 200, max_distance: Optional[float] = None,
-                 z_range: Tuple[float, float] = (-2.0, -0.5)):
+                 z_range: Tuple[float, float] = (-1.8, -0.3)):
         if window % 2 == 0:
             raise ValueError(f'window: expected an odd number of cells, got {window}')
         self.threshold, self.peak, self.window, self.top_k = threshold, peak, window, top_k
