@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 
 @MODELS.register_module()
@@ -60,25 +61,25 @@ class WindowAffinity(nn.Module):
 
     .. math:: L = \mathrm{mean}\, |A^S - A^T|
 
-    over all windows and pairs. A is never held whole: rows are compared in chunks, which the
-    backward pass computes again.
+    over all windows and pairs. A is never held: blocks of it give the loss and, in the same pass,
+    its gradient :math:`\partial L / \partial X^S = 2\, \mathrm{sign}(A^S - A^T) X^S / n`.
 
     Args:
         window (int): w; must divide rows and columns.
-        chunk (int): Rows of A compared at once.
+        block (int): Cells on a side of the blocks of A.
         by_batch (bool): Divide by the batch size once more, as in the authors' release.
     """
 
-    def __init__(self, window: int = 100, chunk: int = 500, by_batch: bool = False):
+    def __init__(self, window: int = 100, block: int = 2000, by_batch: bool = False):
         super().__init__()
-        self.window, self.chunk, self.by_batch = window, chunk, by_batch
+        self.window, self.block, self.by_batch = window, block, by_batch
 
     def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None) -> Tensor:
         """Compare.
 
         Args:
             student (Tensor): (N, C, H, W).
-            teacher (Tensor): (N, C', H, W); C' may differ from C.
+            teacher (Tensor): (N, C', H, W), detached; C' may differ from C.
             weight (Tensor, optional): Not supported; affinity is between pairs of cells.
 
         Returns:
@@ -89,12 +90,8 @@ class WindowAffinity(nn.Module):
         """
         if weight is not None:
             raise ValueError('WindowAffinity compares pairs of cells and takes no regions')
-        cells = [self._windows(x.float()) for x in (student, teacher)]
-        total = 0
-        for start in range(0, self.window**2, self.chunk):
-            total = total + checkpoint(_row_distance, *cells, start, start + self.chunk,
-                                       use_reentrant=False)
-        loss = total / (len(cells[0]) * self.window**4)
+        cells = [self._windows(x) for x in (student, teacher)]
+        loss = _AffinityDistance.apply(*cells, self.block)
         return loss / len(student) if self.by_batch else loss
 
     def _windows(self, maps: Tensor) -> Tensor:
@@ -102,12 +99,37 @@ class WindowAffinity(nn.Module):
         channels, *size = maps.shape[1:]
         if any(length % self.window for length in size):
             raise ValueError(f'window: {self.window} does not divide the {tuple(size)} map')
-        maps = F.normalize(maps, dim=1, eps=1e-6)
         maps = maps.unfold(2, self.window, self.window).unfold(3, self.window, self.window)
-        return maps.permute(0, 2, 3, 4, 5, 1).reshape(-1, self.window**2, channels)
+        cells = maps.permute(0, 2, 3, 4, 5, 1).reshape(-1, self.window**2, channels)
+        return F.normalize(cells, dim=-1, eps=1e-6)
 
 
-def _row_distance(student: Tensor, teacher: Tensor, start: int, stop: int) -> Tensor:
-    """Sum of |A_S - A_T| over rows start to stop of every window."""
-    affinity = [x[:, start:stop] @ x.transpose(1, 2) for x in (student, teacher)]
-    return torch.sub(*affinity).abs().sum()
+class _AffinityDistance(Function):
+    """Mean |S S^T - T T^T| of (windows, n, C) and (windows, n, C'), differentiable in S."""
+
+    @staticmethod
+    def forward(ctx, student: Tensor, teacher: Tensor, block: int) -> Tensor:
+        gradient = torch.zeros_like(student) if ctx.needs_input_grad[0] else None
+        total = student.new_zeros((), dtype=torch.float64)
+        for window, (s, t) in enumerate(zip(student, teacher)):
+            parts = [slice(start, start + block) for start in range(0, len(s), block)]
+            for index, rows in enumerate(parts):
+                for cols in parts[index:]:  # A is symmetric
+                    difference = torch.addmm(t[rows] @ t[cols].T, s[rows], s[cols].T, beta=-1)
+                    twice = 1 if cols == rows else 2
+                    total += twice * difference.abs().sum(dtype=torch.float64)
+                    if gradient is None:
+                        continue
+                    sign = difference.sign_()
+                    gradient[window, rows] += sign @ s[cols]
+                    if twice == 2:
+                        gradient[window, cols] += sign.T @ s[rows]
+        count = len(student) * student.shape[1]**2
+        if gradient is not None:
+            ctx.save_for_backward(gradient.mul_(2 / count))
+        return (total / count).to(student.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream: Tensor):
+        return upstream * ctx.saved_tensors[0], None, None

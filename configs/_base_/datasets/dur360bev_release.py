@@ -2,7 +2,8 @@
 _base_ = ['./dur360bev.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
-load_camera = dict(type='LoadDualFisheyePanorama', size=_base_.panorama_size, sampling='release')
+load_camera = dict(type='LoadDualFisheyePanorama', size=_base_.panorama_size, sampling='release',
+                   concentric=True)
 load_scan = dict(type='LoadOusterScan', drop_no_returns=False)
 lidar_image = dict(
     type='BuildLiDARImage', channels=('range', 'ambient', 'intensity'),

@@ -61,11 +61,15 @@ class LoadDualFisheyePanorama(BaseTransform):
             the end-point-inclusive angles of the KD360 release, bit-equal to it.
         fov_deg (tuple): Elevation of the top and bottom edge, degrees.
         camera (str): Name in the frame's ``images``.
+        concentric (bool): Assume that camera and LiDAR share origin and axes, as the release does,
+            whatever the data set's calibration says.
     """
 
     def __init__(self, size: Tuple[int, int] = (1024, 2048), sampling: str = 'bilinear',
-                 fov_deg: Tuple[float, float] = (90, -90), camera: str = 'CAM_PANO'):
+                 fov_deg: Tuple[float, float] = (90, -90), camera: str = 'CAM_PANO',
+                 concentric: bool = False):
         self.size, self.sampling, self.camera = tuple(size), sampling, camera
+        self.concentric = concentric
         self.fov = tuple(np.deg2rad(fov_deg).tolist())
         panorama.dual_fisheye_maps(8, 16, 8, sampling, panorama.THETA_APERTURE_DEG, *self.fov)
 
@@ -77,7 +81,8 @@ class LoadDualFisheyePanorama(BaseTransform):
         maps = panorama.dual_fisheye_maps(*self.size, info['width'] // 2, self.sampling, aperture,
                                           *self.fov)
         results['img'] = [panorama.remap(picture, maps, nearest=self.sampling == 'release')]
-        results['cameras'] = [equirect_camera(self.camera, info['lidar2cam'], self.size, self.fov)]
+        lidar2cam = np.eye(4) if self.concentric else info['lidar2cam']
+        results['cameras'] = [equirect_camera(self.camera, lidar2cam, self.size, self.fov)]
         return results
 
 
