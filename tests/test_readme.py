@@ -82,3 +82,11 @@ def test_flags_are_read_from_the_tools():
     assert '--no-such-flag' not in flags_of(ROOT / 'tools' / 'train.py')
     assert list(commands('```bash\n# c\npython tools/train.py a \\\n  --amp\n```')) == [
         ['python', 'tools/train.py', 'a', '--amp']]
+
+
+def test_quoted_tests_exist():
+    known = {name for path in (ROOT / 'tests').rglob('test_*.py')
+             for name in re.findall(r'^def (test_\w+)', path.read_text(), flags=re.M)}
+    for document in DOCUMENTS:
+        quoted = set(re.findall(r'`(test_\w+)`', document.read_text()))
+        assert quoted <= known, f'{ids(document)} names {sorted(quoted - known)}'

@@ -28,7 +28,7 @@ ERRORS = {
                  "did you mean 'interval'"),
     'option_form': ([CONFIG, '--cfg-options', 'batch'], "expected key=value, got 'batch'"),
     'resume_missing': ([CONFIG, '--resume', 'gone.pth'], 'checkpoint gone.pth: no such file'),
-    'amp': ([CONFIG, '--amp'], '--amp: mixed precision needs a GPU'),
+    'amp': ([CONFIG, '--amp', 'fp16'], '--amp fp16: needs a GPU, and there is none'),
     'scale_lr': ([CONFIG, '--auto-scale-lr'], 'the config has no auto_scale_lr.base_batch_size'),
 }
 
