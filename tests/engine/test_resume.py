@@ -9,7 +9,7 @@ SAVED_INSIDE_EPOCHS = ('default_hooks.checkpoint.by_epoch=False',
                        'default_hooks.checkpoint.interval=4')
 SETUPS = {
     'saved_inside_epochs': ('tests/toy/toy_config.py', *SAVED_INSIDE_EPOCHS),
-    'iterations_with_workers': ('tests/toy/toy_config_iter.py', ),
+    'iterations_with_workers_and_ema': ('tests/toy/toy_config_iter.py', ),
     'student_on_toytown': ('tests/toy/student_config.py', ),
 }
 STEPS = dict(student_on_toytown=6)
@@ -63,5 +63,7 @@ def test_killed_run_resumes_bit_exactly(setup, tmp_path, run_command, request):
     assert weights(whole)[0] == weights(killed)[0] == steps
     state, resumed = weights(whole)[2]['state'], weights(killed)[2]['state']
     assert all(torch.equal(state[i][key], resumed[i][key]) for i in state for key in state[i])
+    averaged = torch.load((killed / 'last_checkpoint').read_text(), weights_only=True)
+    assert ('ema_state_dict' in averaged) == ('ema' in setup)
     bests = [sorted(p.name for p in folder.glob('best_*.pth')) for folder in (whole, killed)]
     assert bests[0] == bests[1] and len(bests[0]) == 1
