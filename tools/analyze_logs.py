@@ -48,12 +48,25 @@ def read_curves(path: Path) -> Curves:
     return dict(curves)
 
 
-def choose(curves: Curves, keys: List[str]) -> Curves:
-    """The curves that were asked for; the learning rate only if it was."""
+def choose(runs: Dict[str, Curves], keys: List[str]) -> Dict[str, Curves]:
+    """The curves that were asked for, where a run has them; the learning rate only if it was."""
+    known = {name for curves in runs.values() for name in curves}
     for key in keys:
-        if key not in curves:
-            raise UserError(f'--keys {key}: not in the log{did_you_mean(key, curves)}')
-    return {key: curves[key] for key in keys or sorted(set(curves) - {'lr', 'base_lr'})}
+        if key not in known:
+            raise UserError(f'--keys {key}: not in the logs{did_you_mean(key, known)}')
+    chosen = keys or sorted(known - {'lr', 'base_lr'})
+    return {run: {key: curves[key] for key in chosen if key in curves}
+            for run, curves in runs.items()}
+
+
+def names_of(logs: List[Path]) -> List[str]:
+    """Short names that differ: the last parts of the paths."""
+    parts = [(*log.parent.parts, log.name if log.is_dir() else log.stem) for log in logs]
+    for count in range(1, max(map(len, parts))):
+        names = ['/'.join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(log) for log in logs]
 
 
 def print_table(curves: Curves) -> None:
@@ -97,11 +110,8 @@ def main() -> None:
     parser.add_argument('--keys', nargs='+', default=[], help='names of curves; default: all')
     parser.add_argument('--out', type=Path, help='picture to write (.png, .pdf, .svg)')
     args = parser.parse_args()
-    runs = {}
-    for log in args.logs:
-        name = log.name if log.is_dir() else log.stem
-        runs[name if name not in runs else str(log)] = choose(
-            read_curves(find_log(log)), args.keys)
+    logs = [read_curves(find_log(log)) for log in args.logs]
+    runs = choose(dict(zip(names_of(args.logs), logs)), args.keys)
     for name, curves in runs.items():
         if not curves:
             raise UserError(f'log {name}: it has no curves yet; wait for the first log line')

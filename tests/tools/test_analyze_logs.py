@@ -1,5 +1,6 @@
 """Curves of a log: table, plot, errors."""
 import json
+import shutil
 
 import pytest
 
@@ -33,7 +34,20 @@ def test_table_and_plot(work_dir, run_command):
 def test_errors(work_dir, tmp_path, run_command):
     done = run_command('tools/analyze_logs.py', work_dir, '--keys', 'bev/IoU10')
     assert done.returncode == 2
-    assert "--keys bev/IoU10: not in the log; did you mean 'bev/IoU100'?" in done.stderr
+    assert "--keys bev/IoU10: not in the logs; did you mean 'bev/IoU100'?" in done.stderr
     done = run_command('tools/analyze_logs.py', tmp_path / 'none')
     assert done.returncode == 2
     assert 'no vis_data/*.json there' in done.stderr
+
+
+def test_several_runs_of_one_name_with_different_curves(work_dir, tmp_path, run_command):
+    other = tmp_path / 'student' / 'seed_0'
+    for source, target in ((work_dir, tmp_path / 'teacher' / 'seed_0'), (work_dir, other)):
+        shutil.copytree(source, target)
+    log, = other.glob('**/*.json')
+    log.write_text(json.dumps(dict(RECORDS[0], loss_student=1.0)) + '\n')
+    done = run_command('tools/analyze_logs.py', tmp_path / 'teacher' / 'seed_0', other,
+                       '--keys', 'loss', 'loss_student')
+    assert done.returncode == 0, done.stderr
+    assert '== teacher/seed_0' in done.stdout and '== student/seed_0' in done.stdout
+    assert done.stdout.count('loss_student') == 1
