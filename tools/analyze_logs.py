@@ -89,9 +89,9 @@ def plot(runs: Dict[str, Curves], out: Path) -> None:
     rows = -(-len(names) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(5 * columns, 3 * rows), squeeze=False)
     for axis, name in zip(axes.flat, names):
-        for run, curves in runs.items():
+        for number, (run, curves) in enumerate(runs.items()):
             if name in curves:
-                axis.plot(*zip(*curves[name]), label=run, linewidth=1,
+                axis.plot(*zip(*curves[name]), f'C{number}', label=run, linewidth=1,
                           marker='.' if len(curves[name]) < 30 else None)
         axis.set(title=name, xlabel='iteration')
         axis.grid(alpha=0.3)
