@@ -36,7 +36,7 @@ from mmdet3d_plugin.visualization import (  # noqa: E402
 )
 from tools.visualize import draw_frame  # noqa: E402
 
-CONFIG = 'configs/kd360/kd360_{}_r18_keyframe.py'
+CONFIG = 'configs/kd360/kd360_{}_r18_nuscenes_keyframe.py'
 ROLES = ('teacher', 'student')
 GOAL = 90.0
 

@@ -1,0 +1,39 @@
+# Figure 8 on toytown: divergence (KL) or affinity distillation (AD) at each stage.
+#   python tools/run_experiments.py configs/kd360/experiments/fig8_toytown.py
+
+# Often changed ------------------------------------------------------------------------------------
+max_iters = 400
+seeds = (0, 1, 2)
+
+# Sometimes ----------------------------------------------------------------------------------------
+title = 'Figure 8 on toytown: KL and AD at the three stages'
+metrics = ('bev/IoU100', 'bev/IoU50', 'bev/IoU20')
+baseline = 'student'
+
+# Rarely -------------------------------------------------------------------------------------------
+schedule = {
+    'train_cfg.max_iters': max_iters,
+    'train_cfg.val_interval': max_iters,
+    'param_scheduler.0.total_steps': max_iters + 1
+}
+config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+
+
+def distilled(stage, variant, loss, criterion):
+    options = {'model.assistant': None, 'model.terms.assistant': None,
+               'model.terms.student.criterion': dict(criterion, _delete_=True)}
+    return dict(config=config.format('distill', variant), teacher='teacher',
+                options={**options, **schedule}, columns=dict(stage=stage, loss=loss))
+
+
+kl = dict(type='ChannelWiseKL', temperature=3.0)
+coarse, fine = (dict(type='WindowAffinity', window=window) for window in (13, 50))
+runs = dict(
+    teacher=dict(config=config.format('teacher', ''), options=schedule),
+    student=dict(config=config.format('student', ''), options=schedule),
+    stage1_kl=distilled(1, '_stage1', 'KL', kl),
+    stage1_ad=distilled(1, '_stage1', 'AD', fine),
+    stage2_kl=distilled(2, '_stage2', 'KL', kl),
+    stage2_ad=distilled(2, '_stage2', 'AD', coarse),
+    stage3_kl=distilled(3, '_stage3', 'KL', kl),
+    stage3_ad=distilled(3, '_stage3', 'AD', fine))

@@ -1,0 +1,249 @@
+"""The runner of experiments: order, memory, failures, tables; and one real table of two steps."""
+import importlib.util
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet3d_plugin.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted((ROOT / 'configs').glob('*/experiments/*.py'))
+
+FILE = """
+title = 'Toy'
+metrics = ('toy/mae', 'toy/count')
+seeds = (0, 1)
+baseline = 'plain'
+paper = 'elsewhere'
+
+
+def run(lr, **more):
+    return dict(config='tests/toy/toy_config.py', options={'optim_wrapper.optimizer.lr': lr},
+                **more)
+
+
+runs = dict(plain=run(0.1, columns=dict(lr=0.1), paper=(1.5, 12)), other=run(0.2))
+"""
+
+# Stands for tools/train.py: counts its calls, resumes from its note, writes what a training writes.
+TRAINING = """
+import json, re, sys
+from pathlib import Path
+folder, fail = Path(sys.argv[1]), Path(sys.argv[2])
+with open(folder / 'calls', 'a') as file:
+    file.write('x')
+print('Iter(train) [2/4] loss: 0.5', flush=True)
+(folder / 'last_checkpoint').write_text(str(folder / 'iter_4.pth'))
+(folder / 'iter_4.pth').touch()
+if folder.parts[-2:] == tuple(fail.read_text().split()):
+    sys.exit('error: no luck')
+lr = float(re.search(r'lr=([0-9.]+)', (folder / 'config.py').read_text())[1])
+seed = int(folder.name[-1])
+log = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
+log.parent.mkdir(parents=True, exist_ok=True)
+log.write_text(json.dumps({'toy/mae': 9.0, 'step': 2}) + chr(10)
+               + json.dumps({'loss': 0.5, 'toy/x': 0, 'step': 4}) + chr(10)
+               + json.dumps({'toy/mae': 10 * lr + seed, 'toy/count': 12, 'step': 4}) + chr(10)
+               + '{"lo')
+"""
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location(
+        'run_experiments', ROOT / 'tools' / 'run_experiments.py')
+    module = importlib.util.module_from_spec(spec)
+    sys.modules['run_experiments'] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules['run_experiments']
+
+
+@pytest.fixture
+def start(tool, tmp_path, monkeypatch, capsys):
+    """Runs the tool in this process with stand-ins of the trainings; returns what it printed."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tests' / 'toy'))
+    monkeypatch.chdir(ROOT)
+    (tmp_path / 'training.py').write_text(TRAINING)
+    (tmp_path / 'fail').write_text('')
+    prepare = tool.prepare
+
+    def stand_in(task):
+        prepare(task)
+        return [str(tmp_path / 'training.py'), str(task.folder), str(tmp_path / 'fail')]
+
+    monkeypatch.setattr(tool, 'prepare', stand_in)
+
+    def run(*arguments, text=FILE):
+        path = tmp_path / 'experiment.py'
+        path.write_text(textwrap.dedent(text))
+        monkeypatch.setattr(sys, 'argv', ['run_experiments.py', str(path), '--work-dir',
+                                          str(tmp_path / 'work'), *map(str, arguments)])
+        tool.main()
+        return capsys.readouterr().out
+
+    run.work = tmp_path / 'work'
+    run.calls = lambda: {str(path.parent.relative_to(run.work)): len(path.read_text())
+                         for path in run.work.glob('*/*/calls')}
+    run.fail = (tmp_path / 'fail').write_text
+    return run
+
+
+def test_trains_each_run_with_each_seed_and_tabulates(start):
+    out = start()
+    assert set(start.calls()) == {'plain/seed_0', 'plain/seed_1', 'other/seed_0', 'other/seed_1'}
+    table = json.loads((start.work / 'table.json').read_text())
+    values = {row['name']: row['values']['toy/mae'] for row in table['rows']}
+    assert values == dict(plain={'0': 1.0, '1': 2.0}, other={'0': 2.0, '1': 3.0})
+    text = (start.work / 'table.md').read_text()
+    assert '| run | lr | seeds | mae | count | mae − plain | paper: mae / count |' in text
+    assert '| plain | 0.1 | 2 | 1.50 ± 0.71 | 12.00 ± 0.00 |  | 1.5 / 12 |' in text
+    assert '| other |  | 2 | 2.50 ± 0.71 | 12.00 ± 0.00 | +1.00 ± 0.00 | – |' in text
+    assert "The paper's figures (elsewhere) are the paper's, not ours." in text
+    assert text in out and 'plain, seed 0:  50 %, loss 0.5' in out
+    assert (start.work / 'table.png').read_bytes()[:4] == b'\x89PNG'
+    result = json.loads((start.work / 'other' / 'seed_1' / 'result.json').read_text())
+    assert result['checkpoint'] == 'iter_4.pth' and result['metrics']['toy/mae'] == 3.0
+    config = (start.work / 'other' / 'seed_1' / 'config.py').read_text()
+    assert 'randomness = dict(seed=1)' in config and 'lr=0.2' in config
+
+
+def test_finished_ones_are_skipped_and_failed_ones_tried_again(start, capsys):
+    start.fail('plain seed_1')
+    with pytest.raises(UserError, match='1 of 4 trainings failed'):
+        start('--jobs', 2)
+    out = capsys.readouterr().out
+    assert 'plain, seed 1: no luck -- exit code 1, whole log: ' in out
+    assert '| plain | 0.1 | 1 | 1.00 | 12.00 |' in out
+    start.fail('')
+    assert start('--list').count('interrupted') == 1
+    start('--seeds', 1)
+    start()
+    assert start.calls() == {'plain/seed_0': 1, 'plain/seed_1': 2, 'other/seed_0': 1,
+                             'other/seed_1': 1}
+
+
+def test_a_changed_config_is_refused_redone_or_kept(start):
+    start('--seeds', 0)
+    changed = FILE.replace('run(0.2)', 'run(0.3)')
+    with pytest.raises(UserError, match=r'^other: .* another config \(optim_wrapper.optimizer.lr\);'
+                       ' train them again with --redo, count them as they are with --keep'):
+        start('--seeds', 0, text=changed)
+    start('--seeds', 0, '--keep', text=changed)
+    assert start.calls() == {'plain/seed_0': 1, 'other/seed_0': 1}
+    assert '3.00' not in (start.work / 'table.md').read_text()
+    start('--seeds', 0, '--redo', 'other', text=changed)
+    assert '| other |  | 1 | 3.00 | 12.00 | +2.00 |' in (start.work / 'table.md').read_text()
+    start('--seeds', 0, '--cfg-options', 'dataset.size=12', text=changed)
+
+
+def test_only_one_process_trains_in_a_folder(start, tool, capsys):
+    start('--only', 'plain', '--seeds', 0)
+    (start.work / 'plain' / 'seed_0' / 'result.json').unlink()
+    task = type('Task', (), dict(folder=start.work / 'plain' / 'seed_0'))
+    with tool.locked(task), pytest.raises(UserError, match='1 of 1 trainings failed'):
+        start('--only', 'plain', '--seeds', 0)
+    assert 'another process trains in' in capsys.readouterr().out
+
+
+def test_an_unknown_metric_is_an_error(start, capsys):
+    with pytest.raises(UserError):
+        start('--seeds', 0, text=FILE.replace("'toy/count'", "'toy/cout'"))
+    assert "gives no 'toy/cout'; did you mean 'toy/count'?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('old, new, message', [
+    ("title = 'Toy'", '', 'it has no title; an experiment file needs'),
+    ('toy_config.py', 'toy_confg.py', "runs.plain: config .*no such file; did you mean 'toy_con"),
+    ("'optim_wrapper.optimizer.lr'", "'optim_wrapper.optimizer.lt'",
+     'optimizer.lt: AdamW has no such argument'),
+    ("'optim_wrapper.optimizer.lr'", "'model.head.gamma'",
+     "runs.plain.model.head.gamma: ToyHead has no such argument; did you mean 'focal_gamma'"),
+    ('paper=(1.5, 12)', 'paper=(1, )', 'plain.paper: expected 2 figures, one for each of metrics'),
+    ('columns', 'colums', "runs.plain.colums: no such key; did you mean 'columns'?"),
+    ("baseline = 'plain'", "baseline = 'plan'", "baseline: no run 'plan'; did you mean 'plain'?"),
+    ('run(0.2)', "run(0.2, teacher='plan')", "runs.other.teacher: no run 'plan'; did you mean"),
+    ('run(0.2)', "run(0.2, teacher='plain')", 'runs.other.teacher: .* distils nothing'),
+    ('run(0.2)', "run(0.2, teacher='other')", 'other.teacher: other <- other is a circle')])
+def test_errors_of_the_file(start, old, new, message):
+    with pytest.raises(UserError, match=message):
+        start(text=FILE.replace(old, new))
+    assert not start.calls()
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (('--only', 'plane'), "--only: no run 'plane'; did you mean 'plain'?"),
+    (('--redo', 'plane'), "--redo: no run 'plane'; did you mean 'plain'?"),
+    (('--task', 4), '--task 4: there are tasks 0 to 3')])
+def test_errors_of_the_command(start, arguments, message):
+    with pytest.raises(UserError, match=message):
+        start(*arguments)
+
+
+def test_slurm_submits_teachers_before_their_students(start, tool):
+    start('--slurm-array')
+    script = (start.work / 'slurm.sh').read_text()
+    assert script.count('--array=0-3') == 1 and '--dependency' in script.splitlines()[-1]
+    experiment = tool.Experiment('t', (), (0, 1), dict(
+        student=dict(teacher='teacher'), teacher={}, plain={}))
+    tasks = [tool.Task(name, seed, None, None, '') for name in
+             experiment.with_teachers(['student', 'plain']) for seed in (0, 1)]
+    assert [task.name for task in tasks] == ['teacher'] * 2 + ['plain'] * 2 + ['student'] * 2
+    lines = tool.slurm_script(experiment, tasks, ['file.py']).splitlines()
+    submit = [line for line in lines if 'sbatch --parsable' in line]
+    assert ' --array=0-3 ' in submit[0] and '--dependency' not in submit[0]
+    assert ' --dependency=afterany:"${job%%;*}" --array=4-5 ' in submit[1]
+    assert "file.py --task \"$SLURM_ARRAY_TASK_ID\"'" in submit[1]
+
+
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_files_resolve(tool, path, tmp_path, monkeypatch):
+    for draw in ('kaiming_uniform_', 'uniform_'):  # the weights do not matter here
+        monkeypatch.setattr(torch.nn.init, draw, lambda tensor, *args, **kwargs: tensor)
+    experiment = tool.Experiment.read(path)
+    tasks = tool.make_tasks(experiment, list(experiment.runs), experiment.seeds[:1], tmp_path, {})
+    assert {task.name for task in tasks} == set(experiment.runs)
+    assert set(experiment.metrics) == {f'bev/IoU{side}' for side in (100, 50, 20)}
+    for task in tasks:
+        tool.build_from(tool.MODELS, task.config.model, task.name)
+        schedule, = (s for s in task.config.param_scheduler if s.type == 'OneCycleLR')
+        assert 0 < schedule.total_steps - task.config.train_cfg.max_iters <= 100
+
+
+def test_the_papers_tables_are_there():
+    assert {'table1', 'table2', 'table3', 'table4', 'fig8'} <= {
+        path.stem.split('_')[0] for path in EXPERIMENTS if path.stem.endswith('_toytown')}
+    assert {'table1_dur360bev', 'table2_kitti360', 'table3_stages', 'table4_modalities',
+            'fig8_losses'} <= {path.stem for path in EXPERIMENTS}
+
+
+@pytest.mark.slow
+def test_a_teacher_and_its_student(tmp_path, toytown, run_command):
+    experiment = tmp_path / 'two.py'
+    experiment.write_text(textwrap.dedent(f"""
+        title, metrics, seeds = 'Two', ('bev/IoU100', ), (3, )
+        loaders = {{f'{{split}}_dataloader.{{key}}': value for split in ('train', 'val')
+                    for key, value in dict(num_workers=0, persistent_workers=False, batch_size=2,
+                                           dataset=dict(data_root={str(toytown)!r})).items()}}
+        options = {{'train_cfg.max_iters': 2, 'param_scheduler.0.total_steps': 3, **loaders}}
+        runs = dict(
+            distilled=dict(config='configs/kd360/kd360_distill_r18_toytown.py', teacher='teacher',
+                           options=options),
+            teacher=dict(config='configs/kd360/kd360_teacher_r18_toytown.py', options=options))
+    """))
+    done = run_command('tools/run_experiments.py', experiment, '--work-dir', tmp_path / 'work')
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / 'work' / 'table.json').read_text())['rows']
+    assert [row['name'] for row in rows] == ['distilled', 'teacher']
+    assert all(0 <= row['values']['bev/IoU100']['3'] <= 100 for row in rows)
+    folder = tmp_path / 'work' / 'distilled' / 'seed_3'
+    state = torch.load(folder / 'iter_2.pth', weights_only=True)
+    assert any(key.startswith('student.') for key in state['state_dict'])
+    teacher = tmp_path / 'work' / 'teacher' / 'seed_3'
+    assert Config.fromfile(folder / 'config.py').model.teacher == dict(
+        config=str(teacher / 'config.py'), checkpoint=str(teacher / 'iter_2.pth'))
