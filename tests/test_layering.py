@@ -11,6 +11,7 @@ MAY_IMPORT = {
     'errors': set(),
     'version': set(),
     'checkpoints': {'errors'},
+    'conversion': set(),
     'geometry': set(),
     'structures': {'geometry'},
     'datasets': {'structures', 'geometry'},

@@ -13,6 +13,7 @@ from torch import nn
 from ..checkpoints import known_types, read_checkpoint
 from ..errors import UserError, build_from
 from .config import check_config
+from .memory import keep_freed_memory
 
 _DEFAULT_HOOKS = dict(
     checkpoint=dict(type='SafeCheckpointHook'),
@@ -31,7 +32,9 @@ class PluginRunner(Runner):
     """
 
     def setup_env(self, env_cfg: Dict) -> None:
-        """Join a gloo group before mmengine asks for GPUs."""
+        """On CPUs: reuse memory, and join a gloo group before mmengine asks for GPUs."""
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         if self.distributed and not torch.cuda.is_available() and not is_distributed():
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
