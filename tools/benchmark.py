@@ -1,94 +1,333 @@
-"""Count parameters and measure frames per second at inference.
+"""Compare models: parameters, MACs, accuracy, efficiency ratio, latency.
 
-    python tools/benchmark.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...] [--names NAME ...]
+    python tools/benchmark.py CONFIG [CHECKPOINT.pth] [RESULT.json] [CONFIG ...] [--synthetic]
 
-One frame of the test data at a time, loaded before the clock starts; a step is preprocessing,
-network and prediction. The models take turns frame by frame, so that a busy machine slows all of
-them alike, and the median counts. A distiller is measured as what is deployed: its student.
+Latency is measured in four parts: loading a frame, preprocessing it, the network, and the head's
+prediction. The models take turns, so that a busy machine slows all of them alike; the same frames
+for all, some turns to warm up, then mean, median, 90th and 95th percentile and minimum. MACs are
+those of convolutions, linear layers and matrix products, for one frame. A distiller is measured as
+what is deployed: its student. RESULT.json is what tools/test.py or tools/run_experiments.py wrote.
 """
 import argparse
 import json
+import os
+import platform
+import re
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Dict, List
+from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
+import numpy as np
 import torch
+from mmdet3d.registry import METRICS
+from mmdet3d.structures import Det3DDataSample
 from mmengine.dataset import pseudo_collate
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet3d_plugin.apis import BEVInferencer
 from mmdet3d_plugin.checkpoints import atomic_write
+from mmdet3d_plugin.datasets.transforms.loading import equirect_camera
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, run_tool
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.structures import fields
+
+PARTS = ('load', 'preprocess', 'network', 'predict')
+STATISTICS: Dict[str, Callable[[np.ndarray], float]] = {
+    'mean': np.mean, 'median': np.median, 'p90': lambda ms: np.percentile(ms, 90),
+    'p95': lambda ms: np.percentile(ms, 95), 'min': np.min}
+
+
+@dataclass
+class Entry:
+    """A model to measure.
+
+    Attributes:
+        name: of its rows.
+        config, checkpoint, result: files; the last two may be missing.
+        inferencer: the model and how its frames are loaded.
+        made: a synthetic frame, in place of the test data.
+        seconds: of each measured turn, by part.
+    """
+
+    name: str
+    config: str
+    checkpoint: Optional[str] = None
+    result: Optional[str] = None
+    inferencer: Optional[BEVInferencer] = None
+    made: Optional[dict] = None
+    seconds: Dict[str, List[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
+
+    @property
+    def network(self) -> nn.Module:
+        """What runs at inference: the student of a distiller, else the model itself."""
+        return getattr(self.inferencer.model, 'student', self.inferencer.model)
+
+    def batch(self, start: int, size: int) -> dict:
+        """Frames of the test data, or ``size`` times the synthetic one, collated."""
+        if self.made:
+            return pseudo_collate([self.made] * size)
+        dataset = self.inferencer.dataset
+        return pseudo_collate([dataset[i % len(dataset)] for i in range(start, start + size)])
+
+
+# ------------------------------------------------------------------------------------------- inputs
+def synthetic_frame(pipeline: Sequence[Mapping], points: int) -> dict:
+    """A packed frame of noise with the sizes of a pipeline's; needs no files.
+
+    Args:
+        pipeline: of the test data; its panorama and LiDAR image loaders say the sizes.
+        points: number of LiDAR points, within 50 m and 2 m of height.
+
+    Raises:
+        UserError: The pipeline loads pictures that are no panorama.
+    """
+    inputs, meta = {}, dict(bev_aug=np.eye(4))
+    generator = np.random.default_rng(0)
+    packed = next((t.get('keys') for t in pipeline if t['type'] == 'PackBEVInputs'), None)
+    for transform in pipeline:
+        kind = transform['type']
+        if kind.endswith('Panorama'):
+            size = tuple(transform.get('size', (1024, 2048)))
+            inputs[fields.IMG] = torch.from_numpy(
+                generator.integers(0, 256, (1, 3, *size), dtype=np.uint8))
+            fov = np.deg2rad(transform.get('fov_deg', (90, -90)))
+            meta[fields.CAMERAS] = [equirect_camera('synthetic', np.eye(4), size, fov)]
+        elif kind.endswith('LiDARImage'):
+            size = tuple(transform['size'])
+            inputs[fields.LIDAR_IMG] = torch.from_numpy(
+                generator.random((len(transform['channels']), *size), dtype=np.float32))
+            fov = np.deg2rad(transform.get('fov_deg', (22.5, -22.5)))
+            meta[fields.LIDAR_CAMERA] = equirect_camera('synthetic', np.eye(4), size, fov)
+            cloud = generator.uniform((-50, -50, -2), (50, 50, 2), (points, 3))
+            inputs[fields.POINTS] = torch.from_numpy(cloud.astype(np.float32))
+    if not inputs:
+        raise UserError('--synthetic: the test pipeline has no ...Panorama and no ...LiDARImage, '
+                        'whose sizes the inputs would take; measure on real data')
+    return dict(inputs={key: value for key, value in inputs.items() if key in (packed or inputs)},
+                data_samples=Det3DDataSample(metainfo=meta))
+
+
+# ---------------------------------------------------------------------------------------- measuring
+@torch.no_grad()
+def step(entry: Entry, start: int, size: int) -> Dict[str, float]:
+    """One turn of one model, with ``size`` frames from ``start`` on; seconds by part."""
+    clock = [_now()]
+    batch = entry.batch(start, size)
+    clock.append(_now())
+    data = entry.inferencer.model.data_preprocessor(batch, False)
+    clock.append(_now())
+    outs = entry.network(**data, mode='tensor')
+    clock.append(_now())
+    entry.network.head.predict(outs)
+    clock.append(_now())
+    return dict(zip(PARTS, np.diff(clock).tolist()))
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure(entries: Sequence[Entry], frames: int, warmup: int, batch_size: int) -> None:
+    """Fill ``seconds`` of every model, turn by turn, after ``warmup`` turns."""
+    for turn in range(warmup + frames):
+        for entry in entries:
+            for part, seconds in step(entry, turn * batch_size, batch_size).items():
+                if turn >= warmup:
+                    entry.seconds[part].append(seconds)
+
+
+@torch.no_grad()
+def count_macs(entry: Entry) -> int:
+    """Multiply-adds of convolutions, linear layers and matrix products for one frame."""
+    data = entry.inferencer.model.data_preprocessor(entry.batch(0, 1), False)
+    entry.network(**data, mode='tensor')  # the geometry, which is computed once
+    with FlopCounterMode(display=False) as counter:
+        entry.network(**data, mode='tensor')
+    return counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def evaluate(entry: Entry) -> Dict[str, float]:
+    """The metrics of the config's test data."""
+    dataset, config = entry.inferencer.dataset, entry.inferencer.model.cfg
+    metric = METRICS.build(config.test_evaluator)
+    metric.dataset_meta = dataset.metainfo
+    for index in range(len(dataset)):
+        batch = pseudo_collate([dataset[index]])
+        samples = entry.inferencer.model.test_step(batch)
+        metric.process(batch, [sample.to_dict() for sample in samples])
+    return metric.evaluate(len(dataset))
+
+
+def read_result(path: str) -> Dict[str, float]:
+    """The metrics in a file of tools/test.py or tools/run_experiments.py."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'result {path}: {error}; give the .json that tools/test.py or '
+                        'tools/run_experiments.py wrote') from error
+    values = content.get('metrics', content)
+    found = {key: value for key, value in values.items() if '/' in key}
+    if not found:
+        raise UserError(f'result {path}: it holds no metrics such as bev/IoU100; give the .json '
+                        'that tools/test.py or tools/run_experiments.py wrote')
+    return found
+
+
+def describe(entry: Entry, macs: int, metrics: Mapping[str, float], batch_size: int) -> dict:
+    """Everything that is known of a model."""
+    parameters = sum(p.numel() for p in entry.network.parameters())
+    ms = {part: 1000 * np.array(seconds) for part, seconds in entry.seconds.items()}
+    ms['without loading'] = ms['preprocess'] + ms['network'] + ms['predict']
+    ms['all'] = ms['load'] + ms['without loading']
+    iou = metrics.get('bev/IoU100')
+    return dict(
+        config=entry.config, checkpoint=entry.checkpoint, parameters=parameters,
+        trainable=sum(p.numel() for p in entry.network.parameters() if p.requires_grad),
+        macs=macs, metrics=dict(metrics),
+        efficiency_ratio=None if iou is None else iou / (parameters / 1e6),
+        frames_per_second=1000 * batch_size / float(np.median(ms['without loading'])),
+        milliseconds={part: {name: float(of(values)) for name, of in STATISTICS.items()}
+                      for part, values in ms.items()})
+
+
+# ------------------------------------------------------------------------------------------- tables
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned, the first to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [[cell.rjust(width) if i else cell.ljust(width)
+              for i, (cell, width) in enumerate(zip(row, widths))] for row in rows]
+    lines.insert(1, ['-' * (width - bool(i)) + ':' * bool(i) for i, width in enumerate(widths)])
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def text_of(report: Mapping) -> str:
+    """Both tables and how they were made."""
+    models = report['models']
+    names = list(dict.fromkeys(key for model in models.values() for key in model['metrics']))
+    head = [['model', 'parameters', 'trainable', 'GMACs', *(n.split('/')[-1] for n in names), 'ER',
+             'network ms', 'without loading ms', 'all ms', 'frames/s']]
+    parts = [['model', 'part, ms', *STATISTICS]]
+    for name, model in models.items():
+        times, ratio = model['milliseconds'], model['efficiency_ratio']
+        head.append([
+            name, f'{model["parameters"]:,}', f'{model["trainable"]:,}',
+            f'{model["macs"] / 1e9:.2f}', *(_number(model['metrics'].get(key)) for key in names),
+            _number(ratio), *(f'{times[part]["median"]:.1f}' for part in (
+                'network', 'without loading', 'all')), f'{model["frames_per_second"]:.1f}'])
+        parts += [[name if i == 0 else '', part, *(f'{value:.2f}' for value in values.values())]
+                  for i, (part, values) in enumerate(times.items())]
+    return (f'{aligned(head)}\n\nTimes are medians; ER is IoU100 per million parameters.\n\n'
+            f'{aligned(parts)}\n\n{protocol(report)}\n')
+
+
+def _number(value: Optional[float]) -> str:
+    return '–' if value is None else f'{value:.2f}'
+
+
+def protocol(report: Mapping) -> str:
+    """How the latency was measured, in one sentence."""
+    inputs = 'synthetic inputs, not loaded' if report['synthetic'] else 'frames of the test data'
+    return (f'{report["device"]}, {report["threads"]} threads ({report["machine"]}), '
+            f'batch {report["batch_size"]}, {report["frames"]} turns after {report["warmup"]} to '
+            f'warm up, {inputs}, models in turn.')
+
+
+def machine() -> str:
+    """Processor, its cores for this process, and the version of torch."""
+    cpu = platform.processor() or platform.machine()
+    if Path('/proc/cpuinfo').is_file():
+        found = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
+        cpu = found[1] if found else cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return f'{cpu}, {cores} cores, torch {torch.__version__}'
+
+
+def parse_models(words: Sequence[str], names: Optional[Sequence[str]]) -> List[Entry]:
+    """Group the words into models: each config, its checkpoint and its result."""
+    entries: List[Entry] = []
+    for word in words:
+        kind = {'.py': 'config', '.pth': 'checkpoint', '.json': 'result'}.get(Path(word).suffix)
+        if kind == 'config':
+            entries.append(Entry(Path(word).stem, word))
+        elif kind is None or not entries or getattr(entries[-1], kind):
+            raise UserError(f'{word}: expected CONFIG.py, followed by at most one CHECKPOINT.pth '
+                            'and one RESULT.json of it')
+        else:
+            setattr(entries[-1], kind, word)
+    if names:
+        if len(names) != len(entries):
+            raise UserError(f'--names: expected {len(entries)}, got {len(names)}')
+        for entry, name in zip(entries, names):
+            entry.name = name
+    if len({entry.name for entry in entries}) < len(entries):
+        raise UserError('two models have the same name; tell them apart with --names')
+    return entries
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='one or more pairs')
+    parser.add_argument('models', nargs='+', metavar='CONFIG [CHECKPOINT] [RESULT]',
+                        help='.py, and where given .pth and .json; random weights without .pth')
     parser.add_argument('--names', nargs='+', help='of the models (default: config names)')
-    parser.add_argument('--frames', type=int, default=20, help='to measure (default: 20)')
-    parser.add_argument('--warmup', type=int, default=3, help='frames before (default: 3)')
+    parser.add_argument('--frames', type=int, default=20, help='turns to measure (default: 20)')
+    parser.add_argument('--warmup', type=int, default=3, help='turns before (default: 3)')
+    parser.add_argument('--batch-size', type=int, default=1, help='frames of a turn (default: 1)')
+    parser.add_argument('--synthetic', action='store_true',
+                        help="noise of the test data's sizes; needs no data")
+    parser.add_argument('--points', type=int, default=131072,
+                        help='LiDAR points of a synthetic frame (default: 131072)')
+    parser.add_argument('--test', action='store_true',
+                        help='evaluate checkpoints that have no RESULT on the test data')
     parser.add_argument('--device', help='default: the GPU if there is one')
-    parser.add_argument('--out', help='JSON file to write')
+    parser.add_argument('--threads', type=int, help='of the CPU (default: as torch chooses)')
+    parser.add_argument('--out', nargs='+', default=[], help='files to write, .json or .md')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
                         metavar='KEY=VALUE', help='to override in every config')
     args = parser.parse_args()
-    if len(args.models) % 2:
-        parser.error(f'expected pairs of CONFIG and CHECKPOINT, got {len(args.models)} paths')
-    if args.frames < 1 or args.warmup < 0:
-        parser.error('expected --frames of at least 1 and --warmup of at least 0')
-    args.models = list(zip(args.models[::2], args.models[1::2]))
-    args.names = args.names or [Path(config).stem for config, _ in args.models]
-    if not len(args.names) == len(set(args.names)) == len(args.models):
-        parser.error(f'--names: expected {len(args.models)} different names, got {args.names}')
+    if min(args.frames, args.batch_size, args.points) < 1 or args.warmup < 0:
+        parser.error('expected --frames, --batch-size and --points of at least 1 and --warmup of '
+                     'at least 0')
+    if args.test and args.synthetic:
+        parser.error('--test needs the test data; leave --synthetic out')
+    for path in args.out:
+        if Path(path).suffix not in ('.json', '.md'):
+            parser.error(f'--out {path}: expected a name that ends with .json or .md')
     return args
-
-
-def deployed(model: nn.Module) -> nn.Module:
-    """What runs at inference: the student of a distiller, else the model itself."""
-    return getattr(model, 'student', model)
-
-
-@torch.no_grad()
-def measure(models: Dict[str, BEVInferencer], frames: int, warmup: int) -> Dict[str, List[float]]:
-    """Seconds of every measured frame, by model."""
-    seconds = {name: [] for name in models}
-    for turn in range(warmup + frames):
-        for name, inferencer in models.items():
-            batch = pseudo_collate([inferencer.dataset[turn % len(inferencer.dataset)]])
-            _wait_for_gpu()
-            begin = time.perf_counter()
-            inferencer.model.test_step(batch)
-            _wait_for_gpu()
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - begin)
-    return seconds
-
-
-def _wait_for_gpu() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def main() -> None:
     args = parse_args()
-    models = {name: BEVInferencer(load_config(config, args.cfg_options), checkpoint, args.device)
-              for name, (config, checkpoint) in zip(args.names, args.models)}
-    seconds = measure(models, args.frames, args.warmup)
-    weights = next(next(iter(models.values())).model.parameters())
-    device = torch.cuda.get_device_name() if weights.is_cuda else 'CPU'
-    report = dict(device=device, threads=torch.get_num_threads(), batch_size=1, frames=args.frames,
-                  warmup=args.warmup, models={})
-    print(f'{device}, {report["threads"]} threads, batch 1, median of {args.frames} frames')
-    for name, inferencer in models.items():
-        count = sum(p.numel() for p in deployed(inferencer.model).parameters())
-        rate = 1 / median(seconds[name])
-        report['models'][name] = dict(parameters=count, frames_per_second=rate)
-        print(f'{name:24s} {count:12,d} parameters {rate:8.2f} frames/s')
-    if args.out:
-        with atomic_write(args.out) as file:
-            file.write(json.dumps(report, indent=1).encode())
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    entries = parse_models(args.models, args.names)
+    results = {entry.name: read_result(entry.result) for entry in entries if entry.result}
+    for entry in entries:
+        entry.inferencer = BEVInferencer(
+            load_config(entry.config, args.cfg_options), entry.checkpoint, args.device)
+        if args.synthetic:
+            entry.made = synthetic_frame(entry.inferencer.dataset_cfg.pipeline, args.points)
+    measure(entries, args.frames, args.warmup, args.batch_size)
+    gpu = next(entries[0].network.parameters()).is_cuda
+    report = dict(device=torch.cuda.get_device_name() if gpu else 'CPU', machine=machine(),
+                  threads=torch.get_num_threads(), batch_size=args.batch_size, frames=args.frames,
+                  warmup=args.warmup, synthetic=args.synthetic, models={})
+    for entry in entries:
+        metrics = results.get(entry.name, {})
+        if args.test and entry.checkpoint and not metrics:
+            metrics = evaluate(entry)
+        report['models'][entry.name] = describe(entry, count_macs(entry), metrics,
+                                                args.batch_size)
+    print(text_of(report))
+    for path in args.out:
+        content = text_of(report) if Path(path).suffix == '.md' else json.dumps(report, indent=1)
+        with atomic_write(path) as file:
+            file.write(content.encode())
 
 
 if __name__ == '__main__':

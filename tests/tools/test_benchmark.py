@@ -1,0 +1,145 @@
+"""The benchmark: what it counts, what it times, and its table."""
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmdet3d_plugin.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+TOYTOWN = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('benchmark', ROOT / 'tools' / 'benchmark.py')
+    module = importlib.util.module_from_spec(spec)
+    sys.modules['benchmark'] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules['benchmark']
+
+
+@pytest.fixture
+def start(tool, monkeypatch, capsys):
+    """Runs the tool in this process; returns what it printed."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
+        tool.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+class Network(nn.Module):
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1, groups=1)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x, mode):
+        cells = self.conv(x).flatten(2).mT
+        return self.linear(cells) @ torch.ones(5, 7)
+
+
+def test_macs_of_convolution_linear_layer_and_matrix_product(tool):
+    model = Network()
+    model.data_preprocessor = lambda batch, training: dict(x=batch)
+    entry = SimpleNamespace(network=model, inferencer=SimpleNamespace(model=model),
+                            batch=lambda start, size: torch.zeros(1, 3, 10, 20))
+    assert tool.count_macs(entry) == 8 * 3 * 9 * 50 + 50 * 8 * 5 + 50 * 5 * 7
+
+
+def test_synthetic_frames_have_the_sizes_of_the_data(tool):
+    pipeline = tool.load_config(TOYTOWN.format('teacher', '')).test_dataloader.dataset.pipeline
+    frame = tool.synthetic_frame(pipeline, 100)
+    shapes = {key: tuple(value.shape) for key, value in frame['inputs'].items()}
+    assert shapes == dict(img=(1, 3, 128, 512), lidar_img=(3, 64, 512), points=(100, 3))
+    camera, = frame['data_samples'].cameras
+    assert (camera['height'], camera['width']) == (128, 512)
+    assert np.rad2deg([camera['fov_up'], camera['fov_down']]) == pytest.approx([30, -60])
+    pipeline = tool.load_config(TOYTOWN.format('distill', '')).test_dataloader.dataset.pipeline
+    assert set(tool.synthetic_frame(pipeline, 100)['inputs']) == {'img'}
+    with pytest.raises(UserError, match='no ...Panorama and no ...LiDARImage'):
+        tool.synthetic_frame([dict(type='LoadPointCloud')], 1)
+
+
+def test_table(start, tmp_path):
+    result = tmp_path / 'result.json'
+    result.write_text(json.dumps(dict(metrics={'bev/IoU100': 10.0, 'bev/IoU50': 20.0})))
+    out = start(TOYTOWN.format('teacher', ''), TOYTOWN.format('distill', '_am'), result,
+                '--names', 'teacher', 'student', '--synthetic', '--points', 500, '--frames', 3,
+                '--warmup', 1, '--out', tmp_path / 'table.json', tmp_path / 'table.md')
+    assert out == (tmp_path / 'table.md').read_text() + '\n'
+    report = json.loads((tmp_path / 'table.json').read_text())
+    assert (report['synthetic'], report['frames'], report['warmup']) == (True, 3, 1)
+    teacher, student = (report['models'][name] for name in ('teacher', 'student'))
+    assert (teacher['parameters'], student['parameters']) == (714295, 442079)  # no assistant
+    assert teacher['macs'] > student['macs'] > 1e8
+    assert student['efficiency_ratio'] == pytest.approx(10 / 0.442079)
+    assert teacher['efficiency_ratio'] is None and teacher['metrics'] == {}
+    for model in (teacher, student):
+        times = model['milliseconds']
+        assert list(times) == ['load', 'preprocess', 'network', 'predict', 'without loading', 'all']
+        for part in times.values():
+            assert 0 <= part['min'] <= part['median'] <= part['p90'] <= part['p95']
+        assert times['network']['min'] < times['without loading']['min'] <= times['all']['min']
+        assert model['frames_per_second'] == pytest.approx(
+            1000 / times['without loading']['median'])
+    row = next(line for line in out.splitlines() if line.startswith('| student'))
+    cells = [cell.strip() for cell in row.strip('|').split('|')]
+    assert cells[1] == '442,079' and cells[4:7] == ['10.00', '20.00', '22.62']
+    widths = {len(line) for line in out.split('\n\n')[0].splitlines()}
+    assert len(widths) == 1  # aligned
+    assert 'batch 1, 3 turns after 1 to warm up, synthetic inputs' in out
+
+
+@pytest.mark.parametrize('words, message', [
+    (['x.pth'], 'x.pth: expected CONFIG.py, followed by'),
+    (['a.py', 'x.pth', 'y.pth'], 'y.pth: expected CONFIG.py'),
+    (['a.py', 'x.onnx'], 'x.onnx: expected CONFIG.py'),
+    (['a.py', 'a.py'], 'two models have the same name; tell them apart with --names')])
+def test_words_that_are_no_models(tool, words, message):
+    with pytest.raises(UserError, match=message):
+        tool.parse_models(words, None)
+
+
+def test_words_are_grouped_by_model(tool):
+    entries = tool.parse_models(['a.py', 'b.py', 'b.json', 'b.pth'], ['x', 'y'])
+    assert [(e.name, e.checkpoint, e.result) for e in entries] == [
+        ('x', None, None), ('y', 'b.pth', 'b.json')]
+
+
+def test_a_result_without_metrics_is_an_error(tool, tmp_path):
+    (tmp_path / 'r.json').write_text('{"loss": 1}')
+    with pytest.raises(UserError, match='it holds no metrics such as bev/IoU100'):
+        tool.read_result(tmp_path / 'r.json')
+
+
+def test_evaluation_of_a_checkpoint(start, tool, tmp_path, toytown):
+    model = tool.BEVInferencer(tool.load_config(TOYTOWN.format('student', '')), None).model
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'student.pth')
+    start(TOYTOWN.format('student', ''), tmp_path / 'student.pth', '--test', '--frames', 1,
+          '--warmup', 0, '--out', tmp_path / 'table.json', '--cfg-options',
+          f'test_dataloader.dataset.data_root={toytown}')
+    student, = json.loads((tmp_path / 'table.json').read_text())['models'].values()
+    assert {'bev/IoU100', 'bev/IoU50', 'bev/IoU20'} <= set(student['metrics'])
+    assert student['milliseconds']['load']['min'] > 0
+
+
+@pytest.mark.slow
+def test_macs_of_the_full_student(tool):
+    """The release's 96.4 G of convolutions, less the 6.55 G of its dead feature head."""
+    entry = tool.Entry('student', 'configs/kd360/kd360_student_effb0_dur360bev.py')
+    entry.inferencer = tool.BEVInferencer(tool.load_config(ROOT / entry.config), None, 'cpu')
+    entry.made = tool.synthetic_frame(entry.inferencer.dataset_cfg.pipeline, 1)
+    assert tool.count_macs(entry) == pytest.approx(96.4e9 - 6.55e9, rel=2e-3)
