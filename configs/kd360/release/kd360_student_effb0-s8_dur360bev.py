@@ -1,7 +1,6 @@
-# The release's student with encoder "effb0": B0 cut at stride 16, features at stride 8.
-_base_ = ['./kd360_student_effb0_dur360bev.py']
+# The release's student with its encoder "effb0": EfficientNet-B0 up to stride 16.
+_base_ = ['./kd360_student_effb0_dur360bev.py', '../../_base_/models/kd360_encoders.py']
 
+encoder = _base_.encoders.effb0_s8
 model = dict(camera_branch=dict(encoder=dict(
-    backbone=dict(out_indices=(3, 4)),
-    neck=dict(_delete_=True, type='UpsampleConcat', in_channels=(40, 112), mid_channels=128,
-              out_channels=_base_.channels))))
+    _delete_=True, **dict(encoder, backbone=dict(encoder.backbone, fixed_padding=True)))))

@@ -1,7 +1,6 @@
-# The release's student with encoder "effb4": B4 cut at stride 16, features at stride 8.
-_base_ = ['./kd360_student_effb0_dur360bev.py']
+# The release's student with its encoder "effb4": EfficientNet-B4 up to stride 16.
+_base_ = ['./kd360_student_effb0_dur360bev.py', '../../_base_/models/kd360_encoders.py']
 
+encoder = _base_.encoders.effb4_s8
 model = dict(camera_branch=dict(encoder=dict(
-    backbone=dict(arch='b4', out_indices=(3, 4), init_cfg=None),
-    neck=dict(_delete_=True, type='UpsampleConcat', in_channels=(56, 160), mid_channels=128,
-              out_channels=_base_.channels))))
+    _delete_=True, **dict(encoder, backbone=dict(encoder.backbone, fixed_padding=True)))))
