@@ -66,10 +66,12 @@ def motions():
 
 
 def test_convention_a_roll_to_the_right_turns_clockwise():
-    before, after = frame(), move(frame(), STEPS // 4, STEPS)
+    before = dict(frame(), coverage=np.arange(24 * WIDTH).reshape(24, WIDTH))
+    after = move(dict(before), STEPS // 4, STEPS)
     assert rigid.apply(after['bev_aug'], [[10., 0, 1]]).tolist() == [[0, -10, 1]]
     ahead, right = WIDTH // 2, WIDTH * 3 // 4
     np.testing.assert_array_equal(after['img'][0][:, right], before['img'][0][:, ahead])
+    np.testing.assert_array_equal(after['coverage'][:, right], before['coverage'][:, ahead])
     np.testing.assert_array_equal(after['lidar_img'][..., 12], before['lidar_img'][..., 8])
 
 

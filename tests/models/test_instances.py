@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from mmdet3d.registry import MODELS
+from mmdet3d.registry import DATASETS, MODELS
 from mmengine.structures import PixelData
 
 from mmdet3d_plugin.errors import UserError, build_from
+from mmdet3d_plugin.evaluation import BEVInstanceMetric
 from mmdet3d_plugin.evaluation.bev_instances import match_instances
 from mmdet3d_plugin.geometry import BEVGrid, raster, rigid
 from mmdet3d_plugin.models.heads.instances import (
@@ -74,6 +75,24 @@ def test_truth_is_grouped_to_its_own_instances(method):
     maps = drawn(PARKED, method=method)
     assert quality(group(maps)[0], maps['instances'][0]) == 1
     assert len(maps['instances'].unique()) == 5
+
+
+def test_truth_of_toytown_is_grouped_but_for_centres_outside(toytown):
+    grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=1.0)
+    target = dict(type='RasterizeBEV', grid=grid, sigma=1.5, instances=True)
+    dataset = DATASETS.build(dict(
+        type='Dur360BEVDataset', data_root=str(toytown), ann_file='dur360bev_infos_train.pkl',
+        pipeline=[target, dict(type='PackBEVInputs')]))
+    grouped, itself = BEVInstanceMetric(ranges=(100, 80)), BEVInstanceMetric()
+    for sample in (frame['data_samples'] for frame in dataset):
+        sample.pred_bev = PixelData(instances=group(dict(sample.gt_bev.items())))
+        grouped.process({}, [sample.to_dict()])
+        sample.pred_bev = sample.gt_bev
+        itself.process({}, [sample.to_dict()])
+    assert sum(result[1, 0, 1] for result in grouped.results) > 10
+    scores = grouped.compute_metrics(grouped.results)
+    assert scores['PQ80'] == 100 and scores['PQ100'] > 95
+    assert set(itself.compute_metrics(itself.results).values()) == {100.0}
 
 
 def test_an_instance_has_one_class_and_channels_do_not_share():
