@@ -57,7 +57,7 @@ class Options:
 
     Attributes:
         boxes: folder of ``data_3d_bboxes``: 'train' or 'train_full'.
-        sequences: numbers of the drives to convert.
+        sequences: numbers of the drives to convert; () = all that have boxes.
         split: 'drives' (``val_drives`` are held out), 'windows' (the official window lists), or a
             folder with ``train.txt`` and ``val.txt``, lines of ``<sequence>;<frame>``.
         val_drives: numbers of the drives held out. The paper follows a split without naming its
@@ -69,7 +69,7 @@ class Options:
     """
 
     boxes: str = 'train'
-    sequences: tuple = DRIVES
+    sequences: tuple = ()
     split: str = 'drives'
     val_drives: tuple = (10,)
     max_frames: tuple = (20000, 1000)
@@ -156,8 +156,9 @@ def splits(root, options) -> tuple:
                         f'{", ".join(map(str, DRIVES))}')
     split_of = _split_of(root, options)
     lists, left_out = dict(train=[], val=[]), {}
-    for drive in sorted(options.sequences):
-        name = sequence_name(drive)
+    drives = sorted(options.sequences) or [drive for drive in DRIVES if os.path.isfile(
+        _boxes_path(root, sequence_name(drive), options.boxes))]
+    for name in map(sequence_name, drives):
         usable, reasons = usable_frames(root, name, options)
         for frame in usable:
             split = split_of(name, frame)
@@ -169,8 +170,9 @@ def splits(root, options) -> tuple:
             left_out[reason] = left_out.get(reason, 0) + count
     for (split, keys), most in zip(lists.items(), options.max_frames):
         if not keys:
-            raise UserError(f'{root}: no frames for split {split!r} (left out: {left_out}); check '
-                            '--sequences, --split and --val-drives')
+            raise UserError(f'{root}: no frames for split {split!r} in drives {drives} (left out: '
+                            f'{left_out}); check data_3d_bboxes/{options.boxes}, --sequences, '
+                            '--split and --val-drives')
         lists[split] = thin(keys, most)
         if len(lists[split]) < len(keys):
             left_out[f'{split} thinned'] = len(keys) - len(lists[split])
@@ -442,7 +444,7 @@ class Sequence:
 def sequence(root, name, boxes) -> Sequence:
     """Poses, calibration, boxes and times of a drive; kept in memory while the files stay."""
     paths = dict(
-        boxes=os.path.join(root, 'data_3d_bboxes', boxes, f'{name}.xml'),
+        boxes=_boxes_path(root, name, boxes),
         poses=os.path.join(root, 'data_poses', name, 'poses.txt'),
         times=os.path.join(root, 'data_3d_raw', name, 'velodyne_points', 'timestamps.txt'),
         **{key: os.path.join(root, 'calibration', key) for key in (
@@ -636,6 +638,10 @@ def _folder(root, name, camera=None) -> str:
     if camera:
         return os.path.join(root, 'data_2d_raw', name, camera, 'data_rgb')
     return os.path.join(root, 'data_3d_raw', name, 'velodyne_points', 'data')
+
+
+def _boxes_path(root, name, boxes) -> str:
+    return os.path.join(root, 'data_3d_bboxes', boxes, f'{name}.xml')
 
 
 def _files(root, name, frame) -> tuple:

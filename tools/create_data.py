@@ -9,17 +9,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def toytown(args):
     """Writes a synthetic world."""
-    from data_converter.toytown import dur360bev_layout
+    from data_converter.toytown import dur360bev_layout, kitti360_layout
 
-    report = dur360bev_layout.write(
+    layout = dict(dur360bev=dur360bev_layout, kitti360=kitti360_layout)[args.layout]
+    sizes = dict(image_size=args.image_size, scan_size=args.scan_size)
+    report = layout.write(
         args.out_dir,
         args.frames,
         args.seed,
-        tuple(args.image_size),
-        tuple(args.scan_size),
-        args.sequences,
-        args.workers,
-        args.supersample,
+        sequences=args.sequences,
+        workers=args.workers,
+        supersample=args.supersample,
+        **{name: tuple(size) for name, size in sizes.items() if size},
     )
     print(
         '{out_dir}: {frames} frames in {sequences} sequences ({train} train, {test} test), '
@@ -43,7 +44,7 @@ def kitti360(args):
     from data_converter import kitti360
 
     options = kitti360.Options(
-        args.boxes, tuple(args.sequences or kitti360.DRIVES), args.split, tuple(args.val_drives),
+        args.boxes, tuple(args.sequences), args.split, tuple(args.val_drives),
         tuple(args.max_frames), min_points=args.min_points, undistort=args.undistort)
     report = kitti360.convert(args.root_path, args.out_dir, options, args.workers, args.check)
     for key, value in report.items():
@@ -63,7 +64,9 @@ def parse_args(argv=None):
     commands = parser.add_subparsers(dest='command', required=True)
 
     town = commands.add_parser('toytown', help=toytown.__doc__)
-    town.add_argument('--layout', choices=['dur360bev'], default='dur360bev', help='on-disk format')
+    town.add_argument(
+        '--layout', choices=['dur360bev', 'kitti360'], default='dur360bev', help='on-disk format'
+    )
     town.add_argument('--out-dir', required=True, help='new folder, or one to finish')
     town.add_argument('--frames', type=int, default=300)
     town.add_argument('--seed', type=int, default=0)
@@ -71,17 +74,16 @@ def parse_args(argv=None):
         '--image-size',
         type=int,
         nargs=2,
-        default=(640, 1280),
         metavar=('H', 'W'),
-        help='dual-fisheye picture, W = 2 H (default: 640 1280)',
+        help='picture: dual fisheye, W = 2 H (default: 640 1280), or each of the two fisheyes of '
+        'kitti360, W = H (default: 1400 1400)',
     )
     town.add_argument(
         '--scan-size',
         type=int,
         nargs=2,
-        default=(128, 2048),
         metavar=('BEAMS', 'COLS'),
-        help='LiDAR scan (default: 128 2048)',
+        help='LiDAR scan (default: 128 2048; kitti360: 64 2048)',
     )
     town.add_argument(
         '--sequences',
@@ -112,8 +114,8 @@ def parse_args(argv=None):
     raw.add_argument('--out-dir', help='where the info files go (default: the root path)')
     raw.add_argument('--boxes', choices=['train', 'train_full'], default='train',
                      help='folder of data_3d_bboxes')
-    raw.add_argument('--sequences', type=int, nargs='+', metavar='N',
-                     help='drives to convert, such as 0 10 (default: all nine with labels)')
+    raw.add_argument('--sequences', type=int, nargs='+', default=(), metavar='N',
+                     help='drives to convert, such as 0 10 (default: all that have boxes)')
     raw.add_argument('--split', default='drives',
                      help='drives, windows (the official lists), or a folder with train.txt and '
                      'val.txt of <sequence>;<frame>')

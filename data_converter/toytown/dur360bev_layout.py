@@ -17,18 +17,16 @@ Unlike the real data there are ``metadata/calibration.json`` (``lidar2cam``, 4×
 ``metadata/sequences.json`` (id → sequence name), and ``metadata/toytown.json`` with the settings.
 """
 
-import json
 import math
-import os
 import pickle
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from . import folder
+from .folder import FRAME_INTERVAL
 from .sensors import (
     DualFisheye,
     RayScene,
@@ -38,12 +36,8 @@ from .sensors import (
     take_picture,
     take_scan,
 )
-from .world import Town
 
-VERSION = 1  # of the world: raised whenever the same settings give other files
 MIN_RETURNS = 5
-FRAME_INTERVAL = 0.5  # seconds
-FRAMES_PER_SEQUENCE = 12
 KINDS = {'image': '.png', 'ouster_points': '.bin', 'labels': '.txt', 'oxts': '.txt'}
 POINT_FIELDS = ('x', 'y', 'z', 'intensity', 'time', 'reflectivity', 'ring', 'ambient', 'range')
 
@@ -216,64 +210,19 @@ def write(
         ImportError: if trimesh, embreex or tqdm is missing.
         ChildProcessError: if a worker process dies.
     """
-    out_dir = Path(out_dir)
-    settings = _settings(frames, seed, image_size, scan_size, sequences, supersample)
-    _require('cv2', 'embreex', 'tqdm', 'trimesh')
-    _claim(out_dir, settings)
-    plan = _plan(settings)
-    _write_sensor_metadata(out_dir, settings)
-    jobs = []
-    for _, sequence, rows in plan:
-        todo = [
-            (number, index) for number, index in rows if not _finished(out_dir, number, settings)
-        ]
-        jobs += [
-            (str(out_dir), settings, sequence, todo[i : i + FRAMES_PER_SEQUENCE], len(rows))
-            for i in range(0, len(todo), FRAMES_PER_SEQUENCE)
-        ]
-    _run(jobs, workers, frames, progress)
-    return dict(
-        _write_index(out_dir, plan), out_dir=str(out_dir), written=sum(len(job[3]) for job in jobs)
+    out_dir, (height, width) = Path(out_dir), image_size
+    settings = folder.make_settings(
+        'dur360bev', frames, seed, image_size, scan_size, sequences, supersample
     )
-
-
-def _require(*modules):
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        raise ImportError(f'toytown needs {", ".join(missing)}: pip install trimesh embreex tqdm')
-
-
-def _settings(frames, seed, image_size, scan_size, sequences, supersample):
-    if frames < 2:
-        raise ValueError(
-            f'toytown needs at least 2 frames (one to train, one to test), got {frames}'
-        )
-    if sequences is None:
-        sequences = max(2, math.ceil(frames / FRAMES_PER_SEQUENCE))
-    if not 2 <= sequences <= frames:
-        raise ValueError(
-            f'sequences must be between 2 and the number of frames ({frames}), got {sequences}'
-        )
-    height, width = image_size
     if width != 2 * height or height < 16:
         raise ValueError(
             'the dual-fisheye picture must be twice as wide as high and at least 16 high, '
             f'got height {height}, width {width}'
         )
-    beams, columns = scan_size
-    if beams < 2 or columns < 16:
-        raise ValueError(f'a scan needs at least 2 beams and 16 columns, got {beams} x {columns}')
-    if seed < 0 or supersample < 1:
-        raise ValueError(f'seed must be >= 0 and supersample >= 1, got {seed} and {supersample}')
+    written = folder.write(out_dir, settings, _render, _finished, workers, progress)
+    _write_sensor_metadata(out_dir, settings)
     return dict(
-        layout='dur360bev',
-        version=VERSION,
-        frames=int(frames),
-        seed=int(seed),
-        image_size=[int(height), int(width)],
-        scan_size=[int(beams), int(columns)],
-        sequences=int(sequences),
-        supersample=int(supersample),
+        _write_index(out_dir, folder.plan(settings)), out_dir=str(out_dir), written=written
     )
 
 
@@ -282,125 +231,33 @@ def make_rig(image_size, scan_size, supersample=2):
     return Rig(DualFisheye(image_size[0]), SpinningLidar(*scan_size), supersample=supersample)
 
 
-def _claim(out_dir, settings):
-    path = out_dir / 'metadata' / 'toytown.json'
-    if path.exists():
-        there = json.loads(path.read_text())
-        other = sorted(k for k in settings.keys() | there.keys() if settings.get(k) != there.get(k))
-        if other:
-            was, now = ({k: d.get(k) for k in other} for d in (there, settings))
-            raise FileExistsError(
-                f'{out_dir} was begun with other settings: there {was}, asked {now}. '
-                'Use the same settings to finish it, or another --out-dir'
-            )
-        for kind in KINDS:
-            for left in (out_dir / kind / 'data').glob('.*.tmp'):
-                left.unlink()
-        return
-    foreign = (p for p in out_dir.rglob('*') if p.is_file() and p.suffix != '.tmp')
-    if out_dir.exists() and (not out_dir.is_dir() or any(foreign)):
-        raise FileExistsError(
-            f'{out_dir} exists and is not a toytown folder; choose a new --out-dir'
-        )
-    for kind in KINDS:
-        (out_dir / kind / 'data').mkdir(parents=True, exist_ok=True)
-    _save(path, _json(settings))
-
-
-def _plan(settings):
-    """[(sequence name, sequence number, [(global frame number, frame number in sequence)])]"""
-    ranges = np.array_split(np.arange(settings['frames']), settings['sequences'])
-    return [
-        (f'toytown_{settings["seed"]:04d}_{s:04d}', s, [(int(i), n) for n, i in enumerate(r)])
-        for s, r in enumerate(ranges)
-    ]
-
-
 def _stem(number):
     return f'1000{number:06d}'
 
 
-def _path(out_dir, kind, number):
-    return Path(out_dir) / kind / 'data' / (_stem(number) + KINDS[kind])
+def _path(kind, number):
+    return Path(kind) / 'data' / (_stem(number) + KINDS[kind])
 
 
-def _finished(out_dir, number, settings):
+def _finished(out_dir, settings, sequence, number, index):
     beams, columns = settings['scan_size']
     return (
-        all(_path(out_dir, kind, number).is_file() for kind in KINDS)
-        and _path(out_dir, 'ouster_points', number).stat().st_size == beams * columns * 36
+        all((out_dir / _path(kind, number)).is_file() for kind in KINDS)
+        and (out_dir / _path('ouster_points', number)).stat().st_size == beams * columns * 36
     )
 
 
-# ------------------------------------------------------------------ rendering jobs
-def _run(jobs, workers, frames, progress):
-    from tqdm import tqdm
-
-    done = frames - sum(len(job[3]) for job in jobs)
-    with tqdm(
-        total=frames, initial=done, desc='toytown', unit='frame', disable=not progress
-    ) as bar:
-        if workers <= 1 or len(jobs) <= 1:
-            for job in jobs:
-                for _ in _render_job(job):
-                    bar.update()
-            return
-        for count in _in_processes(jobs, workers):
-            bar.update(count)
-
-
-def _in_processes(jobs, workers):
-    """Yields the number of frames of each finished job; a dead worker is an error, not a wait."""
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context('spawn'), _start_worker)
-    try:
-        for job in as_completed([pool.submit(_render_all, job) for job in jobs]):
-            yield job.result()
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            'a worker process died (out of memory?); the same command, perhaps with fewer '
-            '--workers, finishes the rest'
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker():
-    import signal
-
-    import cv2
-
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
-
-
-def _render_all(job):
-    return sum(1 for _ in _render_job(job))
-
-
-@lru_cache(maxsize=1)
-def _town(seed, sequence, duration):
-    return Town(seed, sequence, duration)
-
-
-def _render_job(job):
-    """Renders and saves the frames of one job, yielding after each."""
-    out_dir, settings, sequence, rows, length = job
+def _render(settings, sequence, length, number, index):
+    """The files of a frame."""
     rig = make_rig(settings['image_size'], settings['scan_size'], settings['supersample'])
-    town = _town(settings['seed'], sequence, length * FRAME_INTERVAL)
-    for number, index in rows:
-        frame = render_frame(town, index, rig)
-        _save(_path(out_dir, 'image', number), _png(native(frame.picture)))
-        _save(_path(out_dir, 'ouster_points', number), scan_records(frame.scan).tobytes())
-        _save(_path(out_dir, 'oxts', number), _oxts(town, index * FRAME_INTERVAL).encode())
-        _save(
-            _path(out_dir, 'labels', number),
-            ''.join(box.line() + '\n' for box in frame.boxes).encode(),
-        )
-        yield number
+    town = folder.town(settings['seed'], sequence, length)
+    frame = render_frame(town, index, rig)
+    return {
+        _path('image', number): folder.png(native(frame.picture)),
+        _path('ouster_points', number): scan_records(frame.scan).tobytes(),
+        _path('oxts', number): _oxts(town, index * FRAME_INTERVAL).encode(),
+        _path('labels', number): ''.join(box.line() + '\n' for box in frame.boxes).encode(),
+    }
 
 
 def _oxts(town, t):
@@ -409,17 +266,6 @@ def _oxts(town, t):
     lat = 54.77 + y / 111_320 + 0.01 * town.sequence
     lon = -1.57 + x / (111_320 * math.cos(math.radians(54.77)))
     return f'{lat:.9f} {lon:.9f} 60.000 0.000000 0.000000 {yaw:.6f}\n'
-
-
-def _png(rgb):
-    import cv2
-
-    ok, data = cv2.imencode(
-        '.png', np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 4]
-    )
-    if not ok:
-        raise RuntimeError(f'OpenCV could not encode a picture of shape {rgb.shape} as PNG')
-    return data.tobytes()
 
 
 # ------------------------------------------------------------------ metadata
@@ -436,11 +282,13 @@ def _write_sensor_metadata(out_dir, settings):
             'pixel_shift_by_row': [int(s) for s in rig.lidar.shift],
         },
     }
-    _save(out_dir / 'metadata' / 'os1.json', _json(os1))
-    _save(out_dir / 'metadata' / 'calibration.json', _json({'lidar2cam': rig.lidar2cam.tolist()}))
-    _save(out_dir / 'labels' / 'dataformat.txt', b'class height width length x y z yaw\n')
-    _save(out_dir / 'oxts' / 'dataformat.txt', b'lat lon alt roll pitch yaw\n')
-    _save(out_dir / 'ouster_points' / 'dataformat.txt', (' '.join(POINT_FIELDS) + '\n').encode())
+    folder.save(out_dir / 'metadata' / 'os1.json', folder.to_json(os1))
+    calibration = {'lidar2cam': rig.lidar2cam.tolist()}
+    folder.save(out_dir / 'metadata' / 'calibration.json', folder.to_json(calibration))
+    folder.save(out_dir / 'labels' / 'dataformat.txt', b'class height width length x y z yaw\n')
+    folder.save(out_dir / 'oxts' / 'dataformat.txt', b'lat lon alt roll pitch yaw\n')
+    fields = (' '.join(POINT_FIELDS) + '\n').encode()
+    folder.save(out_dir / 'ouster_points' / 'dataformat.txt', fields)
 
 
 def _write_index(out_dir, plan):
@@ -452,28 +300,16 @@ def _write_index(out_dir, plan):
     ]
     stamps = ''.join(f'{t:%Y-%m-%d %H:%M:%S.%f}000\n' for t in times).encode()
     for kind in KINDS:
-        _save(out_dir / kind / 'timestamps.txt', stamps)
-    _save(
+        folder.save(out_dir / kind / 'timestamps.txt', stamps)
+    folder.save(
         out_dir / 'metadata' / 'sequences.json',
-        _json({_stem(number): name for name, _, number, _ in rows}),
+        folder.to_json({_stem(number): name for name, _, number, _ in rows}),
     )
     held_out = math.ceil(0.2 * len(plan))
     test = np.array([number for _, s, number, _ in rows if s >= len(plan) - held_out], np.int64)
     train = np.array([number for _, s, number, _ in rows if s < len(plan) - held_out], np.int64)
-    _save(
+    folder.save(
         out_dir / 'metadata' / 'dataset_ext_indices.pkl',
         pickle.dumps({'train_indices': train, 'test_indices': test}, protocol=4),
     )
     return dict(frames=len(rows), sequences=len(plan), train=len(train), test=len(test))
-
-
-def _json(value):
-    return (json.dumps(value, indent=1) + '\n').encode()
-
-
-def _save(path, data):
-    """Writes bytes so that the file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    part.write_bytes(data)
-    os.replace(part, path)
