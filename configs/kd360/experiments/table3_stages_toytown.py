@@ -18,7 +18,8 @@ config = 'configs/kd360/kd360_{}_r18_toytown.py'
 schedule = {
     'train_cfg.max_iters': max_iters,
     'train_cfg.val_interval': max_iters,
-    'param_scheduler.0.total_steps': max_iters + 1
+    'param_scheduler.0.total_steps': max_iters + 1,
+    'optim_wrapper.type': 'BF16OptimWrapper'
 }
 decoder = 'bev_encoder[-1]'  # the paper's stage 3
 logits = 'head.segmentation'  # the release's
