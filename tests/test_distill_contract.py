@@ -10,8 +10,6 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-from mmdet3d_plugin.distillation import ChannelWiseKL
-
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix()
                  for path in ROOT.glob('configs/*/*_distill_*_toytown*.py'))
@@ -37,12 +35,16 @@ class Setting:
         dataset = self.config.train_dataloader.dataset
         dataset.data_root = str(data_root)
         self.dataset = DATASETS.build(dataset)
+        self.frames = {}
         self.model = MODELS.build(self.config.model)
         self.model.init_weights()
         self.model.train()
 
     def batch(self, *indices):
-        return pseudo_collate([self.dataset[index] for index in indices])
+        for index in indices:
+            if index not in self.frames:
+                self.frames[index] = self.dataset[index]
+        return pseudo_collate([copy.deepcopy(self.frames[index]) for index in indices])
 
     def losses(self, batch):
         return self.model(**self.model.data_preprocessor(copy.deepcopy(batch), True), mode='loss')
@@ -60,7 +62,7 @@ def trained(setting):
     teacher = copy.deepcopy(setting.model.teacher.model.state_dict())
     optimizer = build_optim_wrapper(setting.model, setting.config.optim_wrapper)
     for step in range(STEPS):
-        data = setting.batch(step % len(setting.dataset), (step + 3) % len(setting.dataset))
+        data = setting.batch(step % 4, (step + 1) % 4)
         setting.model.train_step(data, optimizer)
     return before, teacher
 
@@ -96,8 +98,8 @@ def test_everything_that_trains_moves(setting, trained):
 
 def test_divergences_vanish_for_equal_inputs(setting):
     for term in setting.model.terms.values():
-        assert isinstance(term.criterion, ChannelWiseKL)
-        feature = torch.randn(2, 4, 10, 10)
+        side = getattr(term.criterion, 'window', 10)
+        feature = torch.randn(2, 4, side, side)
         assert term.criterion(feature, feature).item() == pytest.approx(0, abs=1e-5)
 
 

@@ -254,7 +254,7 @@ class Runner:
                     process.terminate()
                 raise
         for task in left:
-            self.failed[str(task)] = f'its teacher ({task.teacher}) has failed'
+            self.failed[str(task)] = f'its teacher ({task.teacher}) is not finished'
 
     def _report(self, task: Task, future, left: int) -> None:
         try:
@@ -334,7 +334,7 @@ def prepare(task: Task) -> List[str]:
     config = copy.deepcopy(task.config)
     if task.teacher:
         if task.teacher.status() != 'finished':
-            raise UserError(f'its teacher ({task.teacher}) is not trained yet; run it first')
+            raise UserError(f'its teacher ({task.teacher}) is not finished')
         config.model.teacher = dict(
             config=str(task.teacher.folder / 'config.py'),
             checkpoint=str(task.teacher.folder / task.teacher.result['checkpoint']))

@@ -3,6 +3,7 @@ import importlib.util
 import json
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ runs = dict(plain=run(0.1, columns=dict(lr=0.1), paper=(1.5, 12)), other=run(0.2
 
 # Stands for tools/train.py: counts its calls, resumes from its note, writes what a training writes.
 TRAINING = """
-import json, re, sys
+import json, re, sys, time
 from pathlib import Path
 folder, fail = Path(sys.argv[1]), Path(sys.argv[2])
 with open(folder / 'calls', 'a') as file:
@@ -40,6 +41,8 @@ with open(folder / 'calls', 'a') as file:
 print('Iter(train) [2/4] loss: 0.5', flush=True)
 (folder / 'last_checkpoint').write_text(str(folder / 'iter_4.pth'))
 (folder / 'iter_4.pth').touch()
+if fail.read_text() == 'sleep':
+    time.sleep(60)
 if folder.parts[-2:] == tuple(fail.read_text().split()):
     sys.exit('error: no luck')
 lr = float(re.search(r'lr=([0-9.]+)', (folder / 'config.py').read_text())[1])
@@ -128,6 +131,40 @@ def test_finished_ones_are_skipped_and_failed_ones_tried_again(start, capsys):
                              'other/seed_1': 1}
 
 
+def test_an_interrupted_training_ends_and_is_resumed(start, tool, monkeypatch):
+    start.fail('sleep')
+
+    def interrupt(running, return_when):
+        while not list(start.work.glob('*/*/iter_4.pth')):
+            time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    begin = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, 'wait', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            start('--only', 'plain', '--seeds', 0)
+    assert time.monotonic() - begin < 30  # the training did not sleep to its end
+    assert 'interrupted' in start('--only', 'plain', '--seeds', 0, '--list')
+    start.fail('')
+    start('--only', 'plain', '--seeds', 0)
+    assert start.calls() == {'plain/seed_0': 2}
+
+
+def test_a_student_waits_for_its_teacher(start, tool, capsys, monkeypatch):
+    text = FILE.replace('run(0.2)', "run(0.2, teacher='plain')")
+    load = tool._load
+    monkeypatch.setattr(tool, '_load', lambda experiment, name, overrides: load(
+        tool.Experiment(**{**experiment.__dict__, 'runs': {
+            key: {**run, 'teacher': None} for key, run in experiment.runs.items()}}),
+        name, overrides))
+    start.fail('plain seed_0')
+    with pytest.raises(UserError, match='2 of 2 trainings failed'):
+        start('--seeds', 0, text=text)
+    assert 'other, seed 0: its teacher (plain, seed 0) is not finished' in capsys.readouterr().out
+    assert start.calls() == {'plain/seed_0': 1}
+
+
 def test_a_changed_config_is_refused_redone_or_kept(start):
     start('--seeds', 0)
     changed = FILE.replace('run(0.2)', 'run(0.3)')
@@ -210,7 +247,8 @@ def test_experiment_files_resolve(tool, path, tmp_path, monkeypatch):
     assert {task.name for task in tasks} == set(experiment.runs)
     assert set(experiment.metrics) == {f'bev/IoU{side}' for side in (100, 50, 20)}
     for task in tasks:
-        tool.build_from(tool.MODELS, task.config.model, task.name)
+        if any(key.startswith('model') for key in experiment.runs[task.name].get('options') or ()):
+            tool.build_from(tool.MODELS, task.config.model, task.name)
         schedule, = (s for s in task.config.param_scheduler if s.type == 'OneCycleLR')
         assert 0 < schedule.total_steps - task.config.train_cfg.max_iters <= 100
 
