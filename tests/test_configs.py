@@ -58,6 +58,11 @@ def pipelines(config):
     return [config[f'{split}_dataloader'].dataset.pipeline for split in ('train', 'val', 'test')]
 
 
+def metrics(config):
+    found = config.val_evaluator
+    return found if isinstance(found, list) else [found]
+
+
 def types(transforms):
     return {transform['type'] for transform in transforms}
 
@@ -87,7 +92,8 @@ def test_names_and_grids_agree(built):
         assert BEVGrid(**targets['grid']) == student.grid
     for split in ('train', 'val', 'test'):
         assert DATASETS.get(built.config[f'{split}_dataloader'].dataset.type)
-    METRICS.build(built.config.val_evaluator)
+    for metric in metrics(built.config):
+        METRICS.build(metric)
 
 
 def test_distillation_has_taps_and_an_existing_teacher(built):
@@ -123,7 +129,7 @@ def test_a_lidar_model_loads_no_picture(built):
 
 def test_best_checkpoint_follows_the_metric(built):
     assert built.config.default_hooks.checkpoint.save_best == 'bev/IoU100'
-    assert set(built.config.val_evaluator.ranges) == {100, 50, 20}
+    assert set(metrics(built.config)[0].ranges) == {100, 50, 20}
 
 
 def metafile_models():
