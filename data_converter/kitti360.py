@@ -306,6 +306,9 @@ def frames(root, keys, options, workers=1, journal=None, desc='') -> list:
                                 desc)
     for n, frame in enumerate(done):
         frame['sample_idx'] = n
+        fisheyes = sequence(root, frame['scene_token'], options.boxes).fisheyes
+        for camera, folder in CAMERAS.items():  # the same objects in all frames of a drive
+            frame['images'][camera].update(fisheyes[folder])
     return done
 
 
@@ -325,7 +328,7 @@ def _frame(root, options, key) -> dict:
         if size != (model['height'], model['width']):
             raise UserError(f'{path}: wrong picture size {size[1]}x{size[0]}, calibration/{folder}'
                             f'.yaml says {model["width"]}x{model["height"]}')
-        images[camera] = dict(img_path=os.path.relpath(path, root), **model)
+        images[camera] = dict(img_path=os.path.relpath(path, root))
     return dict(
         token=f'{name}_{number:010d}', scene_token=name, frame_id=f'{number:010d}',
         timestamp=drive.time(number), ego2global=drive.velo_to_world(number).tolist(),

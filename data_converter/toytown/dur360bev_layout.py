@@ -32,6 +32,7 @@ from .sensors import (
     RayScene,
     Scan,
     SpinningLidar,
+    digital,
     pose_matrix,
     take_picture,
     take_scan,
@@ -121,7 +122,7 @@ def render_frame(town, index, rig, interval=FRAME_INTERVAL):
     rays, inside = rig.camera.directions(rig.supersample)
     light = take_picture(town, scene, camera_pose, rays[inside])
     picture = np.zeros((*inside.shape, 3), np.uint8)
-    picture[inside] = np.clip(light * 255 + rng.normal(0, 1.5, light.shape) + 0.5, 0, 255)
+    picture[inside] = digital(light, rng)
     scan = take_scan(town, scene, lidar_pose, rig.lidar, rng)
     return Frame(
         picture, scan, label_boxes(town, t, scan, lidar_pose), scene, camera_pose, lidar_pose

@@ -195,6 +195,17 @@ def png(rgb):
     return data.tobytes()
 
 
+def jpeg(rgb):
+    """(h, w, 3) uint8 RGB as the bytes of a JPEG file."""
+    import cv2
+
+    ok, data = cv2.imencode('.jpg', np.ascontiguousarray(rgb[..., ::-1]),
+                            [cv2.IMWRITE_JPEG_QUALITY, 93])
+    if not ok:
+        raise RuntimeError(f'OpenCV could not encode a picture of shape {rgb.shape} as JPEG')
+    return data.tobytes()
+
+
 def to_json(value):
     """A value as the bytes of a JSON file."""
     return (json.dumps(value, indent=1) + '\n').encode()

@@ -18,7 +18,6 @@ Unlike the original there are ``metadata/toytown.json`` with the settings, and
 """
 
 import json
-import math
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +29,15 @@ from mmdet3d_plugin.geometry.cameras import mei_params, unproject_mei
 
 from . import folder
 from .folder import FRAME_INTERVAL
-from .sensors import RayScene, SpinningLidar, pose_matrix, take_picture, take_scan
+from .sensors import (
+    RayScene,
+    SpinningLidar,
+    digital,
+    mounted,
+    pose_matrix,
+    take_picture,
+    take_scan,
+)
 
 DRIVES = (2, 3, 4, 5, 6, 7, 9, 10)
 """Names for the towns; the last one is always drive 10, which the converter holds out."""
@@ -49,25 +56,14 @@ WORLD = pose_matrix(1250.0, 3800.0, 114.0, 0.7)
 """Town frame to world."""
 
 
-def _frame(axes, at, yaw_deg=0.0, pitch_deg=0.0):
-    """A sensor's frame in the car's: columns ``axes``, turned about z, then pitched down."""
-    pitch = math.radians(pitch_deg)
-    tilt = np.eye(4)
-    tilt[:3, :3] = [[math.cos(pitch), 0, math.sin(pitch)], [0, 1, 0],
-                    [-math.sin(pitch), 0, math.cos(pitch)]]
-    own = np.eye(4)
-    own[:3, :3] = np.transpose(axes)
-    return pose_matrix(*at, math.radians(yaw_deg)) @ tilt @ own
-
-
 _AHEAD, _LEFT, _UP = np.eye(3)
 RIG = {  # sensor -> car; x ahead, y left, z up, origin on the road below the car's middle
-    'pose': _frame((_AHEAD, -_LEFT, -_UP), (-0.05, 0.3, 0.89)),
-    'velo': _frame((_AHEAD, _LEFT, _UP), (0.71, 0.0, 1.73), 0.3, 0.5),
-    'image_00': _frame((-_LEFT, -_UP, _AHEAD), (1.52, 0.3, 1.55), 0.4, 2.0),
-    'image_01': _frame((-_LEFT, -_UP, _AHEAD), (1.52, -0.3, 1.55), 0.6, 2.0),
-    'image_02': _frame((_AHEAD, -_UP, _LEFT), (0.66, 0.45, 1.96), 2.0, 0.3),
-    'image_03': _frame((-_AHEAD, -_UP, -_LEFT), (0.64, -0.45, 1.97), -1.1, -0.2),
+    'pose': mounted((_AHEAD, -_LEFT, -_UP), (-0.05, 0.3, 0.89)),
+    'velo': mounted((_AHEAD, _LEFT, _UP), (0.71, 0.0, 1.73), 0.3, 0.5),
+    'image_00': mounted((-_LEFT, -_UP, _AHEAD), (1.52, 0.3, 1.55), 0.4, 2.0),
+    'image_01': mounted((-_LEFT, -_UP, _AHEAD), (1.52, -0.3, 1.55), 0.6, 2.0),
+    'image_02': mounted((_AHEAD, -_UP, _LEFT), (0.66, 0.45, 1.96), 2.0, 0.3),
+    'image_03': mounted((-_AHEAD, -_UP, -_LEFT), (0.64, -0.45, 1.97), -1.1, -0.2),
 }
 RECTIFICATION = pose_matrix(0, 0, 0, 0.007)[:3, :3]
 
@@ -131,7 +127,7 @@ def render_frame(town, index, side, scan_size, supersample=1):
         rays, inside = fisheye_rays(name, side, supersample)
         light = take_picture(town, scene, car @ RIG[name], rays[inside])
         picture = np.zeros((side, side, 3), np.uint8)
-        picture[inside] = np.clip(light * 255 + rng.normal(0, 1.5, light.shape) + 0.5, 0, 255)
+        picture[inside] = digital(light, rng)
         pictures[name] = picture
     return pictures, take_scan(town, scene, car @ RIG['velo'], UnevenLidar(*scan_size), rng), scene
 

@@ -20,6 +20,22 @@ def pose_matrix(x, y, z, yaw=0.0):
     return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, z], [0, 0, 0, 1.0]])
 
 
+def mounted(axes, at, yaw_deg=0.0, pitch_deg=0.0):
+    """4×4 matrix from a sensor's frame to the car's (x ahead, y left, z up).
+
+    Args:
+        axes: the sensor's x, y and z axis in the car's frame, before it is turned.
+        at: its place, metres.
+        yaw_deg, pitch_deg: the sensor is pitched down, and then turned about z.
+    """
+    pitch = np.deg2rad(pitch_deg)
+    tilt, own = np.eye(4), np.eye(4)
+    tilt[:3, :3] = [[np.cos(pitch), 0, np.sin(pitch)], [0, 1, 0],
+                    [-np.sin(pitch), 0, np.cos(pitch)]]
+    own[:3, :3] = np.transpose(axes)
+    return pose_matrix(*at, np.deg2rad(yaw_deg)) @ tilt @ own
+
+
 class RayScene:
     """A mesh that rays can be cast at."""
 
@@ -170,6 +186,11 @@ def take_picture(town, scene, pose, rays):
         for i in range(0, len(rays), size)
     ]
     return np.concatenate(parts).reshape(*shape, 3)
+
+
+def digital(light, rng):
+    """Colours in [0, 1] as a noisy picture of 8 bits."""
+    return np.clip(light * 255 + rng.normal(0, 1.5, light.shape) + 0.5, 0, 255).astype(np.uint8)
 
 
 def _shade(town, scene, origin, direction):

@@ -6,7 +6,8 @@ data_root = 'data/kitti360/'
 
 # Sometimes ----------------------------------------------------------------------------------------
 lidar_image_size = (160, 2048)  # 28 degrees of elevation at the panorama's scale
-lidar_statistics = dict(lidar_mean=(0.3, 0.3), lidar_std=(0.3, 0.3))  # range, intensity
+# Range and intensity, from one scan of KITTI's, the same scanner.
+lidar_statistics = dict(lidar_mean=(0.1, 0.25), lidar_std=(0.15, 0.3))
 classes = [('car', 'truck', 'bus')]
 
 # Rarely -------------------------------------------------------------------------------------------
