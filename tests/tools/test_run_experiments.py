@@ -274,7 +274,8 @@ def test_a_teacher_and_its_student(tmp_path, toytown, run_command):
                            options=options),
             teacher=dict(config='configs/kd360/kd360_teacher_r18_toytown.py', options=options))
     """))
-    done = run_command('tools/run_experiments.py', experiment, '--work-dir', tmp_path / 'work')
+    done = run_command('tools/run_experiments.py', experiment, '--work-dir', tmp_path / 'work',
+                       timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / 'work' / 'table.json').read_text())['rows']
     assert [row['name'] for row in rows] == ['distilled', 'teacher']
