@@ -5,6 +5,7 @@
 max_iters = 400
 seeds = (0, 1, 2)
 gamma_student, gamma_assistant = 3.0, 1.0
+gamma_light = 0.3  # a feature's divergence starts about eight times the logits'
 temperature = 3.0
 
 # Sometimes ----------------------------------------------------------------------------------------
@@ -30,9 +31,9 @@ def term(learner, teacher, gamma):
                 criterion=dict(type='ChannelWiseKL', temperature=temperature))
 
 
-def distilled(stage, student, teacher, am, figures=None):
+def distilled(stage, student, teacher, am, figures=None, gamma=gamma_student):
     """A run that distils at one tap; the assistant has what its tap needs and nothing more."""
-    terms = dict(student=term(f'student.{student}', f'teacher.{teacher}', gamma_student))
+    terms = dict(student=term(f'student.{student}', f'teacher.{teacher}', gamma))
     if am:
         terms['assistant'] = term(f'assistant.{teacher}', f'teacher.{teacher}', gamma_assistant)
     options = {'model.terms': dict(terms, _delete_=True), **schedule}
@@ -44,7 +45,7 @@ def distilled(stage, student, teacher, am, figures=None):
         options['model.assistant.bev_encoder.decode'] = False
     return dict(config=config.format('distill').replace('.py', '_am.py' if am else '.py'),
                 teacher='teacher', options=options, paper=figures,
-                columns=dict(stage=stage, AM='with' if am else 'without'))
+                columns=dict(stage=stage, γ=gamma, AM='with' if am else 'without'))
 
 
 runs = dict(
@@ -54,6 +55,9 @@ runs = dict(
     stage2=distilled('2', 'bev_encoder[2]', 'bev_encoder[2]', False, (20.58, 30.88, 49.48)),
     stage3=distilled('3', decoder, decoder, False, (39.37, 49.34, 64.21)),
     stage3_logits=distilled('3, logits', logits, logits, False),
+    stage1_light=distilled('1', 'camera_branch', 'fuser', False, gamma=gamma_light),
+    stage2_light=distilled('2', 'bev_encoder[2]', 'bev_encoder[2]', False, gamma=gamma_light),
+    stage3_light=distilled('3', decoder, decoder, False, gamma=gamma_light),
     stage1_am=distilled('1', 'camera_branch', 'fuser', True, (30.50, 40.33, 51.33)),
     stage2_am=distilled('2', 'bev_encoder[2]', 'bev_encoder[2]', True, (32.22, 42.11, 56.42)),
     stage3_am=distilled('3', decoder, decoder, True, (41.24, 51.69, 67.08)),
