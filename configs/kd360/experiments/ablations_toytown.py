@@ -1,23 +1,13 @@
 # What goes beyond the paper, one option at a time, on toytown.
 #   python tools/run_experiments.py configs/kd360/experiments/ablations_toytown.py
-
-# Often changed ------------------------------------------------------------------------------------
-max_iters = 400
-seeds = (0, 1, 2)
+_base_ = ['../../_base_/experiments/toytown.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
 title = 'Options beyond the paper, on toytown'
-metrics = ('bev/IoU100', 'bev/IoU50', 'bev/IoU20')
-baseline = 'student'
 
 # Rarely -------------------------------------------------------------------------------------------
+schedule = _base_.schedule
 config = 'configs/kd360/kd360_{}_r18_toytown.py'
-common = {
-    'train_cfg.max_iters': max_iters,
-    'train_cfg.val_interval': max_iters,
-    'param_scheduler.0.total_steps': max_iters + 1,
-    'optim_wrapper.type': 'BF16OptimWrapper'
-}
 loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 flips = dict(image=0.5, rows=0.5, cols=0.5)
 fading = dict(wrap=False, border='fade')
@@ -30,7 +20,7 @@ terms = dict(_delete_=True, student=dict(
 
 def run(role, what, options=None, variant='', **more):
     return dict(config=config.format(role).replace('.py', f'{variant}.py'),
-                options={**common, **(options or {})}, columns=dict(model=role, change=what),
+                options={**schedule, **(options or {})}, columns=dict(model=role, change=what),
                 **more)
 
 

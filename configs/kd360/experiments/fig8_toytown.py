@@ -1,21 +1,12 @@
 # Figure 8 on toytown: divergence (KL) or affinity distillation (AD) at each stage.
 #   python tools/run_experiments.py configs/kd360/experiments/fig8_toytown.py
-
-# Often changed ------------------------------------------------------------------------------------
-max_iters = 400
-seeds = (0, 1, 2)
+_base_ = ['../../_base_/experiments/toytown.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
 title = 'Figure 8 on toytown: KL and AD at the three stages'
-metrics = ('bev/IoU100', 'bev/IoU50', 'bev/IoU20')
-baseline = 'student'
 
 # Rarely -------------------------------------------------------------------------------------------
-schedule = {
-    'train_cfg.max_iters': max_iters,
-    'train_cfg.val_interval': max_iters,
-    'param_scheduler.0.total_steps': max_iters + 1
-}
+schedule = _base_.schedule
 config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
 
 

@@ -1,22 +1,13 @@
 # Table 2 on toytown: as on KITTI-360, a teacher without ambient light.
 #   python tools/run_experiments.py configs/kd360/experiments/table2_toytown.py
-
-# Often changed ------------------------------------------------------------------------------------
-max_iters = 400
-seeds = (0, 1, 2)
+_base_ = ['../../_base_/experiments/toytown.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
 title = 'Table 2 on toytown: no ambient light'
-metrics = ('bev/IoU100', 'bev/IoU50', 'bev/IoU20')
 paper = 'KITTI-360, full size'
-baseline = 'student'
 
 # Rarely -------------------------------------------------------------------------------------------
-schedule = {
-    'train_cfg.max_iters': max_iters,
-    'train_cfg.val_interval': max_iters,
-    'param_scheduler.0.total_steps': max_iters + 1
-}
+schedule = _base_.schedule
 config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
 channels = ('range', 'intensity')
 statistics = dict(lidar_mean=(0.3, 0.3), lidar_std=(0.3, 0.3))

@@ -1,27 +1,19 @@
 # Table 3 on toytown: which stage teaches the student, with and without the auxiliary module (AM).
 #   python tools/run_experiments.py configs/kd360/experiments/table3_stages_toytown.py
+_base_ = ['../../_base_/experiments/toytown.py']
 
 # Often changed ------------------------------------------------------------------------------------
-max_iters = 400
-seeds = (0, 1, 2)
 gamma_student, gamma_assistant = 3.0, 1.0
 gamma_light = 0.3  # a feature's divergence starts about eight times the logits'
 temperature = 3.0
 
 # Sometimes ----------------------------------------------------------------------------------------
 title = 'Table 3 on toytown: stages and auxiliary module'
-metrics = ('bev/IoU100', 'bev/IoU50', 'bev/IoU20')
 paper = 'Dur360BEV, full size'
-baseline = 'student'
 
 # Rarely -------------------------------------------------------------------------------------------
+schedule = _base_.schedule
 config = 'configs/kd360/kd360_{}_r18_toytown.py'
-schedule = {
-    'train_cfg.max_iters': max_iters,
-    'train_cfg.val_interval': max_iters,
-    'param_scheduler.0.total_steps': max_iters + 1,
-    'optim_wrapper.type': 'BF16OptimWrapper'
-}
 decoder = 'bev_encoder[-1]'  # the paper's stage 3
 logits = 'head.segmentation'  # the release's
 

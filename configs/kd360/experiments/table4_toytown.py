@@ -1,21 +1,14 @@
 # Table 4 on toytown: what the teacher sees (R range, A ambient, I intensity, C camera).
 #   python tools/run_experiments.py configs/kd360/experiments/table4_toytown.py
-
-# Often changed ------------------------------------------------------------------------------------
-max_iters = 400
-seeds = (0, 1, 2)
+_base_ = ['../../_base_/experiments/toytown.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
 title = 'Table 4 on toytown: modalities and SGFM'
-metrics = ('bev/IoU100', 'bev/IoU50', 'bev/IoU20')
 paper = 'Dur360BEV-mini, full size'
+baseline = None
 
 # Rarely -------------------------------------------------------------------------------------------
-schedule = {
-    'train_cfg.max_iters': max_iters,
-    'train_cfg.val_interval': max_iters,
-    'param_scheduler.0.total_steps': max_iters + 1
-}
+schedule = _base_.schedule
 config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
 statistics = dict(range=(0.2941, 0.3561), ambient=(0.3056, 0.3668), intensity=(0.3148, 0.3749))
 
