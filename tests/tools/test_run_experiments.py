@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmdet3d_plugin.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = sorted((ROOT / 'configs').glob('*/experiments/*.py'))
+EXPERIMENTS = sorted((ROOT / 'configs').glob('[!_]*/experiments/*.py'))
 
 FILE = """
 title = 'Toy'
