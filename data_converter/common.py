@@ -204,14 +204,14 @@ def write_infos(infos: dict, path: str, check: bool = False, files=None,
 
 
 def check_files(paths) -> bool:
-    """Decode pictures (.png) and float32 scans (.bin).
+    """Decode pictures (.png, .jpg) and float32 scans (.bin).
 
     Raises:
         UserError: a picture cannot be decoded or a scan has values that are not finite.
     """
     import cv2
     for path in paths:
-        if path.endswith('.png') and cv2.imread(path, cv2.IMREAD_COLOR) is None:
+        if path.endswith(('.png', '.jpg')) and cv2.imread(path, cv2.IMREAD_COLOR) is None:
             raise UserError(f'{path}: unreadable picture: it cannot be decoded; copy it again')
         if path.endswith('.bin'):
             bad = np.count_nonzero(~np.isfinite(np.fromfile(path, '<f4')))

@@ -9,10 +9,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def toytown(args):
     """Writes a synthetic world."""
-    from data_converter.toytown import dur360bev_layout, kitti360_layout
+    from data_converter.toytown import dur360bev_layout, kitti360_layout, nuscenes_layout
 
-    layout = dict(dur360bev=dur360bev_layout, kitti360=kitti360_layout)[args.layout]
+    layout = dict(dur360bev=dur360bev_layout, kitti360=kitti360_layout,
+                  nuscenes=nuscenes_layout)[args.layout]
     sizes = dict(image_size=args.image_size, scan_size=args.scan_size)
+    if args.layout == 'nuscenes':
+        sizes['sweeps'] = args.sweeps
     report = layout.write(
         args.out_dir,
         args.frames,
@@ -51,6 +54,16 @@ def kitti360(args):
         print(f'{key}: {value}')
 
 
+def nuscenes(args):
+    """Converts a nuScenes folder, real or from toytown, into info files."""
+    from data_converter.nuscenes import convert
+
+    report = convert(args.root_path, args.out_dir, args.version, args.workers, args.check,
+                     args.max_sweeps)
+    for key, value in report.items():
+        print(f'{key}: {value}')
+
+
 def nuscenes_frame(args):
     """Converts a folder with one nuScenes keyframe and its mmdet3d info file."""
     from data_converter.nuscenes_frame import convert
@@ -65,7 +78,8 @@ def parse_args(argv=None):
 
     town = commands.add_parser('toytown', help=toytown.__doc__)
     town.add_argument(
-        '--layout', choices=['dur360bev', 'kitti360'], default='dur360bev', help='on-disk format'
+        '--layout', choices=['dur360bev', 'kitti360', 'nuscenes'], default='dur360bev',
+        help='on-disk format'
     )
     town.add_argument('--out-dir', required=True, help='new folder, or one to finish')
     town.add_argument('--frames', type=int, default=300)
@@ -76,14 +90,14 @@ def parse_args(argv=None):
         nargs=2,
         metavar=('H', 'W'),
         help='picture: dual fisheye, W = 2 H (default: 640 1280), or each of the two fisheyes of '
-        'kitti360, W = H (default: 1400 1400)',
+        'kitti360, W = H (default: 1400 1400), or each of the six of nuscenes (default: 900 1600)',
     )
     town.add_argument(
         '--scan-size',
         type=int,
         nargs=2,
         metavar=('BEAMS', 'COLS'),
-        help='LiDAR scan (default: 128 2048; kitti360: 64 2048)',
+        help='LiDAR scan (default: 128 2048; kitti360: 64 2048; nuscenes: 32 1084)',
     )
     town.add_argument(
         '--sequences',
@@ -92,6 +106,10 @@ def parse_args(argv=None):
     )
     town.add_argument(
         '--supersample', type=int, default=2, help='n x n rays per pixel (default: 2)'
+    )
+    town.add_argument(
+        '--sweeps', type=int, nargs=2, metavar=('SCANS', 'PICTURES'), default=(9, 5),
+        help='nuscenes: scans, and pictures of each camera, between two key frames (default: 9 5)',
     )
     town.add_argument('--workers', type=int, default=2)
     town.set_defaults(run=toytown)
@@ -131,6 +149,20 @@ def parse_args(argv=None):
     raw.add_argument('--check', action='store_true',
                      help='decode every picture and scan, and read back what was written')
     raw.set_defaults(run=kitti360)
+
+    raw = commands.add_parser('nuscenes', help=nuscenes.__doc__)
+    raw.add_argument('--root-path', required=True,
+                     help='folder with samples/, sweeps/ and the folder of the version')
+    raw.add_argument('--out-dir', help='where the info files go (default: the root path)')
+    raw.add_argument('--version', default='v1.0-trainval',
+                     choices=['v1.0-mini', 'v1.0-trainval', 'v1.0-test'])
+    raw.add_argument('--max-sweeps', type=int, default=10,
+                     help='LiDAR sweeps before each key frame at most (default: 10)')
+    raw.add_argument('--workers', type=int, default=1)
+    raw.add_argument('--check', action='store_true',
+                     help="decode the key frames' pictures and scans, and read back what was "
+                     'written')
+    raw.set_defaults(run=nuscenes)
 
     frame = commands.add_parser('nuscenes-frame', help=nuscenes_frame.__doc__)
     frame.add_argument('--root-path', required=True, help='folder of info file, pictures and sweep')

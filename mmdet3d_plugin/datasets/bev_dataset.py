@@ -10,6 +10,7 @@ from mmdet3d.registry import DATASETS
 from mmdet3d.structures import LiDARInstance3DBoxes
 
 from ..errors import UserError, did_you_mean
+from ..geometry import rigid
 from ..structures import load_infos
 
 
@@ -84,7 +85,7 @@ class BEVDataset(Det3DDataset):
 
     def parse_ann_info(self, info: dict) -> dict:
         """Boxes and labels of one frame, without ignored classes."""
-        labels = [self.label_mapping[i['bbox_label_3d']] for i in info['instances']]
+        labels = [self.label_of(instance) for instance in info['instances']]
         boxes = [i['bbox_3d'] for i, label in zip(info['instances'], labels) if label >= 0]
         labels = np.array([label for label in labels if label >= 0], np.int64)
         for label in labels:
@@ -92,6 +93,10 @@ class BEVDataset(Det3DDataset):
         boxes = np.array(boxes, np.float32).reshape(-1, 7)
         return dict(gt_bboxes_3d=LiDARInstance3DBoxes(boxes, origin=(0.5, 0.5, 0.5)),
                     gt_labels_3d=labels)
+
+    def label_of(self, instance: dict) -> int:
+        """Label of an instance, -1 to ignore it."""
+        return self.label_mapping[instance['bbox_label_3d']]
 
     def get_data_info(self, idx: int) -> dict:
         """One frame as it enters the pipeline."""
@@ -131,11 +136,81 @@ class Kitti360BEVDataset(BEVDataset):
 
 @DATASETS.register_module()
 class NuScenesBEVDataset(BEVDataset):
-    """NuScenes frames in our LiDAR frame: six pinhole pictures and one 32-beam sweep.
+    """NuScenes: six pinhole pictures and one 32-beam scan a frame.
 
-    Lift-Splat and SimpleBEV count every ``vehicle.*`` box as a vehicle: ``VEHICLES``.
+    Info files of a whole set are in the frame of nuScenes' scanner, as mmdet3d wants them; their
+    frames are brought to the car's axes by :func:`to_car_axes`. So the BEV is that of Lift-Splat
+    and SimpleBEV, and heights are those of the other data sets. As there, every ``vehicle.*`` box
+    is a vehicle (``VEHICLES``), emergency vehicles and boxes without points included.
+
+    Args:
+        *args: See :class:`BEVDataset`.
+        min_visibility (int): Leave out boxes of which less is visible: 2 = 40 %, 3 = 60 %,
+            4 = 80 %; 0 keeps all.
+        **kwargs: See :class:`BEVDataset`.
     """
 
     METAINFO = dict(classes=('car', 'truck', 'trailer', 'bus', 'construction_vehicle', 'bicycle',
-                             'motorcycle', 'pedestrian', 'traffic_cone', 'barrier'))
-    VEHICLES = METAINFO['classes'][:7]
+                             'motorcycle', 'pedestrian', 'traffic_cone', 'barrier',
+                             'emergency_vehicle'))
+    VEHICLES = (*METAINFO['classes'][:7], 'emergency_vehicle')
+
+    def __init__(self, *args, min_visibility: int = 0, **kwargs):
+        self.min_visibility = min_visibility
+        super().__init__(*args, **kwargs)
+
+    def parse_data_info(self, info: dict) -> dict:
+        """Join paths, turn to the car's axes, and add the annotations of one frame."""
+        if self._metainfo.get('lidar_frame', '').startswith('x right'):
+            to_car_axes(info)
+            points = info['lidar_points']
+            points['lidar_path'] = f'samples/LIDAR_TOP/{points["lidar_path"]}'
+            for name, camera in info['images'].items():
+                camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
+        for sweep in info.get('lidar_sweeps', ()):
+            points = sweep['lidar_points']
+            points['lidar_path'] = osp.join(self.data_prefix.get('pts', ''), points['lidar_path'])
+        return super().parse_data_info(info)
+
+    def parse_ann_info(self, info: dict) -> dict:
+        """Boxes and labels of one frame, without ignored classes and hidden boxes."""
+        instances = [instance for instance in info['instances']
+                     if instance.get('visibility', 4) >= self.min_visibility]
+        return super().parse_ann_info(dict(info, instances=instances))
+
+    def label_of(self, instance: dict) -> int:
+        """Label of an instance, -1 to ignore it."""
+        classes = self._metainfo['classes']
+        if instance.get('category', '').startswith('vehicle.emergency.'):
+            return classes.index('emergency_vehicle') if 'emergency_vehicle' in classes else -1
+        return super().label_of(instance)
+
+
+def to_car_axes(info: dict) -> None:
+    """Bring a frame from the axes of nuScenes' scanner to those of the car, in place.
+
+    They are x forward, y left, z up; the origin is above the rear axle, at the height of the
+    scanner. Files stay as they are: ``scan2lidar`` of ``lidar_points`` and of each sweep's brings
+    their points there.
+
+    Args:
+        info: a frame with ``lidar2ego`` in its ``lidar_points``.
+    """
+    points = info['lidar_points']
+    lidar2ego = np.array(points['lidar2ego'])
+    up = rigid.rigid(translation=(0, 0, lidar2ego[2, 3]))
+    turn = np.linalg.inv(up) @ lidar2ego
+    back = np.linalg.inv(turn)
+    level = rigid.rigid([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # the scanner's, x forward, y left
+    points.update(scan2lidar=turn.tolist(), lidar2sensor=(level @ back).tolist())
+    for sweep in info.get('lidar_sweeps', ()):
+        stored = np.array(sweep['lidar_points']['lidar2sensor'])  # points as rows: p R - t
+        to_key = rigid.rigid(stored[:3, :3].T, -stored[:3, 3])
+        sweep['lidar_points']['scan2lidar'] = (turn @ to_key).tolist()
+    info['ego2global'] = (np.array(info['ego2global']) @ up).tolist()
+    for camera in info['images'].values():
+        camera['lidar2cam'] = (np.array(camera['lidar2cam']) @ back).tolist()
+    boxes = np.array([i['bbox_3d'] for i in info['instances']]).reshape(-1, 7)
+    for instance, box in zip(info['instances'], rigid.transform_boxes(turn, boxes)):
+        velocity = turn[:3, :3] @ [*instance['velocity'], 0.0]
+        instance.update(bbox_3d=box.tolist(), velocity=velocity[:2].tolist())

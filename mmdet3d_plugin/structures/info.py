@@ -1,7 +1,8 @@
 """The info file: mmdet3d's v2 schema plus our few fields, checked on write and on load.
 
 ``{'metainfo': {...}, 'data_list': [frame, ...]}``; geometry is in the LiDAR frame, x forward,
-y left, z up; metres, radians, seconds; paths are relative to the data root.
+y left, z up (in that of nuScenes' scanner where ``lidar_frame`` of the metainfo says so); metres,
+radians, seconds; paths are relative to the data root.
 
 metainfo
     ``categories`` {name: index >= 0, or -1 to ignore}, ``dataset``, ``version``, ``info_version``,

@@ -148,7 +148,9 @@ class LoadStitchedPanorama(BaseTransform):
 class LoadPointCloud(BaseTransform):
     """A scan without order: P points of F float32.
 
-    Adds ``scan`` (P, F) float32 as on disk, and ``points``, LiDARPoints (P', F').
+    Adds ``scan`` (P, F) float32 as on disk, and ``points``, LiDARPoints (P', F'). Where the file
+    has axes of its own (``scan2lidar`` of ``lidar_points``), both are in the LiDAR frame, and
+    ``scan`` lacks points without a return.
 
     Args:
         use_dim (tuple): Columns of the file that ``points`` keeps; the first three are x, y, z.
@@ -170,13 +172,19 @@ class LoadPointCloud(BaseTransform):
         points = read_points(info['lidar_path'], info['num_pts_feats'], expected)
         if self.undistort and 'motion' in info:
             points = lidar_image.undistort(points, info['motion'])
-        results['scan'] = points.reshape(*shape, -1) if shape else points
-        used, (x, y, z) = points[:, self.use_dim], points[:, :3].T
+        if 'scan2lidar' in info:  # points without a return are where the scanner is
+            points = points[points[:, :3].any(1)]
+        x, y, z = points[:, :3].T
+        kept = slice(None)
         if self.min_range > 0:
-            used = used[x * x + y * y + z * z >= self.min_range ** 2]
+            kept = x * x + y * y + z * z >= self.min_range ** 2
         elif self.drop_no_returns:
-            used = used[(x != 0) | (y != 0) | (z != 0)]
-        used = torch.from_numpy(used)
+            kept = (x != 0) | (y != 0) | (z != 0)
+        if 'scan2lidar' in info:
+            moved = rigid.apply(info['scan2lidar'], points[:, :3].astype(np.float64))
+            points = np.concatenate([moved.astype(np.float32), points[:, 3:]], 1)
+        results['scan'] = points.reshape(*shape, -1) if shape else points
+        used = torch.from_numpy(points[:, self.use_dim][kept])
         results['points'] = LiDARPoints(used, points_dim=used.shape[1])
         return results
 

@@ -1,0 +1,33 @@
+# nuScenes: six pinhole pictures stitched into a panorama, one 32-beam scan, vehicles as in
+# Lift-Splat and SimpleBEV: every vehicle.* box, 0.5 m cells over 100 m around the rear axle.
+_base_ = ['./dur360bev.py']
+
+# Often changed ------------------------------------------------------------------------------------
+data_root = 'data/nuscenes/'
+
+# Sometimes ----------------------------------------------------------------------------------------
+panorama_size = (256, 2048)  # 45 degrees of elevation; the pictures fill about 35 of them
+lidar_image_size = (240, 2048)  # 42 degrees of elevation at the panorama's scale
+lidar_statistics = dict(lidar_mean=(0.15, 0.15), lidar_std=(0.18, 0.2))  # range, intensity
+classes = [('car', 'truck', 'trailer', 'bus', 'construction_vehicle', 'bicycle', 'motorcycle',
+            'emergency_vehicle')]
+
+# Rarely -------------------------------------------------------------------------------------------
+# Seen from amid the cameras. The scanner is 1.84 m above the road, and 0.94 m before the axle.
+load_camera = dict(type='LoadStitchedPanorama', size=panorama_size, fov_deg=(22.5, -22.5),
+                   center=(0.95, 0.0, -0.3), radius=20.0, ground_z=-1.84)
+load_scan = dict(type='LoadPointCloud', min_range=2.5)
+lidar_image = dict(type='SphericalLiDARImage', channels=('range', 'intensity'), native=(32, 1084),
+                   size=lidar_image_size, max_range=80.0)
+targets = dict(type='RasterizeBEV', grid=_base_.grid, classes=classes, sigma=3.0)
+
+camera_pipeline = [load_camera, targets, dict(type='PackBEVInputs', keys=('img', ))]
+fusion_pipeline = [load_camera, load_scan, lidar_image, targets, dict(type='PackBEVInputs')]
+
+train_dataloader = dict(dataset=dict(
+    type='NuScenesBEVDataset', data_root=data_root, ann_file='nuscenes_infos_train.pkl',
+    pipeline=camera_pipeline))
+val_dataloader = dict(dataset=dict(
+    type='NuScenesBEVDataset', data_root=data_root, ann_file='nuscenes_infos_val.pkl',
+    pipeline=camera_pipeline))
+test_dataloader = val_dataloader
