@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
+from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def _clear_singletons():
-    """Drop mmengine's process-wide objects after each test, so that nothing leaks to the next."""
+def _fresh_singletons():
+    """Mmdet3d's scope for each test; mmengine's process-wide objects do not leak to the next."""
+    init_default_scope('mmdet3d')
     yield
     for manager in (MMLogger, MessageHub, DefaultScope, Visualizer):
         manager._instance_dict.clear()

@@ -30,11 +30,6 @@ ENCODERS = {'student_effb0': 5_452_516 - 1_281_000, 'student_effb0-s8': 1_190_88
             'student_effb4': 19_341_616 - 1_793_000 + 229_504}
 
 
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
-
-
 def build(name):
     """The model without the time of drawing weights that no test here looks at."""
     init_default_scope('mmdet3d')

@@ -16,11 +16,6 @@ CONFIGS = sorted(path.relative_to(ROOT).as_posix()
 STEPS = 20
 
 
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
-
-
 class Setting:
     """A tiny distillation with a random teacher, and batches of toytown."""
 

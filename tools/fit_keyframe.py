@@ -77,7 +77,7 @@ def draw_sensors(cfg, width: int = 2048) -> np.ndarray:
     camera, = sample.metainfo['cameras']
     boxes, labels = sample.gt_instances_3d.bboxes_3d, sample.gt_instances_3d.labels_3d.numpy()
     boxes = np.c_[boxes.gravity_center, boxes.tensor[:, 3:7]]
-    vehicle = labels < len(NuScenesBEVDataset.VEHICLES)
+    vehicle = np.isin(labels, NuScenesBEVDataset.vehicle_labels())
     panorama = np.ascontiguousarray(inputs['img'][0].permute(1, 2, 0).numpy())
     points = inputs['points'].numpy()
     drawn = draw_points(panorama, camera, points[np.linalg.norm(points, axis=1) < 50])

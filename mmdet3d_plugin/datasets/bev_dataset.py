@@ -155,6 +155,11 @@ class NuScenesBEVDataset(BEVDataset):
                              'emergency_vehicle'))
     VEHICLES = (*METAINFO['classes'][:7], 'emergency_vehicle')
 
+    @classmethod
+    def vehicle_labels(cls) -> list:
+        """Labels of ``VEHICLES`` among all classes."""
+        return [cls.METAINFO['classes'].index(name) for name in cls.VEHICLES]
+
     def __init__(self, *args, min_visibility: int = 0, **kwargs):
         self.min_visibility = min_visibility
         super().__init__(*args, **kwargs)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS, METRICS
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 
 pytest.importorskip('trimesh')
@@ -25,11 +24,6 @@ from tools import create_data  # noqa: E402
 SIDE, SCAN, BETWEEN = 96, (32, 512), (-0.06, 0.0, 0.23)
 TRAIN, VAL = '2013_05_28_drive_0002_sync', '2013_05_28_drive_0010_sync'
 SIZES = ['--image-size', str(SIDE), str(SIDE), '--scan-size', *map(str, SCAN)]
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS, METRICS, TRANSFORMS
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 
 pytest.importorskip('trimesh')
@@ -32,11 +31,6 @@ WRITE = ['toytown', '--layout', 'nuscenes', '--frames', '6', '--sequences', '2',
          '--sweeps', '1', '1', '--workers', '1', '--out-dir']
 PREFIX = {'pts': 'samples/LIDAR_TOP', 'sweeps': 'sweeps/LIDAR_TOP',
           **{name: f'samples/{name}' for name in nuscenes.CAMERAS}}
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
 
 
 def run(*words):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS, TRANSFORMS
-from mmengine.registry import init_default_scope
 
 from data_converter import nuscenes_frame
 from mmdet3d_plugin.datasets import NuScenesBEVDataset
@@ -18,11 +17,6 @@ GRID = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5)
 STITCH = dict(type='LoadStitchedPanorama', size=(256, 2048), center=(0, 0, -0.3), ground_z=-1.84)
 LIDAR = [dict(type='LoadPointCloud', min_range=2.5),
          dict(type='SphericalLiDARImage', native=(32, 1024), size=(64, 1024))]
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
 
 
 # A made-up keyframe: x right, y forward, scanner pitched by 0.1 rad ----------------------------

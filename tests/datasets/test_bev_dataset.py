@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS, TRANSFORMS
-from mmengine.registry import init_default_scope
 
 from data_converter import dur360bev
 from mmdet3d_plugin.errors import UserError
@@ -18,11 +17,6 @@ GRID = dict(x_range=(-40, 40), y_range=(-40, 40), cell=1.0)
 CAMERA = [dict(type='LoadDualFisheyePanorama', size=(16, 32))]
 LIDAR = [dict(type='LoadOusterScan'), dict(type='BuildLiDARImage', size=(12, 64))]
 TARGET = [dict(type='RasterizeBEV', grid=GRID), dict(type='PackBEVInputs')]
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
 
 
 @pytest.fixture(scope='module')

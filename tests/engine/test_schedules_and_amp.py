@@ -5,17 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import HOOKS, PARAM_SCHEDULERS, init_default_scope
+from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 from mmdet3d_plugin.engine import BF16OptimWrapper, UpdateSchedulerHook
 from tests.factories import batch, build
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
 
 
 def test_the_releases_schedule_steps_once_per_update_of_five_batches():

@@ -3,14 +3,8 @@ import pytest
 import torch
 from mmdet.models.layers import InvertedResidual
 from mmdet3d.registry import MODELS
-from mmengine.registry import init_default_scope
 
 from mmdet3d_plugin.models.layers import SameConv2d, wrap_columns
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
 
 
 def efficientnet(**kwargs):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 from mmdet3d_plugin.errors import UserError
 from tests.helpers import kd360_release
@@ -23,11 +22,6 @@ def load_script():
 
 
 converter = load_script()
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
 
 
 @pytest.mark.parametrize('model, entries, converted', [
