@@ -46,9 +46,13 @@ class BusyTown(Town):
     They stand in the parking lanes: small things on the ego car's side, large ones on the other.
     Parked vehicles make room for them; nothing moves there. Otherwise it is the :class:`Town` of
     the same arguments.
+
+    Attributes:
+        car_parks: list of ((x0, x1), (y0, y1)), those of whole blocks.
     """
 
     def __init__(self, seed=0, sequence=0, duration=8.0):
+        self.car_parks = []
         super().__init__(seed, sequence, duration)
         rng = np.random.default_rng([seed, sequence, 11])
         parked = [user for user in self.road_users if not user.speed]
@@ -61,6 +65,15 @@ class BusyTown(Town):
                   if not any(touch(user, other, CLEAR) for other in added)]
         self.road_users = sorted(parked + moving + added, key=lambda user: user.instance)
         self._standing = merge([self.scenery] + [user.placed(0) for user in parked + added])
+
+    @property
+    def way(self):
+        """(N, 2) places of the ego car."""
+        return self._way
+
+    def _fill_car_park(self, x, y):
+        self.car_parks.append((x, y))
+        super()._fill_car_park(x, y)
 
     def _find_place(self, rng, kind, number, others):
         if kind == 'pedestrian':

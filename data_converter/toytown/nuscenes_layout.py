@@ -9,7 +9,9 @@ split. As in the original:
   beam) to 31; x is right, y ahead. A void return is at the origin. Scans are taken at once.
 * Boxes are upright in the world. A road user is annotated if the scan has points in its box, or if
   it is near and mostly visible. ``num_lidar_pts`` is counted in the scan.
-* Left-hand traffic is in Singapore, right-hand traffic in Boston. The maps are black.
+* Left-hand traffic is in Singapore, right-hand traffic in Boston. Each town has a place and a
+  direction of its own in its map. ``maps/expansion`` has the map (:mod:`.street_map`) and
+  ``maps/basemap`` a picture of it; the prior masks are black.
 
 The towns have two of each class by the way (:class:`BusyTown`). Unlike the original there are no
 radars, and there are ``metadata/toytown.json`` with the settings and
@@ -17,7 +19,6 @@ radars, and there are ``metadata/toytown.json`` with the settings and
 of it that is visible.
 """
 
-import hashlib
 import json
 import math
 from datetime import datetime, timedelta
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import folder
+from . import folder, street_map
 from .busy_town import BusyTown
 from .folder import FRAME_INTERVAL
 from .sensors import (
@@ -38,14 +39,12 @@ from .sensors import (
     take_picture,
     take_scan,
 )
+from .street_map import token
 
 VERSION = 'v1.0-mini'
 TRAIN_SCENES = (61, 553, 655, 757, 796, 1077, 1094, 1100)
 VAL_SCENES = (103, 916)
 START = datetime(2018, 7, 24, 3, 22, 7, 647951)
-WORLD = pose_matrix(1250.0, 900.0, 0.0, 0.7)
-"""Town frame to world."""
-
 SIZE = 900, 1600
 """Of the pictures that the cameras' intrinsics are for."""
 
@@ -89,8 +88,12 @@ VISIBILITY = ('v0-40', 'v40-60', 'v60-80', 'v80-100')
 NEAR, MOSTLY = 45.0, 0.4
 """Metres, and share of a road user that must be visible to be annotated without points."""
 
-MAPS = {'singapore-onenorth': '53992ee3023e5494b90c316c183be829',
-        'boston-seaport': '36092f0b03a857c6a3403e25b4b7aab3'}
+MAPS = {  # location -> prior mask; width and height in metres, towns beside and above each other
+    'singapore-queenstown': ('93406b464a165eaba6d9de76ca09f5da', (3228.6, 3687.1), (3, 4)),
+    'boston-seaport': ('36092f0b03a857c6a3403e25b4b7aab3', (2979.5, 2118.1), (4, 3)),
+}
+LONGEST = 100
+"""Key frames of a scene; the map has no room for a longer way."""
 
 
 class TopLidar(SpinningLidar):
@@ -148,12 +151,27 @@ def car_pose(town, t):
     return pose_matrix(x, y, 0.0, yaw)
 
 
+def to_world(town):
+    """(4, 4) town to world: the town's map is in its own part of the map, turned."""
+    _, size, grid = MAPS[location(town)]
+    row, column = divmod(town.sequence, grid[0])
+    middle = np.divide(size, grid) * (column + 0.5, row + 0.5)
+    turn = pose_matrix(0, 0, 0, 0.7 + town.sequence)
+    turn[:2, 3] = middle - turn[:2, :2] @ street_map.window(town).mean(0)
+    return turn
+
+
+def location(town):
+    """Name of the map on which a town is."""
+    return list(MAPS)[town.streets.side < 0]
+
+
 def _log(town):
-    """Log file and location of a town."""
+    """Log file of a town."""
     singapore = town.streets.side > 0
     date = START + timedelta(minutes=5 * town.sequence)
     car, zone = ('n015', '+0800') if singapore else ('n008', '-0400')
-    return f'{car}-{date:%Y-%m-%d-%H-%M-%S}{zone}', list(MAPS)[not singapore]
+    return f'{car}-{date:%Y-%m-%d-%H-%M-%S}{zone}'
 
 
 def microseconds(town, t):
@@ -164,7 +182,7 @@ def microseconds(town, t):
 
 def _path(town, channel, t, key):
     extension = 'pcd.bin' if channel == LIDAR else 'jpg'
-    name = f'{_log(town)[0]}__{channel}__{microseconds(town, t)}.{extension}'
+    name = f'{_log(town)}__{channel}__{microseconds(town, t)}.{extension}'
     return Path('samples' if key else 'sweeps', channel, name)
 
 
@@ -273,12 +291,14 @@ def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequen
     if settings['sequences'] > min(limit, frames // 3):
         raise ValueError(f'sequences must be {limit} at most, with three key frames or more each, '
                          f'got {settings["sequences"]} for {frames} frames')
+    if frames > LONGEST * settings['sequences']:
+        raise ValueError(f'a scene can have {LONGEST} key frames, got {frames} for '
+                         f'{settings["sequences"]} scenes; ask for more sequences or fewer frames')
     if min(image_size) < 16 or min(settings['sweeps']) < 0:
         raise ValueError('a picture must be at least 16 high and wide, and sweeps not negative, '
                          f'got {" x ".join(map(str, image_size))} and {settings["sweeps"]}')
     written = folder.write(out_dir, settings, render, _finished, workers, progress)
-    for stem in MAPS.values():
-        folder.save(out_dir / 'maps' / f'{stem}.png', folder.png(np.zeros((64, 64, 3), np.uint8)))
+    _write_maps(out_dir / 'maps', settings)
     for name, rows in tables(out_dir, settings).items():
         folder.save(out_dir / VERSION / f'{name}.json', folder.to_json(rows))
     plan = folder.plan(settings)
@@ -287,9 +307,16 @@ def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequen
                 out_dir=str(out_dir), written=written)
 
 
-def token(*words):
-    """32 hexadecimal digits that name a record."""
-    return hashlib.md5('/'.join(map(str, words)).encode(), usedforsecurity=False).hexdigest()
+def _write_maps(out_dir, settings):
+    towns = {name: [] for name in MAPS}
+    for _, sequence, rows in folder.plan(settings):
+        town = town_of(settings['seed'], sequence, len(rows))
+        towns[location(town)].append((scene_name(settings, sequence), town, to_world(town)))
+    for name, (stem, size, _) in MAPS.items():
+        content = street_map.expansion(size, towns[name])
+        folder.save(out_dir / f'{stem}.png', folder.png(np.zeros((64, 64, 3), np.uint8)))
+        folder.save(out_dir / 'expansion' / f'{name}.json', json.dumps(content).encode())
+        folder.save(out_dir / 'basemap' / f'{name}.png', folder.png(street_map.picture(content)))
 
 
 def tables(out_dir, settings):
@@ -306,8 +333,8 @@ def tables(out_dir, settings):
     for channel in RIG:
         out['sensor'].append(dict(token=token('sensor', channel), channel=channel,
                                   modality='lidar' if channel == LIDAR else 'camera'))
-    for location, stem in MAPS.items():
-        out['map'].append(dict(token=token('map', location), category='semantic_prior',
+    for place, (stem, *_) in MAPS.items():
+        out['map'].append(dict(token=token('map', place), category='semantic_prior',
                                filename=f'maps/{stem}.png', log_tokens=[]))
     for _, sequence, rows in folder.plan(settings):
         town = town_of(settings['seed'], sequence, len(rows))
@@ -324,11 +351,11 @@ def tables(out_dir, settings):
 
 
 def _add_scene(out, town, scene, samples):
-    logfile, location = _log(town)
+    logfile, place = _log(town), location(town)
     log = token('log', scene)
-    out['map'][list(MAPS).index(location)]['log_tokens'].append(log)
+    out['map'][list(MAPS).index(place)]['log_tokens'].append(log)
     out['log'].append(dict(token=log, logfile=logfile, vehicle=logfile[:4],
-                           date_captured=f'{START:%Y-%m-%d}', location=location))
+                           date_captured=f'{START:%Y-%m-%d}', location=place))
     out['scene'].append(dict(token=token(scene), name=scene, description='Toytown', log_token=log,
                              nbr_samples=len(samples), first_sample_token=samples[0],
                              last_sample_token=samples[-1]))
@@ -350,7 +377,7 @@ def _add_sensor(out, settings, town, scene, samples, channel):
         for n, t in enumerate(moments):
             key, name = n == len(moments) - 1, token(scene, channel, microseconds(town, t))
             out['ego_pose'].append(dict(token=name, timestamp=microseconds(town, t),
-                                        **_placed(WORLD @ car_pose(town, t))))
+                                        **_placed(to_world(town) @ car_pose(town, t))))
             rows.append(dict(
                 token=name, sample_token=sample, ego_pose_token=name,
                 calibrated_sensor_token=calibrated, timestamp=microseconds(town, t),
@@ -368,7 +395,7 @@ def _add_user(out, town, scene, samples, user, seen):
         middle = user.position(t) + (0, 0, user.size[2] / 2)
         distance = np.linalg.norm(middle - car_pose(town, t)[:3, 3])
         if points or (visible > MOSTLY and distance < NEAR):
-            pose = WORLD @ pose_matrix(*middle, user.yaw)
+            pose = to_world(town) @ pose_matrix(*middle, user.yaw)
             length, width, height = user.size
             rows.append(dict(
                 token=token(name, index), sample_token=sample, instance_token=name,

@@ -26,6 +26,13 @@ _INFRARED = {
     M.SKIN: (0.45, 0.2),
     M.LAMP: (0.4, 0.0),
 }
+# Painted across a street: distance from the junction's edge to the middle, and half depth; metres.
+ZEBRA, STOP_LINE = (2.3, 1.3), (4.6, 0.2)
+PLAIN = 5.5
+"""Metres from the junction's edge without lines along the street."""
+MARGIN = 0.2
+"""Metres between a zebra crossing and the kerb."""
+
 _GLOSS = {M.PAINT: 0.05, M.GLASS: 0.09, M.METAL: 0.02, M.HEADLIGHT: 0.06}
 _BASE, _MIX = (np.array([_INFRARED[m][i] for m in M], np.float32) for i in (0, 1))
 _SHINE = np.array([_GLOSS.get(m, 0.0) for m in M], np.float32)
@@ -59,14 +66,16 @@ def _lane_paint(x, y, streets):
     def along(s, d, crossings, sign):
         nearest = crossings[np.abs(s[:, None] - crossings).argmin(1)]
         away, outward = np.abs(s - nearest), np.sign(s - nearest)
-        free = away > h + 5.5
+        free = away > h + PLAIN
         lines = (
             (np.abs(d) < 0.08) & (_frac(s / 6) < 0.5) & free
             | (np.abs(np.abs(d) - streets.lane) < 0.06) & free & (_frac(s / 2) < 0.6)
-            | (np.abs(away - h - 4.6) < 0.2)
+            | (np.abs(away - h - STOP_LINE[0]) < STOP_LINE[1])
             & (-d * outward * sign > 0)
             & (np.abs(d) < streets.lane)
-            | (np.abs(away - h - 2.3) < 1.3) & (_frac(d + 0.25) < 0.5) & (np.abs(d) < h - 0.2)
+            | (np.abs(away - h - ZEBRA[0]) < ZEBRA[1])
+            & (_frac(d + 0.25) < 0.5)
+            & (np.abs(d) < h - MARGIN)
         )
         return lines & (np.abs(d) < h) & (away > h)
 

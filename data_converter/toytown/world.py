@@ -14,6 +14,7 @@ from .road_users import PARKED, TRAFFIC, RoadUser, make_pedestrian, make_vehicle
 
 LANE, PARKING_LANE = 3.2, 2.3
 HALF_STREET = LANE + PARKING_LANE
+PAVEMENT = 3.4
 KERB_HEIGHT, LOT_HEIGHT = 0.12, 0.13
 REACH = 115.0  # metres around the ego car's way within which small things are built
 
@@ -257,7 +258,7 @@ class Town:
                 self._add(
                     frustum((x0, x1), (y0, y1), (-0.3, KERB_HEIGHT), M.PAVEMENT, (0.34, 0.33, 0.31))
                 )
-                inner = (x0 + 3.4, x1 - 3.4), (y0 + 3.4, y1 - 3.4)
+                inner = (x0 + PAVEMENT, x1 - PAVEMENT), (y0 + PAVEMENT, y1 - PAVEMENT)
                 getattr(self, f'_fill_{kind}')(*inner)
 
     def _fill_houses(self, x, y):

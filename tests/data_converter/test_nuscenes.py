@@ -256,7 +256,7 @@ def test_one_place_in_pictures_lidar_image_and_bev(root):
         dict(type='RasterizeBEV', grid=grid, classes=[
             DATASETS.get('NuScenesBEVDataset').VEHICLES])])[1]
     town = layout.town_of(3, 0, 3)
-    to_town = np.linalg.inv(layout.WORLD)
+    to_town = np.linalg.inv(layout.to_world(town))
     rig = CameraRig.from_dicts([[results['lidar_camera']]])
     points = results['points'].tensor.numpy().astype(np.float64)
     users = {user.instance: user for user in town.road_users}
