@@ -20,6 +20,7 @@ from mmdet3d_plugin.errors import UserError, did_you_mean
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
 from mmdet3d_plugin.structures import INFO_VERSION
+from mmdet3d_plugin.structures.vector_map import map_path
 
 from . import common
 
@@ -70,7 +71,8 @@ def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=F
         max_sweeps: LiDAR sweeps before each key frame at most, nearest first.
 
     Returns:
-        dict: file and report of each split, and the number of scenes left out.
+        dict: file and report of each split, the number of scenes left out, and the locations
+        without a map (only map segmentation needs them).
 
     Raises:
         UserError: naming the file, table or record that is missing, cut or malformed.
@@ -79,7 +81,7 @@ def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=F
         raise UserError(f'{version!r} is no version of nuScenes{did_you_mean(version, SPLITS)}; '
                         f'expected one of {", ".join(SPLITS)}')
     root, out_dir = str(root_path), str(out_dir or root_path)
-    tables, summary, left_out = load(root, version), {}, 0
+    tables, summary, left_out, locations = load(root, version), {}, 0, set()
     os.makedirs(out_dir, exist_ok=True)
     for split, scenes in split_scenes(version).items():
         keys, missing = samples_of(tables, root, scenes)
@@ -94,7 +96,9 @@ def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=F
                        os.path.join(out_dir, f'nuscenes_pictures_{split}.npz'))
         common.write_infos(infos, path, check, partial(_files_of, root), workers)
         summary[split] = f'{path}: {report(infos)}'
-    return dict(summary, scenes_left_out=left_out)
+        locations |= {frame['location'] for frame in data_list}
+    missing = sorted(name for name in locations if not os.path.isfile(map_path(root, name)))
+    return dict(summary, scenes_left_out=left_out, maps_missing=', '.join(missing) or 'none')
 
 
 def metainfo(version, split) -> dict:

@@ -212,7 +212,7 @@ def to_car_axes(info: dict) -> None:
         stored = np.array(sweep['lidar_points']['lidar2sensor'])  # points as rows: p R - t
         to_key = rigid.rigid(stored[:3, :3].T, -stored[:3, 3])
         sweep['lidar_points']['scan2lidar'] = (turn @ to_key).tolist()
-    info['ego2global'] = (np.array(info['ego2global']) @ up).tolist()
+    info['ego2global'] = info['lidar2global'] = (np.array(info['ego2global']) @ up).tolist()
     for camera in info['images'].values():
         camera['lidar2cam'] = (np.array(camera['lidar2cam']) @ back).tolist()
     boxes = np.array([i['bbox_3d'] for i in info['instances']]).reshape(-1, 7)

@@ -5,11 +5,13 @@ from .loading import (
                       BuildLiDARImage,
                       LoadDualFisheyePanorama,
                       LoadOusterScan,
+                      LoadPictures,
                       LoadPointCloud,
                       LoadStitchedPanorama,
                       SphericalLiDARImage,
 )
+from .maps import RasterizeMap
 
-__all__ = ['BuildLiDARImage', 'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadPointCloud',
-           'LoadStitchedPanorama', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV',
-           'SphericalLiDARImage']
+__all__ = ['BuildLiDARImage', 'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadPictures',
+           'LoadPointCloud', 'LoadStitchedPanorama', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV',
+           'RasterizeMap', 'SphericalLiDARImage']

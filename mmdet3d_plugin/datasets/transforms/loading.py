@@ -93,6 +93,30 @@ def equirect_camera(name: str, lidar2cam, size: Tuple[int, int], fov: Tuple[floa
 
 
 @TRANSFORMS.register_module()
+class LoadPictures(BaseTransform):
+    """The pictures of a frame as they are.
+
+    Adds ``img``, a list of (H, W, 3) uint8 RGB arrays, and ``cameras``, theirs.
+
+    Args:
+        cameras (tuple, optional): Names of the pictures; default all of the frame, in its order.
+    """
+
+    def __init__(self, cameras: Optional[Sequence[str]] = None):
+        self.cameras = cameras
+
+    def transform(self, results: dict) -> dict:
+        """Load."""
+        infos = {name: results['images'][name] for name in self.cameras or results['images']}
+        results['img'] = [read_picture(info['img_path'], (info['height'], info['width']))
+                          for info in infos.values()]
+        results['cameras'] = [
+            dict(info, name=name, lidar2cam=np.asarray(info['lidar2cam'], np.float64),
+                 img_aug=np.eye(3)) for name, info in infos.items()]
+        return results
+
+
+@TRANSFORMS.register_module()
 class LoadStitchedPanorama(BaseTransform):
     """The pictures of a frame (pinholes, fisheyes), stitched into one equirect panorama.
 
