@@ -298,7 +298,7 @@ def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequen
         raise ValueError('a picture must be at least 16 high and wide, and sweeps not negative, '
                          f'got {" x ".join(map(str, image_size))} and {settings["sweeps"]}')
     written = folder.write(out_dir, settings, render, _finished, workers, progress)
-    _write_maps(out_dir / 'maps', settings)
+    write_maps(out_dir / 'maps', settings)
     for name, rows in tables(out_dir, settings).items():
         folder.save(out_dir / VERSION / f'{name}.json', folder.to_json(rows))
     plan = folder.plan(settings)
@@ -307,7 +307,7 @@ def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequen
                 out_dir=str(out_dir), written=written)
 
 
-def _write_maps(out_dir, settings):
+def write_maps(out_dir, settings):
     towns = {name: [] for name in MAPS}
     for _, sequence, rows in folder.plan(settings):
         town = town_of(settings['seed'], sequence, len(rows))
