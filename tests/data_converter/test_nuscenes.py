@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS, METRICS, TRANSFORMS
+from mmengine.config import Config
 from mmengine.structures import PixelData
 
 pytest.importorskip('trimesh')
@@ -244,6 +245,35 @@ def test_raw_files_to_metric(root):
     assert metric.evaluate(2)['bev/IoU32'] == 100
 
 
+def test_map_segmentation_from_the_base_config(root):
+    """Six pictures, points and six classes: data set, model with six cameras, metric."""
+    config = Config.fromfile('configs/_base_/datasets/nuscenes_map.py')
+    pipeline = list(map(dict, config.fusion_pipeline))
+    assert pipeline[2] == config.map_targets
+    pipeline[2].update(data_root=str(root), grid=GRID)
+    frames = [dataset(root, pipeline, 'val')[n] for n in range(2)]
+    assert frames[0]['inputs']['img'].shape == (6, 3, 90, 160)
+    truth = frames[0]['data_samples'].gt_bev.seg
+    assert truth.shape == (6, 32, 32) and truth[[0, 2, 5]].any(-1).any(-1).all()
+    points = frames[0]['inputs']['points']
+    rig = CameraRig.from_dicts([frames[0]['data_samples'].cameras])
+    assert rig.project(points)[2].any(2).all()               # every camera sees some of them
+    model = build(CAMERA, head=dict(type='BEVSegHead', in_channels=8, num_classes=6,
+                                    tasks=('segmentation',)))
+    data = dict(inputs=dict(img=[f['inputs']['img'] for f in frames]),
+                data_samples=[f['data_samples'] for f in frames])
+    losses = model(**model.data_preprocessor(data, True), mode='loss')
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    metric = METRICS.build(dict(config.val_evaluator, ranges=(32,)))
+    for sample in model.eval().test_step(data):
+        assert sample.pred_bev.seg.shape == truth.shape
+        sample.pred_bev = PixelData(seg=sample.gt_bev.seg)
+        metric.process({}, [sample.to_dict()])
+    scores = metric.evaluate(2)
+    assert scores['bev/IoU32_drivable_area'] == scores['bev/IoU32_divider'] == 100
+
+
 # One world for all sensors --------------------------------------------------------------------
 
 
@@ -434,6 +464,11 @@ def test_scenes_that_were_not_downloaded_are_left_out(copy, tmp_path):
         nuscenes.convert(copy, tmp_path / 'out', MINI)
 
 
+def test_maps_that_were_not_downloaded_are_noted(copy, tmp_path):
+    report = nuscenes.convert(copy, tmp_path, MINI)
+    assert report['maps_missing'] == 'boston-seaport, singapore-queenstown'
+
+
 def infos_names(root, scene):
     """Key frames of LIDAR_TOP of a scene, by the tables."""
     token = next(row['token'] for row in table(root, 'scene') if row['name'] == scene)
@@ -534,5 +569,6 @@ def test_command_says_what_it_did(root, tmp_path, capsys):
         '--max-sweeps', 0)
     out = capsys.readouterr().out
     assert "'frames': 3" in out and "'sweeps': 0" in out and 'scenes_left_out: 0' in out
+    assert 'maps_missing: none' in out
     assert pickle.loads((tmp_path / 'nuscenes_infos_train.pkl').read_bytes())['data_list']
     assert TRANSFORMS.get('LoadStitchedPanorama')

@@ -8,13 +8,13 @@ data_root = 'data/nuscenes/'
 map_classes = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'divider')
 
 # Rarely -------------------------------------------------------------------------------------------
-load_camera = dict(type='LoadPictures', cameras=(
+load_pictures = dict(type='LoadPictures', cameras=(
     'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT',
     'CAM_BACK_RIGHT'))
-targets = dict(type='RasterizeMap', data_root=data_root, grid=_base_.grid, classes=map_classes)
+map_targets = dict(type='RasterizeMap', data_root=data_root, grid=_base_.grid, classes=map_classes)
 
-camera_pipeline = [load_camera, targets, dict(type='PackBEVInputs', keys=('img', ))]
-fusion_pipeline = [load_camera, _base_.load_scan, targets,
+camera_pipeline = [load_pictures, map_targets, dict(type='PackBEVInputs', keys=('img', ))]
+fusion_pipeline = [load_pictures, _base_.load_scan, map_targets,
                    dict(type='PackBEVInputs', keys=('img', 'points'))]
 
 train_dataloader = dict(dataset=dict(pipeline=camera_pipeline))
