@@ -308,6 +308,7 @@ def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequen
 
 
 def write_maps(out_dir, settings):
+    """Writes the prior masks, the map expansion and its pictures into the folder ``maps``."""
     towns = {name: [] for name in MAPS}
     for _, sequence, rows in folder.plan(settings):
         town = town_of(settings['seed'], sequence, len(rows))

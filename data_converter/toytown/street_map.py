@@ -143,7 +143,7 @@ class _TownMap:
             left = np.array([-ahead[1], ahead[0]])
             start = middle - HALF_STREET * ahead + side * LANE / 2 * left
             for turn in (1, 0, -1):  # to the left, straight on, to the right
-                way = (ahead, turn * left)[turn != 0]
+                way = turn * left if turn else ahead
                 out = np.array([-way[1], way[0]])
                 end = middle + HALF_STREET * way + side * LANE / 2 * out
                 self.connect(start, end, ahead, way, turn)
