@@ -556,6 +556,7 @@ def test_a_damaged_folder_is_finished_to_the_same_bytes(root):
 @pytest.mark.parametrize('change, message', [
     (dict(sequences=11, frames=40), 'sequences must be 10 at most'),
     (dict(sequences=3, frames=8), 'three key frames or more each'),
+    (dict(sequences=2, frames=201), 'a scene can have 100 key frames, got 201 for 2 scenes'),
     (dict(sweeps=(-1, 0)), 'sweeps not negative'),
 ])
 def test_impossible_settings(change, message, tmp_path):

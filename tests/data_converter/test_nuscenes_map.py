@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mmdet3d.registry import TRANSFORMS
-from mmengine.registry import init_default_scope
 
 pytest.importorskip('trimesh')
 pytest.importorskip('embreex')
@@ -27,11 +26,6 @@ GRID = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='+x', cols='+y'
 NAMES = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'road_divider',
          'lane_divider')
 SETTINGS = dict(seed=3, frames=12, sequences=4)
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmdet3d')
 
 
 @pytest.fixture(scope='module')
