@@ -83,15 +83,18 @@ def test_convention_size_of_a_square(method, cells):
     assert mask[80:80 + cells, 80:80 + cells].all()
 
 
-@pytest.mark.parametrize('method, cells', [('exact', slice(99, 101)), ('devkit', slice(99, 102))])
-def test_convention_width_of_a_line(method, cells):
-    """A line of 1 m along x through the origin, in cells of 0.5 m; OpenCV's 2 cells are 3."""
-    grid = BEVGrid((-50, 50), (-50, 50), 0.5, rows='+x', cols='+y')
+@pytest.mark.parametrize('method, width, cells', [
+    ('exact', 1.0, slice(99, 101)), ('exact', 0.5, slice(99, 101)), ('exact', 0.49, slice(0)),
+    ('devkit', 1.0, slice(99, 102))])
+def test_convention_width_of_a_line(method, width, cells):
+    """A line along x through the origin, in cells of 0.5 m; OpenCV's 2 cells are 3."""
     line = layer(shapely.LineString([(-60, 0), (60, 0)]), lines=True)
-    mask = rasterize_map([[line]], np.eye(4), grid, method)[0]
     expected = np.zeros((200, 200))
     expected[:, cells] = 1
-    np.testing.assert_array_equal(mask, expected)
+    for axes, wanted in (('xy', expected), ('yx', expected.T)):
+        grid = BEVGrid((-50, 50), (-50, 50), 0.5, rows=f'+{axes[0]}', cols=f'+{axes[1]}')
+        mask = rasterize_map([[line]], np.eye(4), grid, method, line_width=width)[0]
+        np.testing.assert_array_equal(mask, wanted)
 
 
 @pytest.mark.parametrize('method', ['exact', 'devkit'])
@@ -159,6 +162,9 @@ def test_invalid_and_empty_shapes():
     strictly = (np.abs(y) != np.abs(x)) & (np.abs(x) != 6)
     np.testing.assert_array_equal(masks[0][strictly], inside[strictly])
     assert inside.any() and not masks[1].any()
+    lobes = shapely.box(-6, -6, 0, 6), shapely.box(0, -6, 6, 6)
+    joined = rasterize_map([[layer(bow, *lobes)]], np.eye(4), GRID)[0]
+    np.testing.assert_array_equal(joined[strictly], ((np.abs(x) < 6) & (np.abs(y) < 6))[strictly])
     drawn = rasterize_map([[layer(*shapes)], [layer(*shapes, keep_invalid=True)]], np.eye(4), GRID,
                           'devkit')
     assert not drawn[0].any() and drawn[1].any()
