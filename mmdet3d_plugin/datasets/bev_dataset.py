@@ -54,6 +54,15 @@ class BEVDataset(Det3DDataset):
             data_prefix=data_prefix or dict(pts='', img=''), filter_empty_gt=filter_empty_gt,
             modality=modality or dict(use_lidar=True, use_camera=True), **kwargs)
 
+    def full_init(self) -> None:
+        """Read the info file, and let the transforms prepare what workers are to share."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        for transform in self.pipeline.transforms:
+            if hasattr(transform, 'prepare'):
+                transform.prepare(self.get_data_info(0))
+
     def load_data_list(self) -> List[dict]:
         """Read and check the info file; called once."""
         infos = load_infos(self.ann_file)

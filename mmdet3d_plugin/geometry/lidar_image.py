@@ -123,7 +123,7 @@ def exposure_limits(image):
     used = flat[::4][flat[::4] != 0]
     if used.size < 100:
         used = flat[flat != 0]
-    return np.percentile(used, [10, 90]).astype(np.float64) if used.size else None
+    return np.percentile(np.sort(used), [10, 90]).astype(np.float64) if used.size else None
 
 
 def normalise_range(range_m, max_range: float = None) -> np.ndarray:
@@ -213,11 +213,15 @@ def spherical_indices(points, height: int, width: int, fov_up: float, fov_down: 
         rows = np.floor((fov_up - elevation) / (fov_up - fov_down) * height).astype(np.int64)
     else:
         rows = height - 1 - np.asarray(ring).astype(np.int64)
-    index = np.flatnonzero((distance > 0) & (rows >= 0) & (rows < height))
-    index = index[np.argsort(distance[index], kind='stable')]
-    _, first = np.unique(rows[index] * width + cols[index], return_index=True)
-    index = index[first]
-    return rows[index], cols[index], index
+    index = np.flatnonzero((distance > 0) & (rows >= 0) & (rows < height))[::-1]
+    pixel, distance = (rows * width + cols)[index], distance[index]
+    nearest = np.full(height * width, np.inf)
+    np.minimum.at(nearest, pixel, distance)
+    wins = distance == nearest[pixel]
+    winner = np.full(height * width, -1)
+    winner[pixel[wins]] = index[wins]  # the last one assigned stays: the first of the scan
+    pixel = np.flatnonzero(winner >= 0)
+    return *np.divmod(pixel, width), winner[pixel]
 
 
 def spherical_image(points, values, height: int, width: int, fov_up: float, fov_down: float,

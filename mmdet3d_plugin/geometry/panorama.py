@@ -107,7 +107,7 @@ def release_indices(height: int, width: int, side: int,
     return np.roll(xs, shift, 1), np.roll(ys, shift, 1)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def dual_fisheye_maps(height: int, width: int, side: int, sampling: str = 'bilinear',
                       aperture_deg: float = THETA_APERTURE_DEG, fov_up: float = np.pi / 2,
                       fov_down: float = -np.pi / 2) -> tuple:
@@ -168,43 +168,70 @@ def stitch_maps(cameras, height: int, width: int, fov_up: float = np.pi / 2,
             pixels; 0 = a hard cut: the picture whose border is farthest wins.
 
     Returns:
-        (layers, coverage): for :func:`stitch`. The first layer (None, maps, None) takes every pixel
-        from the picture that sees it best; each further one, (index (M,), maps, share (M, 1)
-        float32), blends pixels of the flattened panorama with the next best picture. Maps refer to
-        the pictures side by side. ``coverage`` (H, W) bool is true where a picture was seen.
+        (layers, coverage): ``layers`` for :func:`stitch`. The first one (None, maps, None) takes
+        every pixel from the picture that sees it best; each further one, (index (M,), maps,
+        share (M, 1) float32), blends pixels of the flattened panorama with the next best picture.
+        Maps refer to the pictures side by side, and lead outside where no picture was seen.
+        ``coverage`` (H, W) bool is true where one was.
     """
     center = np.asarray(center, np.float64)
-    rays = equirect_rays(height, width, fov_up, fov_down)
-    nearness = np.full((height, width), 1 / radius)
+    points = equirect_rays(height, width, fov_up, fov_down)
+    nearness = np.full((height, width, 1), 1 / radius)
     if ground_z is not None:
-        nearness = np.maximum(nearness, rays[..., 2] / (ground_z - center[2]))
-    left = np.cumsum([0] + [camera['width'] for camera in cameras])
-    views = [_view(camera, rays, nearness[..., None], center) for camera in cameras]
-    rows, cols, border = (np.stack(arrays) for arrays in zip(*views))
-    cols += left[:-1, None, None]
-    order = np.argsort(-border, axis=0, kind='stable')
-    rows, cols, border = (np.take_along_axis(a, order, 0) for a in (rows, cols, border))
-    coverage = border[0] >= 0
-    layers = [(None, fixed_point_maps(rows[0], cols[0]), None)]
-    weight = np.clip((border + 1) / max(feather_px, 1e-9), 0, 1) * (border >= 0)
+        nearness = np.maximum(nearness, points[..., 2:] / (ground_z - center[2]))
+    points += center * nearness
+    rows, cols, border = (np.zeros((len(cameras), height * width), np.float32) for _ in range(3))
+    border -= 1
+    left = 0
+    for n, camera in enumerate(cameras):
+        index = np.flatnonzero(_near_view(camera, points, nearness))
+        row, col, edge = _view(camera, points.reshape(-1, 3)[index], nearness.reshape(-1, 1)[index])
+        rows[n, index], cols[n, index], border[n, index] = row, col + left, edge
+        left += camera['width']
+    coverage = border.max(0) >= 0
+    best = border.argmax(0), np.arange(height * width)
+    row, col = (np.where(coverage, a[best], -2).reshape(height, width) for a in (rows, cols))
+    layers = [(None, fixed_point_maps(row, col), None)]
+    if feather_px > 0:
+        layers += _blending_layers(rows, cols, border, feather_px)
+    return layers, coverage.reshape(height, width)
+
+
+def _blending_layers(rows, cols, border, feather_px):
+    """The layers after the first, from (N, H * W) positions and distances of all pictures."""
+    overlap = np.flatnonzero((border >= 0).sum(0) > 1)
+    order = np.argsort(-border[:, overlap], axis=0, kind='stable')
+    rows, cols, border = (np.take_along_axis(a[:, overlap], order, 0) for a in (rows, cols, border))
+    weight = np.clip((border + 1) / feather_px, 0, 1) * (border >= 0)
     share = weight / np.maximum(weight.cumsum(0), 1e-12)
-    for n in range(1, len(cameras) if feather_px > 0 else 1):
+    layers = []
+    for n in range(1, len(border)):
         index = np.flatnonzero(weight[n])
         if index.size:
             block = np.resize(index, (-(-index.size // 1024), 1024))
-            maps = fixed_point_maps(rows[n].flat[block], cols[n].flat[block])
-            layers.append((index, maps, share[n].flat[index].astype(np.float32)[:, None]))
-    return layers, coverage
+            maps = fixed_point_maps(rows[n][block], cols[n][block])
+            layers.append((overlap[index], maps, share[n][index].astype(np.float32)[:, None]))
+    return layers
 
 
-def _view(camera, rays, nearness, center):
+def _near_view(camera, points, nearness, step: int = 8) -> np.ndarray:
+    """(H, W) bool: the blocks of pixels at most two blocks away from one whose corner is shown."""
+    import cv2
+    rows = np.append(np.arange(0, len(points), step), len(points) - 1)
+    coarse = _view(camera, points[rows, ::step], nearness[rows, ::step])[2] >= 0
+    coarse = np.pad(coarse.astype(np.uint8), ((0, 0), (2, 2)), 'wrap')
+    near = cv2.dilate(coarse, np.ones((5, 5), np.uint8))[:, 2:-2] > 0
+    return near.repeat(step, 0).repeat(step, 1)[:points.shape[0], :points.shape[1]]
+
+
+def _view(camera, points, nearness):
     """Rows and columns in a picture, and distance to the border of what it shows, source pixels.
 
-    The points are ``center + rays / nearness``, handled without the division, for they may be
-    infinitely far. The distance is negative for points that the picture does not show.
+    The points are ``points / nearness``, handled without the division, for they may be infinitely
+    far. The distance is negative for points that the picture does not show.
     """
     lidar2cam = np.asarray(camera['lidar2cam'], np.float64)
-    points = (rays + center * nearness) @ lidar2cam[:3, :3].T + lidar2cam[:3, 3] * nearness
+    points = points @ lidar2cam[:3, :3].T + lidar2cam[:3, 3] * nearness
     project, _, read = LENSES[camera['lens']]
     params = np.asarray(read(camera), np.float64)
     size = camera['height'], camera['width']
@@ -215,24 +242,20 @@ def _view(camera, rays, nearness, center):
     if camera['lens'] == 'mei':  # the border is a rim at an angle; gamma / (1 + xi) px per radian
         rim = np.arccos(params[9]) - np.arccos(np.clip(points[..., 2] / depth, -1, 1))
         border = np.minimum(border, rim * params[5] / (1 + params[0]))
-    shown = valid & (border >= 0)
-    return (*(np.where(shown, a, 0).astype(np.float32) for a in (rows, cols)),
-            np.where(shown, border, -1).astype(np.float32))
+    return rows, cols, np.where(valid & (border >= 0), border, -1)
 
 
-def stitch(pictures, layers, coverage) -> np.ndarray:
+def stitch(pictures, layers) -> np.ndarray:
     """Blend pictures by :func:`stitch_maps`: list of (h, w, 3) uint8 -> (H, W, 3) uint8."""
     height = max(len(picture) for picture in pictures)
     canvas = np.concatenate([
         np.pad(p, ((0, height - len(p)), (0, 0), (0, 0))) if len(p) < height else p
         for p in pictures], 1)
-    out = remap(canvas, layers[0][1])
+    out = remap(canvas, layers[0][1], black_outside=True)
     flat = out.reshape(-1, 3)
     for index, maps, share in layers[1:]:
         under = flat[index].astype(np.float32)
         flat[index] = under + (remap(canvas, maps).reshape(-1, 3)[:len(index)] - under) * share + .5
-    if not coverage.all():
-        out[~coverage] = 0
     return out
 
 
@@ -243,8 +266,8 @@ def fixed_point_maps(rows, cols, nearest: bool = False) -> tuple:
     return cv2.convertMaps(cols, rows, cv2.CV_16SC2, nninterpolation=nearest)
 
 
-def remap(image, maps, nearest: bool = False) -> np.ndarray:
-    """``cv2.remap`` with replicated borders: (h, w, 3) uint8 -> (H, W, 3) uint8."""
+def remap(image, maps, nearest: bool = False, black_outside: bool = False) -> np.ndarray:
+    """``cv2.remap`` with replicated or black borders: (h, w, 3) uint8 -> (H, W, 3) uint8."""
     import cv2
-    mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    return cv2.remap(image, *maps, mode, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(image, *maps, cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR,
+                     borderMode=cv2.BORDER_CONSTANT if black_outside else cv2.BORDER_REPLICATE)

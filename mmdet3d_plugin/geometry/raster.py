@@ -63,23 +63,18 @@ def _draw_exact(boxes, channels, ids, grid, sigma, out):
                       np.abs(sin) * half[:, 0] + np.abs(cos) * half[:, 1]], -1)
     centres = grid.to_pixel(boxes[:, :2]) - 0.5
     edges = np.stack([grid.to_pixel(boxes[:, :2] - reach), grid.to_pixel(boxes[:, :2] + reach)])
-    nearest = np.full(out['seg'].shape, np.inf)
-    for n, (centre, low, high) in enumerate(zip(centres, edges.min(0), edges.max(0))):
-        window = _window(low, high, grid.shape)
-        if window is None:
-            continue
-        pixels = np.stack(np.mgrid[window], -1)
-        dx, dy = np.moveaxis(grid.from_pixel(pixels + 0.5) - boxes[n, :2], -1, 0)
-        inside = ((np.abs(cos[n] * dx + sin[n] * dy) <= half[n, 0])
-                  & (np.abs(cos[n] * dy - sin[n] * dx) <= half[n, 1]))
-        delta = centre - pixels
-        distance = np.hypot(*np.moveaxis(delta, -1, 0))
-        out['seg'][channels[n]][window][inside] = 1
-        take = inside & (distance < nearest[(slice(None), *window)].min(0))
-        out['offset'][(slice(None), *window)][:, take] = delta[take].T
-        own = inside & (distance < nearest[channels[n]][window])
-        nearest[channels[n]][window][own] = distance[own]
-        out['instances'][channels[n]][window][own] = ids[n]
+    n, pixels = _cells_between(edges.min(0), edges.max(0), grid.shape)
+    dx, dy = (grid.from_pixel(pixels + 0.5) - boxes[n, :2]).T
+    inside = ((np.abs(cos[n] * dx + sin[n] * dy) <= half[n, 0])
+              & (np.abs(cos[n] * dy - sin[n] * dx) <= half[n, 1]))
+    n, pixels = n[inside], pixels[inside]
+    delta = centres[n] - pixels
+    nearest_last = np.argsort(np.hypot(*delta.T), kind='stable')[::-1]
+    n, pixels, delta = n[nearest_last], pixels[nearest_last], delta[nearest_last]
+    row, col = pixels.T
+    out['seg'][channels[n], row, col] = 1
+    out['offset'][:, row, col] = delta.T
+    out['instances'][channels[n], row, col] = ids[n]
     _draw_centerness(centres, sigma, out['centerness'][0])
 
 
@@ -146,18 +141,26 @@ def _fill_polygon(polygon, shape):
 def _draw_centerness(centres, sigma, plane):
     """Maximum of Gaussians at (row, col) centres, only where they exceed ``FLOOR``."""
     radius = sigma * np.sqrt(-2 * np.log(FLOOR)) + 1
-    for row, col in centres:
-        window = _window((row - radius, col - radius), (row + radius, col + radius), plane.shape)
-        if window is None:
-            continue
-        rows, cols = np.ogrid[window]
-        bump = np.exp(-((rows - row) ** 2 + (cols - col) ** 2) / (2 * sigma ** 2))
-        np.maximum(plane[window], np.where(bump < FLOOR, 0, bump), out=plane[window],
-                   casting='same_kind')
+    n, pixels = _cells_between(centres - radius, centres + radius, plane.shape)
+    bump = np.exp(-((pixels - centres[n]) ** 2).sum(1) / (2 * sigma ** 2))
+    drawn = bump >= FLOOR
+    index = np.ravel_multi_index(pixels[drawn].T, plane.shape)
+    np.maximum.at(plane.reshape(-1), index, bump[drawn].astype(plane.dtype))
 
 
-def _window(low, high, shape):
-    """Slices of the cells between two continuous (row, col), or None outside the grid."""
-    start = np.maximum(np.floor(low), 0).astype(int)
-    stop = np.minimum(np.ceil(high) + 1, shape).astype(int)
-    return None if (start >= stop).any() else tuple(map(slice, start, stop))
+def _cells_between(low, high, shape):
+    """The cells between pairs of continuous (row, col), within the grid.
+
+    Args:
+        low, high: (N, 2).
+        shape: (rows, cols).
+
+    Returns:
+        (M,) int64 number of the pair, ascending, and (M, 2) int64 (row, col), of every cell.
+    """
+    start = np.maximum(np.floor(low), 0).astype(np.int64)
+    size = np.maximum(np.minimum(np.ceil(high) + 1, shape).astype(np.int64) - start, 0)
+    count = size.prod(1)
+    n = np.repeat(np.arange(len(count)), count)
+    within = np.arange(len(n)) - (count.cumsum() - count)[n]
+    return n, start[n] + np.stack(np.divmod(within, size[n, 1]), -1)

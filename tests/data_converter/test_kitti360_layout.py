@@ -196,7 +196,7 @@ def test_a_vehicle_is_at_one_place_in_panorama_lidar_image_and_bev(root, frame, 
         maps = panorama.stitch_maps(cameras, height, width, center=BETWEEN, radius=radius,
                                     feather_px=0)
         masks = [np.repeat(((p == number) * np.uint8(255))[..., None], 3, 2) for p in pictures]
-        mask = panorama.stitch(masks, *maps)[..., 0] > 100
+        mask = panorama.stitch(masks, maps[0])[..., 0] > 100
         pixel = CameraRig.from_dicts([[view]]).project(torch.from_numpy(points))[0][0, 0]
         assert at_pixels(mask, pixel).mean() > 0.8
         # LiDAR image: the pixel of a point holds its range, but where a nearer point hides it.

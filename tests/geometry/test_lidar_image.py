@@ -122,6 +122,24 @@ def test_convention_spherical_picture():
     np.testing.assert_array_equal(picture, expected)
 
 
+def test_the_nearest_point_of_a_pixel_wins_and_of_equals_the_first():
+    points = np.random.default_rng(0).normal(0, 9, (2000, 3)).astype(np.float32)
+    points[500:800] = points[1000:1300]
+    points[20:30] = 0
+    best = {}
+    for n, (x, y, z) in enumerate(points.astype(np.float64)):
+        distance = np.sqrt(x * x + y * y + z * z)
+        row = int(np.floor((0.5 - np.arctan2(z, np.hypot(x, y))) / 1.0 * 10))
+        col = int(np.floor((1 - np.arctan2(y, x) / np.pi) / 2 * 20)) % 20
+        nearest = best.get((row, col), (np.inf, 0))[0]
+        if distance > 0 and 0 <= row < 10 and distance < nearest - 1e-9:
+            best[row, col] = distance, n
+    rows, cols, index = li.spherical_indices(points, 10, 20, 0.5, -0.5)
+    assert {(r, c): n for r, c, n in zip(rows, cols, index)} == {
+        pixel: n for pixel, (_, n) in best.items()}
+    assert len(rows) == len(best) > 150
+
+
 def test_convention_ring_zero_is_the_lowest_row():
     points = np.array([[10, -.1, -3], [10, -.1, 3.]])
     picture = li.spherical_image(points, np.array([[1.], [2.]]), 4, 8, 1, -1, ring=[0, 3])[0]

@@ -151,6 +151,26 @@ def test_centerness_peaks_at_the_centre_with_sigma_three_cells():
     assert centre[79, 89 + 11] > 1e-3 and centre[79, 89 + 12] == 0
 
 
+def test_maps_of_many_boxes_are_those_of_each_joined():
+    """Overlaps: of equal distances the first box, of centerness the maximum, off-grid boxes too."""
+    rng = np.random.default_rng(0)
+    boxes = np.stack([*rng.uniform(-60, 60, (2, 60)), np.zeros(60), *rng.uniform(1, 9, (3, 60)),
+                      rng.uniform(-4, 4, 60)], 1)
+    boxes[1] = boxes[0]
+    grid, channels = BEVGrid(cell=1.0), rng.integers(0, 2, 60)
+    joined = rasterize(boxes, channels, grid, 2)
+    single = [rasterize(boxes[n:n + 1], channels[n:n + 1], grid, 2) for n in range(60)]
+    seg, centerness, offset = (np.stack([maps[key] for maps in single])
+                               for key in ('seg', 'centerness', 'offset'))
+    np.testing.assert_array_equal(joined['seg'], seg.max(0))
+    np.testing.assert_array_equal(joined['centerness'], centerness.max(0))
+    far = np.where(seg > 0, np.linalg.norm(offset, axis=1, keepdims=True), np.inf)
+    winner = far.min(1).argmin(0)
+    np.testing.assert_array_equal(joined['offset'], np.take_along_axis(
+        offset, winner[None, None], 0)[0])
+    np.testing.assert_array_equal(joined['instances'], (far.argmin(0) + 1) * (seg.max(0) > 0))
+
+
 def test_bad_options_say_what_to_do():
     with pytest.raises(ValueError, match="'exact' or 'release', got 'fast'"):
         rasterize([CAR], [0], GRID, 1, 'fast')

@@ -1,5 +1,6 @@
-"""Load -> (augment) -> rasterise -> pack."""
+"""Load (or read from a cache) -> (augment) -> rasterise -> pack."""
 from .augment import RandomYaw
+from .caching import Cached
 from .formatting import PackBEVInputs, RasterizeBEV
 from .loading import (
                       BuildLiDARImage,
@@ -12,6 +13,6 @@ from .loading import (
 )
 from .maps import RasterizeMap
 
-__all__ = ['BuildLiDARImage', 'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadPictures',
-           'LoadPointCloud', 'LoadStitchedPanorama', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV',
-           'RasterizeMap', 'SphericalLiDARImage']
+__all__ = ['BuildLiDARImage', 'Cached', 'LoadDualFisheyePanorama', 'LoadOusterScan',
+           'LoadPictures', 'LoadPointCloud', 'LoadStitchedPanorama', 'PackBEVInputs', 'RandomYaw',
+           'RasterizeBEV', 'RasterizeMap', 'SphericalLiDARImage']

@@ -1,5 +1,13 @@
-"""From files to the panorama, the points and the LiDAR image."""
+"""From files to the panorama, the points and the LiDAR image.
+
+``reads`` and ``adds`` of a transform are the entries of the frame that it depends on and makes; see
+:class:`Cached`. ``prepare`` computes what all frames of a calibration share, such as sampling maps.
+:class:`BEVDataset` calls it once, so that workers which are forked share the memory; spawned ones
+compute their own.
+"""
+import json
 import os
+from functools import lru_cache
 from typing import Optional, Sequence, Tuple
 
 import cv2
@@ -65,6 +73,8 @@ class LoadDualFisheyePanorama(BaseTransform):
             whatever the data set's calibration says.
     """
 
+    reads, adds = ('images', ), ('img', 'cameras')
+
     def __init__(self, size: Tuple[int, int] = (1024, 2048), sampling: str = 'bilinear',
                  fov_deg: Tuple[float, float] = (90, -90), camera: str = 'CAM_PANO',
                  concentric: bool = False):
@@ -77,13 +87,18 @@ class LoadDualFisheyePanorama(BaseTransform):
         """Load and remap."""
         info = results['images'][self.camera]
         picture = read_picture(info['img_path'], (info['height'], info['width']))
-        aperture = info.get('aperture_deg', panorama.THETA_APERTURE_DEG)
-        maps = panorama.dual_fisheye_maps(*self.size, info['width'] // 2, self.sampling, aperture,
-                                          *self.fov)
-        results['img'] = [panorama.remap(picture, maps, nearest=self.sampling == 'release')]
+        nearest = self.sampling == 'release'
+        results['img'] = [panorama.remap(picture, self.prepare(results), nearest)]
         lidar2cam = np.eye(4) if self.concentric else info['lidar2cam']
         results['cameras'] = [equirect_camera(self.camera, lidar2cam, self.size, self.fov)]
         return results
+
+    def prepare(self, results: dict) -> tuple:
+        """The sampling maps of a frame; those of the last calibrations are kept."""
+        info = results['images'][self.camera]
+        aperture = info.get('aperture_deg', panorama.THETA_APERTURE_DEG)
+        return panorama.dual_fisheye_maps(*self.size, info['width'] // 2, self.sampling, aperture,
+                                          *self.fov)
 
 
 def equirect_camera(name: str, lidar2cam, size: Tuple[int, int], fov: Tuple[float, float]) -> dict:
@@ -137,6 +152,8 @@ class LoadStitchedPanorama(BaseTransform):
             ``dict(theta_max_deg=95)`` or ``dict(tangential=True)`` for fisheyes.
     """
 
+    reads, adds = ('images', ), ('img', 'cameras', 'coverage')
+
     def __init__(self, size: Tuple[int, int] = (256, 2048),
                  fov_deg: Tuple[float, float] = (22.5, -22.5),
                  center: Sequence[float] = (0.0, 0.0, 0.0), radius: float = 20.0,
@@ -144,28 +161,34 @@ class LoadStitchedPanorama(BaseTransform):
                  cameras: Optional[Sequence[str]] = None, lens: Optional[dict] = None):
         self.size, self.fov = tuple(size), tuple(np.deg2rad(fov_deg).tolist())
         self.center, self.cameras, self.lens = tuple(center), cameras, dict(lens or {})
-        self.options = dict(radius=radius, ground_z=ground_z, feather_px=feather_px)
-        self._cached = None, None
+        self.options = (self.center, radius, ground_z, feather_px)
 
     def transform(self, results: dict) -> dict:
         """Load and stitch."""
-        names = self.cameras or list(results['images'])
-        views = [{**results['images'][name], **self.lens} for name in names]
-        pictures = [read_picture(v.pop('img_path'), (v['height'], v['width'])) for v in views]
-        layers, coverage = self._maps(views)
-        results['img'] = [panorama.stitch(pictures, layers, coverage)]
+        pictures = [read_picture(v['img_path'], (v['height'], v['width']))
+                    for v in self._views(results)]
+        layers, coverage = self.prepare(results)
+        results['img'] = [panorama.stitch(pictures, layers)]
         results['coverage'] = coverage
         lidar2cam = rigid.rigid(translation=-np.asarray(self.center, np.float64))
         results['cameras'] = [equirect_camera('CAM_PANO', lidar2cam, self.size, self.fov)]
         return results
 
-    def _maps(self, views):
-        """Maps of the last calibration are kept: they are the expensive part."""
-        key = repr(views)
-        if self._cached[0] != key:
-            self._cached = key, panorama.stitch_maps(views, *self.size, *self.fov, self.center,
-                                                     **self.options)
-        return self._cached[1]
+    def prepare(self, results: dict) -> tuple:
+        """The maps of a frame; those of the last calibrations are kept."""
+        views = [{k: v for k, v in view.items() if k != 'img_path'}
+                 for view in self._views(results)]
+        key = json.dumps(views, default=lambda array: np.asarray(array).tolist())
+        return _stitch_maps(key, *self.size, *self.fov, *self.options)
+
+    def _views(self, results):
+        images = results['images']
+        return [{**images[name], **self.lens} for name in self.cameras or images]
+
+
+@lru_cache(maxsize=4)
+def _stitch_maps(cameras: str, *args):
+    return panorama.stitch_maps(json.loads(cameras), *args)
 
 
 @TRANSFORMS.register_module()
@@ -184,6 +207,8 @@ class LoadPointCloud(BaseTransform):
         undistort (bool): Correct the scan for the vehicle's motion, where the info file knows it.
     """
 
+    reads, adds = ('lidar_points', 'lidar_image'), ('scan', 'points')
+
     def __init__(self, use_dim: Sequence[int] = (0, 1, 2), drop_no_returns: bool = True,
                  min_range: float = 0.0, undistort: bool = False):
         self.use_dim, self.min_range = list(use_dim), min_range
@@ -199,7 +224,7 @@ class LoadPointCloud(BaseTransform):
         if 'scan2lidar' in info:  # points without a return are where the scanner is
             points = points[points[:, :3].any(1)]
         x, y, z = points[:, :3].T
-        kept = slice(None)
+        kept = None
         if self.min_range > 0:
             kept = x * x + y * y + z * z >= self.min_range ** 2
         elif self.drop_no_returns:
@@ -208,7 +233,8 @@ class LoadPointCloud(BaseTransform):
             moved = rigid.apply(info['scan2lidar'], points[:, :3].astype(np.float64))
             points = np.concatenate([moved.astype(np.float32), points[:, 3:]], 1)
         results['scan'] = points.reshape(*shape, -1) if shape else points
-        used = torch.from_numpy(points[:, self.use_dim][kept])
+        used = points if kept is None else points.take(np.flatnonzero(kept), 0)
+        used = torch.from_numpy(used.take(self.use_dim, 1))
         results['points'] = LiDARPoints(used, points_dim=used.shape[1])
         return results
 
@@ -249,6 +275,7 @@ class BuildLiDARImage(BaseTransform):
     """
 
     FIELDS = dict(range=8, ambient=7, intensity=3, reflectivity=5)
+    reads, adds = ('scan', 'lidar_image'), ('lidar_img', 'lidar_camera')
 
     def __init__(self, channels: Sequence[str] = ('range', 'ambient', 'intensity'),
                  size: Tuple[int, int] = (242, 2048), max_range: Optional[float] = None,
@@ -261,6 +288,7 @@ class BuildLiDARImage(BaseTransform):
         self.channels, self.size = tuple(channels), tuple(size)
         self.nearest = interpolation == 'nearest'
         self.process = lidar_image.LiDARImageProcessor(stateful, max_range)
+        self.reads = None if stateful else self.reads  # a frame's image depends on those before
         self.fov = fov_deg and tuple(np.deg2rad(fov_deg).tolist())
 
     def transform(self, results: dict) -> dict:
@@ -297,6 +325,8 @@ class SphericalLiDARImage(BaseTransform):
         max_range (float, optional): As in :class:`BuildLiDARImage`.
         interpolation (str): ``'linear'`` or ``'nearest'``.
     """
+
+    reads, adds = ('scan', 'lidar_points', 'lidar_image'), ('lidar_img', 'lidar_camera')
 
     def __init__(self, channels: Sequence[str] = ('range', 'intensity'),
                  size: Tuple[int, int] = (64, 2048), native: Tuple[int, int] = (64, 2048),

@@ -1,0 +1,153 @@
+"""What the loaders of a frame make, kept in files."""
+import hashlib
+import json
+import os
+import pickle
+import uuid
+import zlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Optional, Sequence
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+
+from ... import geometry
+from ...errors import UserError, build_from, did_you_mean
+
+FILES = dict(images=lambda images: [image['img_path'] for image in images.values()],
+             lidar_points=lambda points: [points['lidar_path']], lidar_image=lambda layout: [])
+"""Entries of a frame that transforms may read, and the files that each names."""
+
+
+@TRANSFORMS.register_module()
+class Cached(BaseTransform):
+    """Transforms whose results are read from a file once they are there.
+
+    It takes the place of the transforms that it wraps::
+
+        load_camera = dict(
+            type='Cached', cache_dir='work_dirs/cache',
+            transforms=[dict(type='LoadDualFisheyePanorama', size=(1024, 2048))])
+
+    An entry holds a frame's results bit for bit. It is made anew when a setting of the transforms,
+    the frame's calibration, the path, size or time of a source file, the code of the transforms or
+    the version of OpenCV is another, and when the file is damaged. Entries appear whole or not at
+    all, so any number of workers and runs may share a folder. Nothing is ever removed but by
+    replacement: delete the folder when it is no longer wanted. Entries are unpickled; use only
+    folders that you trust.
+
+    Args:
+        transforms (list): Configs of loaders: transforms that state what they read and add.
+        cache_dir (str): The folder; it is made if need be.
+        keys (tuple, optional): Results to keep, the others are dropped; default all.
+
+    Raises:
+        UserError: A transform does not state what it reads, needs the results of one that is not
+            wrapped, or the folder cannot be written.
+    """
+
+    def __init__(self, transforms: Sequence[dict], cache_dir: str,
+                 keys: Optional[Sequence[str]] = None):
+        self.transforms = [build_from(TRANSFORMS, cfg, f'Cached.transforms[{n}]')
+                           for n, cfg in enumerate(transforms)]
+        self.reads, made = set(), set()
+        for transform in self.transforms:
+            name, reads = type(transform).__name__, getattr(transform, 'reads', None)
+            if reads is None:
+                raise UserError(f'Cached: {name} is no function of the files of a frame alone; put '
+                                'it behind Cached')
+            self.reads |= set(reads) - made
+            for key in self.reads - set(FILES):
+                raise UserError(f'Cached: {name} needs {key!r}; wrap the transform that makes it, '
+                                'too')
+            made |= set(transform.adds)
+        for key in set(keys or ()) - made:
+            raise UserError(f'Cached.keys: the transforms do not make {key!r}'
+                            f'{did_you_mean(key, made)}')
+        self.keys, self.folder = tuple(keys or sorted(made)), Path(cache_dir)
+        self.settings = _canonical([list(transforms), self.keys])
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f'Cached.cache_dir {cache_dir}: {error.strerror}; choose a folder that '
+                            'can be written') from error
+
+    def prepare(self, results: dict) -> None:
+        """Prepare the wrapped transforms."""
+        for transform in self.transforms:
+            if hasattr(transform, 'prepare'):
+                transform.prepare(results)
+
+    def transform(self, results: dict) -> dict:
+        """Read the frame's entry, or make it."""
+        inputs = {key: results[key] for key in sorted(self.reads) if key in results}
+        name = hashlib.sha256((self.settings + _canonical(inputs)).encode()).hexdigest()[:32]
+        path = self.folder / name[:2] / f'{name}.pkl'
+        sources = [_identity(file) for key, value in inputs.items() for file in FILES[key](value)]
+        stamp = [code_checksum(), *sources]
+        values = read_entry(path, stamp)
+        if values is None:
+            made = dict(results)
+            for transform in self.transforms:
+                made = transform(made)
+            values = {key: made[key] for key in self.keys if key in made}
+            write_entry(path, stamp, values)
+        return {**results, **values}
+
+
+def read_entry(path: Path, stamp: list) -> Optional[dict]:
+    """What an entry holds, or None if there is none that is sound and bears the stamp."""
+    try:
+        content = memoryview(path.read_bytes())
+        if zlib.crc32(content[4:]) != int.from_bytes(content[:4], 'little'):
+            return None
+        found, values = pickle.loads(content[4:])
+    except (OSError, EOFError, ValueError, pickle.UnpicklingError, AttributeError, ImportError):
+        return None
+    return values if found == stamp else None
+
+
+def write_entry(path: Path, stamp: list, values: dict) -> None:
+    """Write an entry: CRC-32 (4 bytes), then stamp and values.
+
+    It appears under its name when it is complete. It is not forced to the disk: an entry that a
+    power failure cuts is made anew.
+    """
+    content = pickle.dumps((stamp, values), protocol=5)
+    temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with open(temporary, 'wb') as file:
+            file.write(zlib.crc32(content).to_bytes(4, 'little'))
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f'{path}: cannot write the cache: {error.strerror}; make room, or leave '
+                        'Cached out') from error
+
+
+@lru_cache(maxsize=1)
+def code_checksum() -> str:
+    """Checksum of the transforms' and the geometry's source code and OpenCV's version."""
+    digest = hashlib.sha256(cv2.__version__.encode())
+    for folder in (Path(__file__).parent, Path(geometry.__file__).parent):
+        for path in sorted(folder.glob('*.py')):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _identity(path):
+    """Path, size and time of a file; None in place of the last two where it is missing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.path.abspath(path), None, None
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns
+
+
+def _canonical(value) -> str:
+    return json.dumps(value, sort_keys=True, default=lambda array: np.asarray(array).tolist())
