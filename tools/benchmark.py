@@ -1,12 +1,16 @@
 """Compare models: parameters, MACs, accuracy, efficiency ratio, latency.
 
     python tools/benchmark.py CONFIG [CHECKPOINT.pth] [RESULT.json] [CONFIG ...] [--synthetic]
+    python tools/benchmark.py --data CONFIG [CONFIG ...] [--split train]
 
 Latency is measured in four parts: loading a frame, preprocessing it, the network, and the head's
 prediction. The models take turns, so that a busy machine slows all of them alike; the same frames
 for all, some turns to warm up, then mean, median, 90th and 95th percentile and minimum. MACs are
 those of convolutions, linear layers and matrix products, for one frame. A distiller is measured as
 what is deployed: its student. RESULT.json is what tools/test.py or tools/run_experiments.py wrote.
+
+With --data, how long each transform takes to load a frame on one thread, and how many frames a
+second come through the config's data loader.
 """
 import argparse
 import json
@@ -20,18 +24,22 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
-from mmdet3d.registry import METRICS
+from mmdet3d.registry import DATASETS, METRICS
 from mmdet3d.structures import Det3DDataSample
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 from mmdet3d_plugin.apis import BEVInferencer
 from mmdet3d_plugin.checkpoints import atomic_write
+from mmdet3d_plugin.datasets.timing import time_loader, time_transforms
 from mmdet3d_plugin.datasets.transforms.loading import equirect_camera
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, run_tool
-from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.errors import UserError, build_from
 from mmdet3d_plugin.structures import fields
 
 PARTS = ('load', 'preprocess', 'network', 'predict')
@@ -87,7 +95,7 @@ def synthetic_frame(pipeline: Sequence[Mapping], points: int) -> dict:
     inputs, meta = {}, dict(bev_aug=np.eye(4))
     generator = np.random.default_rng(0)
     packed = next((t.get('keys') for t in pipeline if t['type'] == 'PackBEVInputs'), None)
-    for transform in pipeline:
+    for transform in [t for step in pipeline for t in step.get('transforms', [step])]:
         kind = transform['type']
         if kind.endswith('Panorama'):
             size = tuple(transform.get('size', (1024, 2048)))
@@ -196,6 +204,44 @@ def describe(entry: Entry, macs: int, metrics: Mapping[str, float], batch_size: 
                       for part, values in ms.items()})
 
 
+# ------------------------------------------------------------------------------------------ loading
+def describe_data(cfg: Config, split: str, frames: int, warmup: int) -> dict:
+    """Milliseconds of each transform and of a frame, and the loader's throughput."""
+    loader_cfg = cfg.get(f'{split}_dataloader')
+    if not loader_cfg:
+        raise UserError(f'config {cfg.filename}: it has no {split}_dataloader')
+    dataset = build_from(DATASETS, loader_cfg.dataset, f'{split}_dataloader.dataset')
+    turns = tqdm(range(warmup + frames), 'transforms', unit='frame')
+    spent = list(time_transforms(dataset, turns))[warmup:]
+    parts = {name: 1000 * np.array([turn[name] for turn in spent]) for name in spent[0]}
+    parts['all'] = sum(parts.values())
+    whole = parts['all'][:, 0].sum()
+    loader = Runner.build_dataloader(loader_cfg, seed=0)
+    batches = -(-frames // loader.batch_size)
+    seconds = list(tqdm(time_loader(loader, batches), 'data loader', batches, unit='batch'))
+    return dict(
+        frames_on_disk=len(dataset), workers=loader.num_workers, batch_size=loader.batch_size,
+        frames_per_second=batches * loader.batch_size / sum(seconds),
+        milliseconds={name: dict({key: float(of(ms[:, 0])) for key, of in STATISTICS.items()},
+                                 cpu=float(np.median(ms[:, 1])), share=ms[:, 0].sum() / whole)
+                      for name, ms in parts.items()})
+
+
+def text_of_data(report: Mapping) -> str:
+    """The table of each config and how it was made."""
+    texts = []
+    for name, data in report['data'].items():
+        rows = [[name, *STATISTICS, 'cpu', 'share']]
+        rows += [[part, *(f'{ms[key]:.2f}' for key in (*STATISTICS, 'cpu')),
+                  f'{100 * ms["share"]:.0f} %'] for part, ms in data['milliseconds'].items()]
+        texts.append(f'{aligned(rows)}\n\n{data["workers"]} workers, batch {data["batch_size"]}: '
+                     f'{data["frames_per_second"]:.1f} frames/s through the data loader.')
+    return '\n\n'.join([*texts, (
+        f'Milliseconds a frame, one thread ({report["machine"]}), {report["frames"]} frames of '
+        f'{report["split"]} after {report["warmup"]} to warm up; cpu is the median without '
+        'waiting for disk and other processes.')]) + '\n'
+
+
 # ------------------------------------------------------------------------------------------- tables
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are aligned, the first to the left."""
@@ -284,6 +330,10 @@ def parse_args() -> argparse.Namespace:
                         help='LiDAR points of a synthetic frame (default: 131072)')
     parser.add_argument('--test', action='store_true',
                         help='evaluate checkpoints that have no RESULT on the test data')
+    parser.add_argument('--data', action='store_true',
+                        help='time the loading of frames, by transform, in place of the models')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
+                        help='whose frames --data loads (default: train)')
     parser.add_argument('--device', help='default: the GPU if there is one')
     parser.add_argument('--threads', type=int, help='of the CPU (default: as torch chooses)')
     parser.add_argument('--out', nargs='+', default=[], help='files to write, .json or .md')
@@ -295,17 +345,26 @@ def parse_args() -> argparse.Namespace:
                      'at least 0')
     if args.test and args.synthetic:
         parser.error('--test needs the test data; leave --synthetic out')
+    if args.data and (args.test or args.synthetic):
+        parser.error('--data measures loading alone; leave --test and --synthetic out')
     for path in args.out:
         if Path(path).suffix not in ('.json', '.md'):
             parser.error(f'--out {path}: expected a name that ends with .json or .md')
     return args
 
 
-def main() -> None:
-    args = parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    entries = parse_models(args.models, args.names)
+def report_on_data(args: argparse.Namespace, entries: Sequence[Entry]) -> dict:
+    """Everything that --data measures."""
+    for entry in entries:
+        if entry.checkpoint or entry.result:
+            raise UserError(f'--data: {entry.checkpoint or entry.result} is no config')
+    return dict(machine=machine(), split=args.split, frames=args.frames, warmup=args.warmup, data={
+        entry.name: describe_data(load_config(entry.config, args.cfg_options), args.split,
+                                  args.frames, args.warmup) for entry in entries})
+
+
+def report_on_models(args: argparse.Namespace, entries: Sequence[Entry]) -> dict:
+    """Everything that is measured of models."""
     results = {entry.name: read_result(entry.result) for entry in entries if entry.result}
     for entry in entries:
         entry.inferencer = BEVInferencer(
@@ -323,9 +382,19 @@ def main() -> None:
             metrics = evaluate(entry)
         report['models'][entry.name] = describe(entry, count_macs(entry), metrics,
                                                 args.batch_size)
-    print(text_of(report))
+    return report
+
+
+def main() -> None:
+    args = parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    entries = parse_models(args.models, args.names)
+    report = (report_on_data if args.data else report_on_models)(args, entries)
+    text = (text_of_data if args.data else text_of)(report)
+    print(text)
     for path in args.out:
-        content = text_of(report) if Path(path).suffix == '.md' else json.dumps(report, indent=1)
+        content = text if Path(path).suffix == '.md' else json.dumps(report, indent=1)
         with atomic_write(path) as file:
             file.write(content.encode())
 

@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
+from mmdet3d_plugin.datasets import timing
 from mmdet3d_plugin.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +137,86 @@ def test_evaluation_of_a_checkpoint(start, tool, tmp_path, toytown):
     student, = json.loads((tmp_path / 'table.json').read_text())['models'].values()
     assert {'bev/IoU100', 'bev/IoU50', 'bev/IoU20'} <= set(student['metrics'])
     assert student['milliseconds']['load']['min'] > 0
+
+
+# Loading ----------------------------------------------------------------------------------------
+
+
+def test_loading_by_transform(start, toytown, tmp_path):
+    out = start('--data', TOYTOWN.format('teacher', ''), '--frames', 5, '--warmup', 1, '--out',
+                tmp_path / 'table.json', tmp_path / 'table.md', '--cfg-options', *(
+                    f'{split}_dataloader.dataset.data_root={toytown}' for split in (
+                        'train', 'val')))
+    assert (tmp_path / 'table.md').read_text() in out
+    report = json.loads((tmp_path / 'table.json').read_text())
+    assert (report['split'], report['frames'], report['warmup']) == ('train', 5, 1)
+    data, = report['data'].values()
+    assert (data['frames_on_disk'], data['workers'], data['batch_size']) == (8, 1, 4)
+    assert data['frames_per_second'] > 1
+    parts = data['milliseconds']
+    assert list(parts) == ['info', 'LoadDualFisheyePanorama', 'LoadOusterScan', 'BuildLiDARImage',
+                           'RasterizeBEV', 'PackBEVInputs', 'all']
+    shares = [part.pop('share') for part in parts.values()]
+    assert sum(shares[:-1]) == pytest.approx(1) and shares[-1] == pytest.approx(1)
+    for part in parts.values():
+        assert 0 < part['min'] <= part['median'] <= part['p90'] <= part['p95']
+    assert parts['all']['mean'] == pytest.approx(
+        sum(part['mean'] for name, part in parts.items() if name != 'all'))
+    assert '1 workers, batch 4' in out and '5 frames of train after 1 to warm up' in out
+
+
+class Slow:
+    """A transform that takes as long as it says."""
+
+    def __init__(self, seconds, transforms=()):
+        self.seconds, self.transforms = seconds, transforms
+
+    def __call__(self, results):
+        time.sleep(self.seconds)
+        return dict(results, n=results['n'] + 1)
+
+
+class Frames:
+
+    def __init__(self, *steps):
+        self.pipeline, self.seen = SimpleNamespace(transforms=list(steps)), []
+
+    def __len__(self):
+        return 3
+
+    def get_data_info(self, index):
+        self.seen.append(index)
+        return dict(n=0)
+
+
+def test_each_transform_has_its_own_time_and_name():
+    dataset = Frames(Slow(0.02), Slow(0.0), Slow(0.04, [Slow(0)]))
+    threads = torch.get_num_threads()
+    spent = list(timing.time_transforms(dataset, range(5)))
+    assert dataset.seen == [0, 1, 2, 0, 1] and torch.get_num_threads() == threads
+    assert list(spent[0]) == ['info', 'Slow', 'Slow #2', 'Slow(Slow)']
+    wall, cpu = np.median([[turn[name] for name in turn] for turn in spent], 0).T
+    assert 0.02 <= wall[1] < 0.035 and wall[2] < 0.01 and 0.04 <= wall[3] < 0.06
+    assert cpu.max() < 0.01  # it slept
+
+
+def test_the_loader_is_timed_over_epochs():
+    loader = DataLoader([0, 1, 2], num_workers=0, batch_size=2)  # two batches an epoch
+    seconds = list(timing.time_loader(loader, 5))
+    assert len(seconds) == 5 and min(seconds) > 0
+
+
+def test_loading_takes_configs_only(tool, start):
+    with pytest.raises(UserError, match='--data: x.pth is no config'):
+        start('--data', 'a.py', 'x.pth')
+    with pytest.raises(UserError, match='it has no predict_dataloader'):
+        tool.describe_data(tool.load_config(TOYTOWN.format('student', '')), 'predict', 1, 0)
+
+
+def test_synthetic_frames_of_cached_loaders(tool):
+    pipeline = [dict(type='Cached', cache_dir='x', transforms=[
+        dict(type='LoadDualFisheyePanorama', size=(8, 16))])]
+    assert tool.synthetic_frame(pipeline, 1)['inputs']['img'].shape == (1, 3, 8, 16)
 
 
 @pytest.mark.slow
