@@ -1,31 +1,78 @@
-"""Draw frames of a config's data as the pipeline delivers them.
+"""Draw frames of a config's data: as on disk, as the model gets them, or at each transform.
 
-    python tools/browse_dataset.py CONFIG --out-dir DIR [-n 8] [--split train]
+    python tools/browse_dataset.py CONFIG --out-dir DIR [--mode original transformed pipeline]
+    python tools/browse_dataset.py CONFIG --show
 
-One picture a frame: panorama with boxes, LiDAR image, ground truth with the scan.
+One picture a frame and mode. original: the files, that is pictures (with boxes where their lens is
+known) and the scan from above. transformed: what enters the model, that is panorama with boxes,
+LiDAR image and targets. pipeline: what can be seen before and after each transform that changes it.
 """
 import argparse
+import os
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-from mmdet3d.registry import DATASETS
+from mmdet3d.registry import DATASETS, TRANSFORMS
 
+from mmdet3d_plugin.datasets.timing import names_of
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
 from mmdet3d_plugin.errors import UserError, build_from
-from mmdet3d_plugin.visualization import frame_panel
+from mmdet3d_plugin.geometry import BEVGrid
+from mmdet3d_plugin.visualization import frame_panel, original_panel, pipeline_panel
+
+MODES = ('original', 'transformed', 'pipeline')
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add_config_arguments(parser)
-    parser.add_argument('--out-dir', required=True, help='folder of the pictures')
+    parser.add_argument('--out-dir', help='folder of the pictures')
+    parser.add_argument('--show', action='store_true',
+                        help='in a window; any key goes on, q or Esc stops')
+    parser.add_argument('--mode', nargs='+', choices=MODES, default=['transformed'],
+                        help='what to draw (default: transformed)')
     parser.add_argument('-n', '--number', type=int, default=8,
                         help='frames, evenly spaced (default: 8)')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
     parser.add_argument('--width', type=int, default=1440, help='of a picture, px (default: 1440)')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not (args.out_dir or args.show):
+        parser.error('expected --out-dir DIR, --show, or both')
+    if min(args.number, args.width) < 1:
+        parser.error('expected --number and --width of at least 1')
+    return args
+
+
+def draw(dataset, index: int, mode: str, title: str, width: int) -> np.ndarray:
+    """One frame in one of the ``MODES``, RGB."""
+    if mode == 'transformed':
+        packed = dataset[index]
+        return frame_panel(packed['data_samples'], packed['inputs'], {}, title, width)
+    frame, steps = dataset.get_data_info(index), dataset.pipeline.transforms
+    grid = next((t.grid for t in steps if isinstance(getattr(t, 'grid', None), BEVGrid)), None)
+    if mode == 'pipeline':
+        return pipeline_panel(frame, zip(names_of(steps), steps), grid, title, width)
+    points = None
+    if os.path.isfile(frame.get('lidar_path', '')):
+        scan = TRANSFORMS.build(dict(type='LoadPointCloud'))(dict(frame))
+        points = scan['points'].tensor.numpy()
+    return original_panel(frame, points, grid, title, width)
+
+
+def show(picture: np.ndarray, title: str) -> bool:
+    """Show a picture until a key is pressed; False to stop."""
+    if sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
+        raise UserError('--show: this machine has no display; give --out-dir DIR instead')
+    try:
+        cv2.imshow('browse_dataset', picture[..., ::-1])
+        cv2.setWindowTitle('browse_dataset', title)
+        return cv2.waitKey() & 0xFF not in (27, ord('q'))
+    except cv2.error as error:
+        raise UserError('--show: this OpenCV opens no windows (opencv-python-headless); give '
+                        '--out-dir DIR instead') from error
 
 
 def main() -> None:
@@ -35,16 +82,18 @@ def main() -> None:
     if not loader:
         raise UserError(f'config {args.config}: it has no {args.split}_dataloader')
     dataset = build_from(DATASETS, loader.dataset, f'{args.split}_dataloader.dataset')
-    out_dir = Path(args.out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     for index in np.linspace(0, len(dataset) - 1, min(args.number, len(dataset))).astype(int):
-        packed = dataset[int(index)]
-        sample = packed['data_samples']
-        title = f'{args.split} {index}: {sample.metainfo.get("token", "")}'
-        path = out_dir / f'{args.split}_{index:06d}.png'
-        picture = frame_panel(sample, packed['inputs'], {}, title, args.width)
-        cv2.imwrite(str(path), picture[..., ::-1])
-        print(path)
+        for mode in args.mode:
+            token = dataset.get_data_info(int(index)).get('token', '')
+            title = f'{args.split} {index}, {mode}: {token}'
+            picture = draw(dataset, int(index), mode, title, args.width)
+            if args.out_dir:
+                path = Path(args.out_dir) / f'{args.split}_{index:06d}_{mode}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), picture[..., ::-1])
+                print(path)
+            if args.show and not show(picture, title):
+                return
 
 
 if __name__ == '__main__':

@@ -4,10 +4,12 @@ from .draw import (
     draw_boxes,
     draw_points,
     frame_panel,
+    heat_picture,
     instance_colours,
     lidar_picture,
     panel,
 )
+from .stages import original_panel, pipeline_panel
 
-__all__ = ['bev_picture', 'draw_boxes', 'draw_points', 'frame_panel', 'instance_colours',
-           'lidar_picture', 'panel']
+__all__ = ['bev_picture', 'draw_boxes', 'draw_points', 'frame_panel', 'heat_picture',
+           'instance_colours', 'lidar_picture', 'original_panel', 'panel', 'pipeline_panel']

@@ -137,13 +137,28 @@ def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, s
     return out
 
 
+def heat_picture(grid: BEVGrid, bev_map, size: int = 480) -> np.ndarray:
+    """A map of values in [0, 1], coloured, seen from above like :func:`bev_picture`.
+
+    Args:
+        grid: of the map.
+        bev_map: (R, C) or (K, R, C); the largest value of a cell is shown.
+        size: of the longer side of the picture, px.
+    """
+    view = BEVGrid(grid.x_range, grid.y_range, grid.cell)
+    out = _colour(_seen_from_above(bev_map, grid, view), cv2.COLORMAP_VIRIDIS)
+    rows, cols = (round(side * size / max(view.shape)) for side in view.shape)
+    return cv2.resize(out, (cols, rows), interpolation=cv2.INTER_NEAREST)
+
+
 def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: int = 1440,
           gap: int = 8) -> np.ndarray:
     """Compose titled rows of pictures.
 
     Args:
         rows: (title of the row, [(title of the picture, picture), ...]); the pictures of a row are
-            scaled to one height and fill the width; a lone square one takes half of it.
+            scaled to one height and fill the width; a lone square one takes half of it. A row
+            without pictures is a title.
         width: of the panel, px.
         gap: between pictures, px.
     """
@@ -151,6 +166,8 @@ def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: i
     for title, pictures in rows:
         if title:
             strips.append(_text_strip(title, width, 26, 0.6))
+        if not pictures:
+            continue
         aspects = [p.shape[1] / p.shape[0] for _, p in pictures]
         height = (width - gap * (len(pictures) + 1)) / max(sum(aspects), 2)
         line = [np.full((round(height) + 22, gap, 3), PAPER, np.uint8)]
@@ -169,6 +186,8 @@ def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: i
 def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, np.ndarray],
                 title: str = '', width: int = 1440, instances: Optional[dict] = None) -> np.ndarray:
     """Everything about one frame: panorama with its boxes, LiDAR image, and each prediction.
+
+    Without predictions, the centerness stands beside the ground truth.
 
     Predicted instances are drawn in their colours with their boxes, from above and in the panorama.
 
@@ -202,6 +221,8 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
         maps = [('ground truth', bev_picture(grid, truth, None, points, boxes))]
         maps += [(f'{name}{_iou(truth, seg)}', bev_picture(grid, truth, seg))
                  for name, seg in predictions.items()]
+        if truth is not None and not predictions:
+            maps.append(('centerness', heat_picture(grid, sample.gt_bev.centerness.numpy())))
         legend = f'   ({", ".join(f"{_NAMES[c]} {n}" for n, c in LEGEND)})' if predictions else ''
         rows.append((f'bird\'s-eye view{legend}', maps))
         if instances:

@@ -63,9 +63,42 @@ def test_visualize_needs_pairs_and_frames_that_exist(town, tmp_path, monkeypatch
             '--indices', 7)
 
 
-def test_browse_draws_what_the_pipeline_delivers(town, tmp_path, monkeypatch):
-    run(monkeypatch, browse_dataset, town, TEACHER, '--out-dir', tmp_path, '-n', 2, '--width', 600)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['train_000000.png', 'train_000003.png']
+def test_browse_draws_every_mode(town, tmp_path, monkeypatch):
+    run(monkeypatch, browse_dataset, town, TEACHER, '--out-dir', tmp_path, '-n', 2, '--width', 600,
+        '--mode', *browse_dataset.MODES)
+    pictures = {p.name: cv2.imread(str(p)) for p in tmp_path.iterdir()}
+    assert sorted(pictures) == [f'train_{n:06d}_{mode}.png' for n in (0, 3)
+                                for mode in ('original', 'pipeline', 'transformed')]
+    assert {p.shape[1] for p in pictures.values()} == {600}
+    # 8 px a gap: half of the width (the picture, 2:1, fills it), then two square views of the scan
+    assert pictures['train_000000_original.png'].shape[0] == pytest.approx(
+        26 + (22 + 292 + 8) * 2, abs=10)
+
+
+def test_browse_draws_what_the_model_gets_unless_told(town, tmp_path, monkeypatch):
+    run(monkeypatch, browse_dataset, town, STUDENT, '--out-dir', tmp_path, '-n', 1)
+    assert [p.name for p in tmp_path.iterdir()] == ['train_000000_transformed.png']
+
+
+def test_browse_shows_windows_until_told_to_stop(town, monkeypatch):
+    shown, keys = [], iter([ord(' '), ord('q')])
+    monkeypatch.setenv('DISPLAY', ':0')
+    monkeypatch.setattr(cv2, 'imshow', lambda name, picture: shown.append(picture.shape))
+    monkeypatch.setattr(cv2, 'setWindowTitle', lambda *args: None)
+    monkeypatch.setattr(cv2, 'waitKey', lambda *args: next(keys))
+    run(monkeypatch, browse_dataset, town, STUDENT, '--show', '-n', 4, '--width', 300)
+    assert len(shown) == 2
+
+
+def test_browse_needs_a_display_to_show_and_a_place_for_pictures(town, monkeypatch, capsys):
+    for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, 'platform', 'linux')
+    with pytest.raises(UserError, match='no display; give --out-dir DIR instead'):
+        run(monkeypatch, browse_dataset, town, STUDENT, '--show')
+    with pytest.raises(SystemExit):
+        run(monkeypatch, browse_dataset, town, STUDENT)
+    assert 'expected --out-dir DIR, --show, or both' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('stems, names', [

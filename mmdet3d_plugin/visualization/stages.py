@@ -1,0 +1,182 @@
+"""A frame on its way through a pipeline: as on disk, and around each transform."""
+import textwrap
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+import torch
+
+from ..geometry import BEVGrid, rigid
+from ..geometry.cameras import LENSES
+from ..structures import fields
+from .draw import bev_picture, draw_boxes, heat_picture, lidar_picture, panel
+
+Named = Dict[str, np.ndarray]
+
+
+def original_panel(frame: Mapping, points=None, grid: Optional[BEVGrid] = None, title: str = '',
+                   width: int = 1440) -> np.ndarray:
+    """The files of a frame: its pictures with boxes where the lens is known, and its scan.
+
+    Args:
+        frame: as it enters the pipeline.
+        points: (P, >=3) of its scan, LiDAR frame; None = no scan.
+        grid: what of the scan is shown.
+        title: of the panel.
+        width: px.
+    """
+    rows = [('', [(name, _with_boxes(picture, frame['images'][name], raw_boxes(frame)))
+                  for name, picture in row])
+            for row in _by_direction(read_pictures(frame), frame)]
+    if points is not None:
+        grid = grid or BEVGrid()
+        near = BEVGrid((-20, 20), (-20, 20), 0.25, grid.rows, grid.cols)
+        rows.append(('', [(name, bev_picture(view, points=points, boxes=raw_boxes(frame), size=960))
+                          for name, view in ((f'scan, {len(points)} points', grid),
+                                             ('20 m around the vehicle', near))]))
+    return panel([(title, []), *rows] if title else rows, width)
+
+
+def pipeline_panel(frame: dict, steps: Iterable[Tuple[str, Callable[[dict], dict]]],
+                   grid: Optional[BEVGrid] = None, title: str = '', width: int = 1440
+                   ) -> np.ndarray:
+    """What each transform changes, before and after; wide pictures one above the other.
+
+    Args:
+        frame: as it enters the pipeline.
+        steps: name and transform, in order; they are called.
+        grid: of views from above, before the pipeline says its own.
+        title: of the panel.
+        width: px.
+    """
+    rows: List[Tuple[str, Sequence[Tuple[str, np.ndarray]]]] = [(title, [])] if title else []
+    before, known = pictures_of(frame, grid), _described(frame)
+    for number, (name, step) in enumerate(steps, 1):
+        frame = step(frame)
+        after, entries = pictures_of(frame, grid), _described(frame)
+        new = [text for key, text in entries.items() if known.get(key) != text]
+        text = f'{number}  {name}:  {",  ".join(new) or "no new entries"}'
+        rows += [(line, []) for line in textwrap.wrap(text, width // 11)]
+        for key, picture in after.items():
+            old = before.get(key)
+            if old is None:
+                rows.append(('', [(f'{key}, new', picture)]))
+            elif not np.array_equal(old, picture):
+                pair = [(f'{key}, before', old), (f'{key}, after', picture)]
+                wide = sum(p.shape[1] / p.shape[0] for _, p in pair) > 6
+                rows += [('', [one]) for one in pair] if wide else [('', pair)]
+        before, known = after, entries
+    return panel(rows, width)
+
+
+def pictures_of(results: Mapping, grid: Optional[BEVGrid] = None) -> Named:
+    """What can be seen of a frame at any point of a pipeline, packed or not.
+
+    Returns:
+        dict: name -> (H, W, 3) uint8 RGB; ``pictures`` are those on disk until they are loaded.
+    """
+    state = _unpacked(results)
+    boxes, shown = raw_boxes(state), {}
+    moved = rigid.transform_boxes(state.get(fields.BEV_AUG, np.eye(4)), boxes)
+    if fields.IMG in state:
+        views = [_with_boxes(picture, camera, boxes)
+                 for picture, camera in zip(state[fields.IMG], state[fields.CAMERAS])]
+    else:
+        views = [picture for row in _by_direction(read_pictures(state), state)
+                 for _, picture in row]
+    if views:
+        height = min(v.shape[0] for v in views)
+        shown['pictures'] = np.concatenate([cv2.resize(
+            v, (round(v.shape[1] * height / v.shape[0]), height), interpolation=cv2.INTER_AREA)
+            for v in views], 1)
+    if fields.LIDAR_IMG in state:
+        shown['LiDAR image'] = lidar_picture(np.asarray(state[fields.LIDAR_IMG]))
+    if fields.BEV_GRID in state:
+        grid = BEVGrid(**state[fields.BEV_GRID])
+    truth = state.get(fields.GT_BEV)
+    if fields.POINTS in state or truth is not None:
+        points = state.get(fields.POINTS)
+        shown['from above'] = bev_picture(
+            grid or BEVGrid(), None if truth is None else np.asarray(truth[fields.SEG]),
+            points=None if points is None else np.asarray(getattr(points, 'tensor', points)),
+            boxes=moved)
+    if truth is not None:
+        shown['centerness'] = heat_picture(grid, np.asarray(truth[fields.CENTERNESS]))
+    return shown
+
+
+def read_pictures(frame: Mapping) -> Named:
+    """The pictures of a frame as on disk, by camera; those that cannot be read are left out."""
+    read = {name: cv2.imread(camera['img_path'])
+            for name, camera in frame.get('images', {}).items() if 'img_path' in camera}
+    return {name: np.ascontiguousarray(picture[..., ::-1])
+            for name, picture in read.items() if picture is not None}
+
+
+def raw_boxes(results: Mapping) -> np.ndarray:
+    """(N, 7) gravity-centre boxes of a frame in the raw LiDAR frame."""
+    annotations = results.get('ann_info', results.get('eval_ann_info'))
+    if annotations is None:
+        return np.zeros((0, 7))
+    boxes = annotations['gt_bboxes_3d']
+    return torch.cat([boxes.gravity_center, boxes.tensor[:, 3:7]], 1).numpy()
+
+
+def _with_boxes(picture, camera, boxes):
+    """The picture with boxes, if it is what the camera's lens makes."""
+    if 'source_lens' in camera or camera.get('lens') not in LENSES:
+        return picture
+    thickness = max(1, round(picture.shape[1] / 800))
+    return draw_boxes(picture, camera, boxes, thickness=thickness)
+
+
+def _by_direction(pictures: Named, frame) -> List[List[Tuple[str, np.ndarray]]]:
+    """Rows of named pictures; more than two: those that look ahead, and those that look back.
+
+    From left to right, each row is what one sees who turns his head.
+    """
+    if len(pictures) <= 2:
+        return [list(pictures.items())] if pictures else []
+    rows: List[List[tuple]] = [[], []]
+    for name, picture in pictures.items():
+        x, y = np.asarray(frame['images'][name]['lidar2cam'])[2, :2]
+        rows[int(x < 0)].append((np.arctan2(-y, x) if x >= 0 else np.arctan2(y, -x), name, picture))
+    return [[entry[1:] for entry in sorted(row, key=lambda entry: entry[:2])]
+            for row in rows if row]
+
+
+def _unpacked(results: Mapping) -> Mapping[str, Any]:
+    """Entries of a frame under the names that they have before packing."""
+    if 'data_samples' not in results:
+        return results
+    sample, inputs = results['data_samples'], results['inputs']
+    state = {**sample.metainfo, **inputs}
+    if fields.IMG in inputs:
+        state[fields.IMG] = [np.ascontiguousarray(p.permute(1, 2, 0)) for p in inputs[fields.IMG]]
+    if fields.GT_BEV in sample:
+        state[fields.GT_BEV] = dict(sample.gt_bev.items())
+    if 'gt_instances_3d' in sample:
+        boxes = sample.gt_instances_3d.bboxes_3d
+        undo = np.linalg.inv(state.get(fields.BEV_AUG, np.eye(4)))
+        values = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:7]], 1).numpy()
+        state['ann_info'] = dict(gt_bboxes_3d=type(boxes)(
+            torch.from_numpy(rigid.transform_boxes(undo, values)).float(), origin=(.5, .5, .5)))
+    return state
+
+
+def _described(results: Mapping) -> Dict[str, str]:
+    """Key -> key with kind and size, of the entries that are data."""
+    packed = {f'inputs.{k}': v for k, v in results.get('inputs', {}).items()}
+    found = {}
+    for key, value in {**results, **packed}.items():
+        first = value[0] if isinstance(value, list) and value else value
+        first = getattr(first, 'tensor', first)
+        if isinstance(first, (np.ndarray, torch.Tensor)):
+            size, count = 'x'.join(map(str, first.shape)), ''
+            if isinstance(value, list):
+                count = f'{len(value)} x '
+            found[key] = f'{key} {count}{size} {str(first.dtype).removeprefix("torch.")}'
+        elif key in (fields.CAMERAS, fields.LIDAR_CAMERA, fields.GT_BEV, fields.BEV_AUG,
+                     'data_samples'):
+            found[key] = key
+    return found

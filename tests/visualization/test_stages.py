@@ -1,0 +1,126 @@
+"""Pictures of a frame around each transform."""
+import cv2
+import numpy as np
+import pytest
+from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures import LiDARInstance3DBoxes, LiDARPoints
+
+from mmdet3d_plugin.datasets.transforms import augment
+from mmdet3d_plugin.geometry import BEVGrid
+from mmdet3d_plugin.visualization import stages
+
+GRID = dict(x_range=(-16, 16), y_range=(-16, 16), cell=1.0)
+FRONT, LEFT = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], \
+    [[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+
+
+@pytest.fixture
+def frame(tmp_path):
+    """Two pinhole pictures, red ahead and green to the left, and a car 6 m ahead."""
+    images = {}
+    for name, bgr, lidar2cam in (('A', (0, 0, 200), FRONT), ('B', (0, 200, 0), LEFT)):
+        path = tmp_path / f'{name}.png'
+        cv2.imwrite(str(path), np.full((40, 60, 3), bgr, np.uint8))
+        images[name] = dict(img_path=str(path), lens='pinhole', height=40, width=60,
+                            lidar2cam=lidar2cam, cam2img=[[30, 0, 29.5], [0, 30, 19.5], [0, 0, 1]])
+    boxes = LiDARInstance3DBoxes(np.array([[6, 0, 0, 4, 2, 1.5, 0]], np.float32),
+                                 origin=(.5, .5, .5))
+    return dict(images=images, classes=('car', ), ann_info=dict(
+        gt_bboxes_3d=boxes, gt_labels_3d=np.array([0])))
+
+
+def load(results):
+    """A panorama, and five points in the car."""
+    points = np.array([[6 + x, 0, 0] for x in range(-2, 3)], np.float32)
+    camera = dict(name='P', lens='equirect', lidar2cam=np.eye(4), height=32, width=64, fov_up=0.5,
+                  fov_down=-0.5, img_aug=np.eye(3))
+    return dict(results, img=[np.zeros((32, 64, 3), np.uint8)], cameras=[camera],
+                points=LiDARPoints(points, points_dim=3))
+
+
+def yellow(picture):
+    """Columns in which boxes are drawn."""
+    red, green, blue = np.moveaxis(picture, -1, 0)
+    return np.flatnonzero(((red > 100) & (green > 100) & (blue < 60)).any(0))
+
+
+def test_pictures_are_those_on_disk_until_loaded(frame):
+    before, after = stages.pictures_of(frame), stages.pictures_of(load(frame))
+    assert list(before) == ['pictures'] and list(after) == ['pictures', 'from above']
+    assert before['pictures'].shape == (40, 120, 3)
+    assert before['pictures'][20, [30, 90]].tolist() == [[200, 0, 0], [0, 200, 0]]
+    columns = yellow(after['pictures'])
+    assert 24 <= columns.min() < 32 <= columns.max() < 40  # ahead
+
+
+def test_boxes_follow_the_turned_panorama(frame):
+    turned = augment.move(load(frame), 16, 64)  # a quarter to the right
+    columns = yellow(stages.pictures_of(turned)['pictures'])
+    assert 40 <= columns.min() < 48 <= columns.max() < 56
+
+
+def test_packing_changes_nothing_that_can_be_seen(frame):
+    steps = [load, TRANSFORMS.build(dict(type='RasterizeBEV', grid=GRID, classes=[['car']])),
+             lambda results: augment.move(dict(results), 16, 64),
+             TRANSFORMS.build(dict(type='PackBEVInputs'))]
+    for step in steps:
+        before, frame = frame, step(frame)
+    old, new = stages.pictures_of(before), stages.pictures_of(frame)
+    assert list(old) == list(new) == ['pictures', 'from above', 'centerness']
+    for key in old:
+        np.testing.assert_array_equal(old[key], new[key])
+
+
+def test_a_pipeline_shows_what_each_transform_changes(frame, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(stages, 'panel', lambda rows, width: drawn.extend(rows))
+    stages.pipeline_panel(frame, [
+        ('Load', load), ('Nothing', dict),
+        ('Targets', TRANSFORMS.build(dict(type='RasterizeBEV', grid=GRID, classes=[['car']]))),
+    ], BEVGrid(**GRID), 'title')
+    assert [(title, [name for name, _ in pictures]) for title, pictures in drawn] == [
+        ('title', []),
+        ('1  Load:  img 1 x 32x64x3 uint8,  cameras,  points 5x3 float32', []),
+        ('', ['pictures, before', 'pictures, after']),
+        ('', ['from above, new']),
+        ('2  Nothing:  no new entries', []),
+        ('3  Targets:  gt_bev', []),
+        ('', ['from above, before', 'from above, after']),
+        ('', ['centerness, new'])]
+    above = drawn[6][1]
+    grown = [(picture == 60).all(-1).sum() for _, picture in above]
+    assert grown[0] == 0 and grown[1] > 8 * 15 ** 2 / 2  # 4 x 2 cells of 15 px, less the outline
+
+
+def test_wide_pictures_stand_one_above_the_other(frame, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(stages, 'panel', lambda rows, width: drawn.extend(rows))
+    wide = load(frame)
+    wide['img'] = [np.zeros((8, 64, 3), np.uint8)]
+    wide['cameras'][0]['height'] = 8
+    stages.pipeline_panel(wide, [('Turn', lambda r: augment.move(dict(r), 16, 64))])
+    assert [[name for name, _ in pictures] for _, pictures in drawn[1:3]] == [
+        ['pictures, before'], ['pictures, after']]
+
+
+def test_originals_have_boxes_where_the_lens_is_known(frame):
+    frame['images']['B'].update(source_lens='dual_fisheye')
+    out = stages.original_panel(frame, np.zeros((3, 3)), width=600)
+    assert out.shape[1] == 600
+    assert 100 < yellow(out[:200]).min() < yellow(out[:200]).max() < 200  # in the middle of A
+
+
+def test_six_pictures_stand_as_one_sees_them_who_turns_his_head():
+    pictures, images = {}, {}
+    for azimuth, name in ((0, 'F'), (-56, 'FR'), (55, 'FL'), (180, 'B'), (108, 'BL'), (-110, 'BR')):
+        x, y = np.cos(np.deg2rad(azimuth)), np.sin(np.deg2rad(azimuth))
+        pictures[name] = None
+        images[name] = dict(lidar2cam=[[y, -x, 0, 0], [0, 0, -1, 0], [x, y, 0, 0], [0, 0, 0, 1]])
+    rows = stages._by_direction(pictures, dict(images=images))
+    assert [[name for name, _ in row] for row in rows] == [['FL', 'F', 'FR'], ['BR', 'B', 'BL']]
+
+
+def test_missing_files_leave_pictures_out(frame):
+    frame['images']['A']['img_path'] += 'x'
+    assert list(stages.read_pictures(frame)) == ['B']
+    assert stages.pictures_of(dict(images={})) == {}
