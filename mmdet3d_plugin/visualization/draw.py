@@ -1,5 +1,5 @@
 """Drawing on panoramas, LiDAR images and BEV maps; every picture is (H, W, 3) uint8 RGB."""
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -151,6 +151,19 @@ def heat_picture(grid: BEVGrid, bev_map, size: int = 480) -> np.ndarray:
     return cv2.resize(out, (cols, rows), interpolation=cv2.INTER_NEAREST)
 
 
+def target_pictures(grid: BEVGrid, gt_bev: Mapping) -> Dict[str, np.ndarray]:
+    """Targets that :func:`bev_picture` does not show: centerness, and channels if there are more.
+
+    Args:
+        grid: of the maps.
+        gt_bev: ``seg`` (K, R, C), and ``centerness`` (1, R, C) where there is one.
+    """
+    found = dict(centerness=gt_bev['centerness']) if 'centerness' in gt_bev else {}
+    if len(gt_bev['seg']) > 1:
+        found.update((f'channel {n}', channel) for n, channel in enumerate(gt_bev['seg']))
+    return {name: heat_picture(grid, np.asarray(values)) for name, values in found.items()}
+
+
 def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: int = 1440,
           gap: int = 8) -> np.ndarray:
     """Compose titled rows of pictures.
@@ -187,7 +200,7 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
                 title: str = '', width: int = 1440, instances: Optional[dict] = None) -> np.ndarray:
     """Everything about one frame: panorama with its boxes, LiDAR image, and each prediction.
 
-    Without predictions, the centerness stands beside the ground truth.
+    Without predictions, all maps of the ground truth are drawn.
 
     Predicted instances are drawn in their colours with their boxes, from above and in the panorama.
 
@@ -203,15 +216,17 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
     boxes = _boxes(sample.gt_instances_3d) if 'gt_instances_3d' in sample else np.zeros((0, 7))
     if 'img' in inputs:
         lidar = np.linalg.inv(meta.get('bev_aug', np.eye(4)))
+        views, in_row = [], min(3, len(meta['cameras']))
         for camera, picture in zip(meta['cameras'], inputs['img']):
-            picture, camera = _shown(picture.permute(1, 2, 0).numpy(), camera, width)
-            rows.append(('', [(f"{camera['name']}, {len(boxes)} boxes", draw_boxes(
-                picture, camera, rigid.transform_boxes(lidar, boxes)))]))
+            picture, camera = _shown(picture.permute(1, 2, 0).numpy(), camera, width // in_row)
+            views.append((f"{camera['name']}, {len(boxes)} boxes", draw_boxes(
+                picture, camera, rigid.transform_boxes(lidar, boxes))))
             for name, found in instances.items():
                 found_boxes = rigid.transform_boxes(lidar, _boxes(found.pred_instances_3d))
-                rows.append(('', [(f"{camera['name']}, {len(found_boxes)} instances of {name}",
-                                   draw_boxes(picture, camera, found_boxes, _tints(found),
-                                              fronts=False))]))
+                views.append((f"{camera['name']}, {len(found_boxes)} instances of {name}",
+                              draw_boxes(picture, camera, found_boxes, _tints(found),
+                                         fronts=False)))
+        rows += [('', views[n:n + in_row]) for n in range(0, len(views), in_row)]
     if 'lidar_img' in inputs:
         rows.append(('', [('LiDAR image', lidar_picture(inputs['lidar_img'].numpy()))]))
     if 'bev_grid' in meta:
@@ -222,9 +237,11 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
         maps += [(f'{name}{_iou(truth, seg)}', bev_picture(grid, truth, seg))
                  for name, seg in predictions.items()]
         if truth is not None and not predictions:
-            maps.append(('centerness', heat_picture(grid, sample.gt_bev.centerness.numpy())))
+            maps += target_pictures(grid, dict(sample.gt_bev.items())).items()
         legend = f'   ({", ".join(f"{_NAMES[c]} {n}" for n, c in LEGEND)})' if predictions else ''
-        rows.append((f'bird\'s-eye view{legend}', maps))
+        row = len(maps) if predictions else 4
+        rows.append((f'bird\'s-eye view{legend}', maps[:row]))
+        rows += [('', maps[n:n + row]) for n in range(row, len(maps), row)]
         if instances:
             numbers = sample.gt_bev.instances if 'instances' in sample.get('gt_bev', ()) else None
             rows.append(('instances', [

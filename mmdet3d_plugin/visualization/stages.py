@@ -9,7 +9,7 @@ import torch
 from ..geometry import BEVGrid, rigid
 from ..geometry.cameras import LENSES
 from ..structures import fields
-from .draw import bev_picture, draw_boxes, heat_picture, lidar_picture, panel
+from .draw import bev_picture, draw_boxes, lidar_picture, panel, target_pictures
 
 Named = Dict[str, np.ndarray]
 
@@ -59,7 +59,9 @@ def pipeline_panel(frame: dict, steps: Iterable[Tuple[str, Callable[[dict], dict
         rows += [(line, []) for line in textwrap.wrap(text, width // 11)]
         for key, picture in after.items():
             old = before.get(key)
-            if old is None:
+            if old is None and rows[-1][1] and rows[-1][1][0][0].endswith(', new'):
+                rows[-1][1].append((f'{key}, new', picture))
+            elif old is None:
                 rows.append(('', [(f'{key}, new', picture)]))
             elif not np.array_equal(old, picture):
                 pair = [(f'{key}, before', old), (f'{key}, after', picture)]
@@ -101,7 +103,7 @@ def pictures_of(results: Mapping, grid: Optional[BEVGrid] = None) -> Named:
             points=None if points is None else np.asarray(getattr(points, 'tensor', points)),
             boxes=moved)
     if truth is not None:
-        shown['centerness'] = heat_picture(grid, np.asarray(truth[fields.CENTERNESS]))
+        shown.update(target_pictures(grid, truth))
     return shown
 
 

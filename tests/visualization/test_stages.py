@@ -92,6 +92,18 @@ def test_a_pipeline_shows_what_each_transform_changes(frame, monkeypatch):
     assert grown[0] == 0 and grown[1] > 8 * 15 ** 2 / 2  # 4 x 2 cells of 15 px, less the outline
 
 
+def test_maps_of_several_classes_are_drawn_one_by_one(frame, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(stages, 'panel', lambda rows, width: drawn.extend(rows))
+    seg = np.zeros((3, 32, 32), np.float32)
+    seg[1, :16] = 1  # ahead
+    stages.pipeline_panel(frame, [('Map', lambda r: dict(r, bev_grid=GRID, gt_bev=dict(seg=seg)))])
+    names, pictures = zip(*drawn[-1][1])
+    assert names[-3:] == ('channel 0, new', 'channel 1, new', 'channel 2, new')
+    bright = [picture.mean(-1)[[100, 400], 240] > 100 for picture in pictures[-3:]]
+    np.testing.assert_array_equal(bright, [[False, False], [True, False], [False, False]])
+
+
 def test_wide_pictures_stand_one_above_the_other(frame, monkeypatch):
     drawn = []
     monkeypatch.setattr(stages, 'panel', lambda rows, width: drawn.extend(rows))

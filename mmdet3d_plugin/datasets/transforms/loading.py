@@ -117,6 +117,8 @@ class LoadPictures(BaseTransform):
         cameras (tuple, optional): Names of the pictures; default all of the frame, in its order.
     """
 
+    reads, adds = ('images', ), ('img', 'cameras')
+
     def __init__(self, cameras: Optional[Sequence[str]] = None):
         self.cameras = cameras
 
