@@ -1,31 +1,33 @@
 """What every converter needs: safe split files, resumable work with progress, one way to write."""
 
+import contextlib
+import hashlib
 import json
+import math
 import os
 import pickle
-import struct
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime, timezone
+from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 
 import numpy as np
 from tqdm import tqdm
 
-from mmdet3d_plugin.errors import UserError
-from mmdet3d_plugin.structures import save_infos
+from mmdet3d_plugin.checkpoints import disk_errors
+from mmdet3d_plugin.errors import FrameError, UserError
+from mmdet3d_plugin.geometry import BEVGrid, raster, rigid
+from mmdet3d_plugin.structures import check_picture, check_points, load_plain, save_infos
 
-_NUMPY = {(f'numpy.{core}.{module}', name) for core in ('core', '_core') for module, name in
-          (('multiarray', '_reconstruct'), ('numeric', '_frombuffer'))}
-_SAFE = _NUMPY | {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode')}
-
-
-class _SplitUnpickler(pickle.Unpickler):
-    """Reads containers and numpy arrays; any other class or function is refused."""
-
-    def find_class(self, module, name):
-        if (module, name) not in _SAFE:
-            raise pickle.UnpicklingError(f'it refers to {module}.{name}')
-        return super().find_class(module, name)
-
+MESSAGES = 20
+"""Bad frames of a split that are reported one by one; the others are only counted."""
 
 def read_split(path) -> dict:
     """Read a split file: a JSON object of lists, or a pickled dict of integer arrays.
@@ -48,10 +50,11 @@ def read_split(path) -> dict:
         raise UserError(f'{stem}.pkl (or .json): no such split file; it belongs to the data set')
     try:
         with open(path, 'rb') as file:
-            raw = json.load(file) if path.endswith('.json') else _SplitUnpickler(file).load()
+            raw = json.load(file) if path.endswith('.json') else load_plain(file)
         arrays = {name: np.asarray(value) for name, value in raw.items()}
     except Exception as error:
-        raise UserError(f'{path}: not a readable split file: {error}') from error
+        raise UserError(f'{path}: not a readable split file: {error}; download it again, or '
+                        f'write {os.path.basename(stem)}.json in its place') from error
     for name, array in arrays.items():
         if array.ndim != 1 or (array.size and array.dtype.kind not in 'iu'):
             raise UserError(f'{path}: {name}: expected a list of integers, got {array.dtype} of '
@@ -63,21 +66,28 @@ def picture_size(path) -> tuple:
     """(height, width) of a complete PNG, from its first and last bytes.
 
     Raises:
-        UserError: the file is missing, empty, cut, or no PNG.
+        FrameError: the file is missing, empty, cut, or no PNG.
+    """
+    size = check_picture(path)
+    if size is None:
+        raise FrameError(f'{path}: a JPEG file, expected a PNG file; copy it again', 'picture')
+    return size
+
+
+def read_json(path) -> dict:
+    """A JSON file that holds an object.
+
+    Raises:
+        UserError: the file is missing, no JSON, or holds something else.
     """
     try:
-        with open(path, 'rb') as file:
-            head = file.read(24)
-            file.seek(0, os.SEEK_END)
-            file.seek(-min(12, file.tell()), os.SEEK_END)
-            tail = file.read()
-    except OSError as error:
-        raise UserError(f'{path}: cannot read picture: {error.strerror}') from error
-    if not head.startswith(b'\x89PNG\r\n\x1a\n') or len(head) < 24 or tail[4:8] != b'IEND':
-        raise UserError(f'{path}: unreadable picture: not a complete PNG file '
-                        f'({os.path.getsize(path)} bytes); copy it again')
-    width, height = struct.unpack('>II', head[16:24])
-    return height, width
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f'{path}: cannot read: {error}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path}: expected a JSON object, got {type(content).__name__}')
+    return content
 
 
 def read_lines(path) -> list:
@@ -100,7 +110,9 @@ def parse_time(text: str, where: str) -> float:
         UserError: neither of the two.
     """
     try:
-        return float(text)
+        seconds = float(text)
+        if math.isfinite(seconds):
+            return seconds
     except ValueError:
         pass
     try:
@@ -118,103 +130,270 @@ def stamp(*paths) -> tuple:
     return tuple((stat.st_size, stat.st_mtime_ns) if stat else None for stat in stats)
 
 
-def resumable_map(function, keys, journal, stamps, workers: int = 1, desc: str = '') -> list:
-    """``[function(key) for key in keys]``, in processes, with progress, continued after a stop.
+@contextlib.contextmanager
+def part_of_frame(kind):
+    """Errors of the user in this block are of one frame, and counted as ``kind``."""
+    try:
+        yield
+    except FrameError:
+        raise
+    except UserError as error:
+        raise FrameError(str(error), kind) from error
 
-    Finished results are appended to ``journal``; a later call takes them from there if the stamp of
-    the key is unchanged. The caller removes the journal once its own output is written. Pickled,
-    the list is the same to the byte for any number of processes and stops.
+
+class Frames:
+    """The frames of a split, in order, kept on disk: memory holds the one that is looked at.
+
+    Attributes:
+        keys: of the frames.
+        left_out: what was bad -> number of frames that were left out for it.
+        cells: label -> number of BEV cells, where they were counted.
+    """
+
+    def __init__(self, file, records, left_out, finish):
+        self._file, self._finish = file, finish
+        self._places = [place for place, _ in records.values()]
+        self.keys, self.left_out, self.cells = list(records), left_out, Counter()
+        for _, cells in records.values():
+            self.cells.update(cells)
+
+    def __len__(self):
+        return len(self._places)
+
+    def __iter__(self):
+        with open(self._file if isinstance(self._file, str) else self._file.name, 'rb') as file:
+            for n, place in enumerate(self._places):
+                file.seek(place)
+                frame = load_plain(file)[2]
+                if self._finish:
+                    self._finish(n, frame)
+                yield frame
+
+
+def collect(read, keys, journal=None, stamps=lambda key: None, workers=1, desc='', files=None,
+            strict=False, finish=None, rasterizer=None) -> Frames:
+    """Read the frames of a split, in processes, with progress, continued after a stop.
+
+    Finished frames are appended to ``journal``; a later call takes them from there if the stamp of
+    the key is unchanged. The caller removes the journal once its own output is written. The result
+    is the same to the byte for any number of processes and stops.
+
+    A bad frame (:class:`FrameError`) is left out and counted. Where many are bad (more than ten,
+    and more than one in ten) or all, the set is bad: that is an error.
 
     Args:
-        function: picklable, key -> picklable result.
-        keys: hashable.
-        journal: path of the journal file, or None to remember nothing.
-        stamps: key -> hashable that changes when the inputs of the key change.
+        read: picklable, key -> frame of plain values.
+        keys: hashable, plain values, each once.
+        journal: path of the journal file, default a temporary one.
+        stamps: key -> anything that changes when the inputs of the key change.
         workers: processes; 1 = this one.
-        desc: title of the progress bar.
+        desc: title of the progress bar, the split.
+        files: picklable, frame -> paths of its pictures and scans, which are then decoded.
+        strict: the first bad frame is an error.
+        finish: (number of the frame in the result, frame) -> None, completes a frame in place.
+        rasterizer: 'exact' or 'release': count the BEV cells that it draws.
 
     Returns:
-        list: results in the order of ``keys``.
+        Frames: those of ``keys`` in their order, without the bad ones.
+
+    Raises:
+        UserError: as above; the disk is full; a worker process died.
     """
-    done = _read_journal(journal) if journal else {}
-    marks = {key: stamps(key) for key in keys}
-    results = {key: done[key][1] for key in keys if key in done and done[key][0] == marks[key]}
-    todo = [key for key in keys if key not in results]
-    with tqdm(total=len(keys), initial=len(results), desc=desc, unit='frame') as bar, \
-            open(journal or os.devnull, 'ab') as log:
-        for key, result in zip(todo, _imap(function, todo, workers)):
-            record = pickle.dumps((key, marks[key], result))
-            log.write(record)
-            results[key] = pickle.loads(record)[2]  # the same objects, whoever made them
+    file = journal or tempfile.NamedTemporaryFile(prefix='frames')  # noqa: SIM115
+    path = file if journal else file.name
+    way = files is not None, rasterizer
+    marks = {key: hashlib.sha1(repr((way, stamps(key))).encode()).hexdigest() for key in keys}
+    done = {key: record for key, (mark, *record) in _read_journal(path).items()
+            if marks.get(key) == mark}
+    todo = [key for key in keys if key not in done]
+    bad, attempt = Counter(), partial(_attempt, read, files, rasterizer)
+    with tqdm(total=len(marks), initial=len(done), desc=desc, unit='frame') as bar, \
+            _appended(path) as log:
+        for key, result in zip(todo, _imap(attempt, todo, workers)):
             bar.update()
-    return [results[key] for key in keys]
+            if isinstance(result, FrameError):
+                if strict:
+                    raise result
+                bad[result.kind] += 1
+                _leave_out(desc, result, bad.total(), len(marks))
+                continue
+            frame, cells = result
+            with disk_errors(path):
+                done[key] = log.tell(), cells
+                log.write(pickle.dumps((key, marks[key], frame, cells)))
+    return Frames(file, {key: done[key] for key in keys if key in done}, dict(sorted(bad.items())),
+                  finish)
+
+
+def _attempt(read, files, rasterizer, key):
+    """A frame and its cells, or what is wrong with it."""
+    try:
+        frame = read(key)
+        if files:
+            check_files(files(frame), frame['lidar_points']['num_pts_feats'])
+        return frame, count_cells(frame, rasterizer) if rasterizer else {}
+    except FrameError as error:
+        return error
+
+
+BEV = dict(x_range=[-50, 50], y_range=[-50, 50], resolution=0.5)
+"""The map whose cells are counted: 100 m around the car."""
+
+
+def count_cells(frame, rasterizer) -> dict:
+    """Label -> number of BEV cells of a frame; see :func:`geometry.raster.rasterize`."""
+    grid = BEVGrid(BEV['x_range'], BEV['y_range'], BEV['resolution'])
+    boxes = np.array([i['bbox_3d'] for i in frame['instances']], np.float64).reshape(-1, 7)
+    labels = np.array([i['bbox_label_3d'] for i in frame['instances']], np.int64)
+    if 'lidar2ego' in frame['lidar_points']:  # of a scanner with axes of its own
+        boxes = rigid.transform_boxes(np.array(frame['lidar_points']['lidar2ego']), boxes)
+    maps = raster.rasterize(boxes, labels, grid, labels.max(initial=0) + 1, rasterizer)
+    return {label: int(n) for label, n in enumerate(maps['seg'].sum((1, 2))) if n}
+
+
+def bev_metainfo(frames, categories, rasterizer) -> dict:
+    """``bev`` of the metainfo: what was counted, by class; nothing where nothing was."""
+    cells = {name: frames.cells[label] for name, label in categories.items()}
+    return dict(bev=dict(BEV, rasterizer=rasterizer, cells=cells)) if rasterizer else {}
+
+
+def _leave_out(desc, error, bad, total):
+    """Report a bad frame, or stop where there are too many."""
+    if bad > max(10, total // 10) or bad == total:
+        raise UserError(f'{desc}: {bad} of {total} frames are bad: the data set is incomplete or '
+                        f'damaged; the last one: {error}') from error
+    if bad <= MESSAGES:
+        tqdm.write(f'{desc}: frame left out ({bad} so far): {error}', file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _appended(path):
+    """A file to append to; what is in it when the disk is full stays."""
+    with disk_errors(path):
+        log = open(path, 'ab')
+    try:
+        yield log
+    except BaseException:
+        with contextlib.suppress(OSError):
+            log.close()
+        raise
+    with disk_errors(path):
+        log.close()
 
 
 def _read_journal(path) -> dict:
-    """Complete records; a half-written last one is cut off."""
+    """Key -> mark, place and cells of the complete records; a half-written last one is cut off."""
     done = {}
     if os.path.exists(path):
         with open(path, 'rb+') as file:
+            end = 0
             try:
                 while True:
                     end = file.tell()
-                    key, mark, result = pickle.load(file)
-                    done[key] = mark, result
+                    key, mark, _, cells = load_plain(file)
+                    done[key] = mark, end, cells
             except Exception:
                 file.truncate(end)
     return done
 
 
 def _imap(function, keys, workers):
+    """``map`` in processes; a dead worker is an error, not a wait."""
     if workers <= 1 or len(keys) <= 1:
         yield from map(function, keys)
         return
     method = 'fork' if 'fork' in get_all_start_methods() else 'spawn'
-    with get_context(method).Pool(min(workers, len(keys))) as pool:
-        yield from pool.imap(function, keys, chunksize=max(1, min(32, len(keys) // workers)))
+    pool = ProcessPoolExecutor(min(workers, len(keys)), get_context(method), _start_worker,
+                               (os.getpid(),))
+    try:
+        yield from pool.map(function, keys, chunksize=max(1, min(32, len(keys) // workers)))
+    except BrokenProcessPool as error:
+        raise UserError('a worker process died (out of memory?); the same command, perhaps with '
+                        'fewer --workers, finishes the rest') from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def write_infos(infos: dict, path: str, check: bool = False, files=None,
-                workers: int = 1) -> None:
-    """Write an info file atomically and remove the journals of its conversion.
+def _start_worker(parent):
+    """A worker ends with its parent, however that one ended, and at Ctrl-C without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def write_infos(infos: dict, path: str, check: bool = False) -> None:
+    """Write an info file atomically and remove the journal of its conversion.
 
     Args:
         infos: what to write.
-        path: the file; its journals are ``<path>.journal`` and ``<path>.check.journal``.
-        check: decode the files of every frame, then read the info file back and compare.
-        files: frame -> paths of its pictures and scans, for the check.
-        workers: processes of the check.
+        path: the file; its journal is ``<path>.journal``.
+        check: read the file back and compare.
 
     Raises:
-        UserError: the infos break the schema, a file cannot be decoded, or what was read differs.
+        UserError: the infos break the schema, the disk is full, or what was read differs.
     """
-    journals = f'{path}.journal', f'{path}.check.journal'
-    if check and files:
-        resumable_map(check_files, [tuple(files(frame)) for frame in infos['data_list']],
-                      journals[1], lambda paths: stamp(*paths), workers, 'check')
-    save_infos(infos, path)
+    digest = save_infos(infos, path)
     if check:
         with open(path, 'rb') as file:
-            if file.read() != pickle.dumps(infos, protocol=4):
-                raise UserError(f'{path}: reads back differently from what was written; is the '
-                                'disk full?')
-    for journal in journals:
-        if os.path.exists(journal):
-            os.remove(journal)
+            there = hashlib.sha256()
+            for block in iter(partial(file.read, 1 << 20), b''):
+                there.update(block)
+        if there.hexdigest() != digest:
+            raise UserError(f'{path}: reads back differently from what was written; check the disk')
+    if os.path.exists(f'{path}.journal'):
+        os.remove(f'{path}.journal')
 
 
-def check_files(paths) -> bool:
-    """Decode pictures (.png, .jpg) and float32 scans (.bin).
+def tally(infos, **more) -> tuple:
+    """Count in one pass over the frames.
+
+    Args:
+        infos: what is written; its ``data_list`` may be any collection.
+        **more: name -> function of a frame that gives a number.
+
+    Returns:
+        tuple: dict of the counts that every data set has; Counter of the labels; Counter of
+        ``more``.
+    """
+    data, scenes, labels, counts, before = infos['data_list'], set(), Counter(), Counter(), {}
+    empty = late = 0
+    for frame in data:
+        scene = frame['scene_token']
+        scenes.add(scene)
+        labels.update(instance['bbox_label_3d'] for instance in frame['instances'])
+        counts.update({name: count(frame) for name, count in more.items()})
+        empty += not frame['instances']
+        late += frame['timestamp'] <= before.get(scene, -math.inf)
+        before[scene] = frame['timestamp']
+    meta = infos['metainfo']
+    base = dict(frames=len(data), sequences=len(scenes), empty_frames=empty, out_of_order=late,
+                left_out=meta.get('left_out', {}))
+    if 'bev' in meta:
+        base['cells'] = {f'{meta["bev"]["rasterizer"]} rasterizer': meta['bev']['cells']}
+    return base, labels, counts
+
+
+def check_files(paths, features) -> None:
+    """Decode the pictures and read the scans (.bin) of a frame.
+
+    Args:
+        paths: of PNG, JPEG and float32 files.
+        features: values of a point.
 
     Raises:
-        UserError: a picture cannot be decoded or a scan has values that are not finite.
+        FrameError: a picture cannot be decoded; a scan has no return or values that are not finite.
     """
     import cv2
     for path in paths:
-        if path.endswith(('.png', '.jpg')) and cv2.imread(path, cv2.IMREAD_COLOR) is None:
-            raise UserError(f'{path}: unreadable picture: it cannot be decoded; copy it again')
         if path.endswith('.bin'):
-            bad = np.count_nonzero(~np.isfinite(np.fromfile(path, '<f4')))
-            if bad:
-                raise UserError(f'{path}: {bad} values are not finite')
-    return True
+            check_points(np.fromfile(path, '<f4').reshape(-1, features), path)
+            continue
+        check_picture(path)
+        if cv2.imread(path, cv2.IMREAD_COLOR) is None:
+            raise FrameError(f'{path}: unreadable picture: it cannot be decoded; copy it again',
+                             'picture')

@@ -9,11 +9,14 @@ forward, y left, z up}) replaces it where present. ``metadata/sequences.json`` (
 import json
 import math
 import os
+from collections import Counter
 from functools import partial
 
 import numpy as np
 
-from mmdet3d_plugin.errors import UserError, did_you_mean
+from mmdet3d_plugin.checkpoints import atomic_write
+from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
+from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
 from mmdet3d_plugin.geometry.panorama import THETA_APERTURE_DEG
 from mmdet3d_plugin.structures import INFO_VERSION
@@ -28,14 +31,17 @@ VERSIONS = dict(initial=('0000', 'dataset_indices'), extended=('1000', 'dataset_
                 mini=('1000', 'dataset_ext_mini_indices'), complete=('', 'dataset_comp_indices'))
 """Version -> prefix of its frame ids, name of its split file."""
 
+SPLIT_KEYS = ('train_indices', 'test_indices')
 SENSORS = dict(image='.png', labels='.txt', ouster_points='.bin', oxts='.txt')
 EARTH_RADIUS = 6378137.0
 
 
-def convert(root_path, out_dir=None, version='extended', workers=1, check=False) -> dict:
-    """Write ``dur360bev_infos_train.pkl`` and ``dur360bev_infos_val.pkl``.
+def convert(root_path, out_dir=None, version='extended', workers=1, check=False,
+            rasterizer=None) -> dict:
+    """Write ``dur360bev_infos_{train,val}.pkl``, and the split as JSON to ``dur360bev_split/``.
 
-    A stopped conversion continues where it was; the files appear complete or not at all.
+    A stopped conversion continues where it was; the files appear complete or not at all. Bad frames
+    of the training split are left out and counted, one of the other split is an error.
 
     Args:
         root_path: folder with image/, labels/, ouster_points/, oxts/, metadata/.
@@ -43,6 +49,7 @@ def convert(root_path, out_dir=None, version='extended', workers=1, check=False)
         version: 'initial', 'extended', 'mini' or 'complete'.
         workers: processes.
         check: decode every picture and scan, and read the info files back.
+        rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
 
     Returns:
         dict: file and report of each split.
@@ -52,45 +59,77 @@ def convert(root_path, out_dir=None, version='extended', workers=1, check=False)
     """
     out_dir = out_dir or root_path
     os.makedirs(out_dir, exist_ok=True)
-    summary = {}
-    for split in splits(root_path, version):
+    summary, lists = {}, splits(root_path, version)
+    write_split(root_path, version, os.path.join(out_dir, 'dur360bev_split'))
+    for split in lists:
         path = os.path.join(out_dir, f'dur360bev_infos_{split}.pkl')
-        data_list = frames(root_path, split, version, workers, f'{path}.journal')
-        infos = dict(metainfo=metainfo(root_path, version, split), data_list=data_list)
-        common.write_infos(infos, path, check, lambda f: _files(root_path, f['frame_id']), workers)
-        summary[split] = f'{path}: {report(infos)}'
+        data_list = frames(root_path, split, version, workers, f'{path}.journal', check, rasterizer)
+        meta = dict(metainfo(root_path, version, split), left_out=data_list.left_out,
+                    **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
+        infos = dict(metainfo=meta, data_list=data_list)
+        counts = report(infos)
+        common.write_infos(infos, path, check)
+        summary[split] = f'{path}: {counts}'
     return summary
 
 
 def splits(root, version='extended') -> dict:
     """Frame ids of every split.
 
-    The indices of the split file refer to the sorted list of the version's frames. Without its own
-    split file, ``mini`` is every tenth frame of ``extended``.
+    The indices of the split file refer to the sorted list of the version's frames; see
+    :func:`split_indices`.
 
     Returns:
         dict: 'train' and 'val' -> list of frame ids.
 
     Raises:
-        UserError: unknown version, no frames, missing or foreign split file, index out of range.
+        UserError: unknown version, no frames, missing or foreign split file, index out of range
+            or listed twice.
     """
-    ids = frame_ids(root, version)
-    path, step = os.path.join(root, 'metadata', f'{VERSIONS[version][1]}.pkl'), 1
-    own = any(os.path.isfile(path[:-4] + end) for end in ('.pkl', '.json'))
-    if version == 'mini' and not own:
-        path, step = os.path.join(root, 'metadata', f'{VERSIONS["extended"][1]}.pkl'), 10
-    arrays = common.read_split(path)
-    out = {}
-    for split, key in (('train', 'train_indices'), ('val', 'test_indices')):
-        if key not in arrays:
-            raise UserError(f'{path}: no {key!r}, only {sorted(arrays)}')
-        index = arrays[key][::step]
+    ids, arrays = frame_ids(root, version), split_indices(root, version)
+    path = os.path.join(root, 'metadata', f'{VERSIONS[version][1]}.pkl')
+    for key, index in arrays.items():
         if index.size and not 0 <= index.min() <= index.max() < len(ids):
             raise UserError(f'{path}: {key} has indices {index.min()}..{index.max()}, but {root} '
                             f'has {len(ids)} frames of version {version!r}; is the download '
                             'complete?')
-        out[split] = [ids[i] for i in index]
+    out = dict(zip(('train', 'val'), ([ids[i] for i in index] for index in arrays.values())))
+    twice = [i for i, count in Counter(out['train'] + out['val']).items() if count > 1]
+    if twice:
+        raise UserError(f'{path}: {len(twice)} frames are listed twice, such as {twice[0]}; train '
+                        'and test must not share frames; download the split file again')
     return out
+
+
+def split_indices(root, version) -> dict:
+    """``train_indices`` and ``test_indices`` of a version, (N,) int64 each.
+
+    Without split files of their own, ``mini`` is every tenth frame of ``extended``, and
+    ``complete`` is ``initial`` and after it ``extended``.
+
+    Raises:
+        UserError: missing or foreign split file.
+    """
+    path = os.path.join(root, 'metadata', f'{VERSIONS[version][1]}.pkl')
+    own = any(os.path.isfile(path[:-4] + end) for end in ('.pkl', '.json'))
+    if version == 'mini' and not own:
+        return {key: index[::10] for key, index in split_indices(root, 'extended').items()}
+    if version == 'complete' and not own:
+        first, then = (split_indices(root, name) for name in ('initial', 'extended'))
+        before = sum(i.startswith(VERSIONS['initial'][0]) for i in _all_ids(root))
+        return {key: np.concatenate([first[key], then[key] + before]) for key in first}
+    arrays = common.read_split(path)
+    for key in SPLIT_KEYS:
+        if key not in arrays:
+            raise UserError(f'{path}: no {key!r}, only {sorted(arrays)}; download it again')
+    return {key: arrays[key] for key in SPLIT_KEYS}
+
+
+def write_split(root, version, folder) -> None:
+    """Write the indices as JSON; in ``metadata/`` the file replaces the pickle of its name."""
+    indices = {key: index.tolist() for key, index in split_indices(root, version).items()}
+    with atomic_write(os.path.join(folder, f'{VERSIONS[version][1]}.json')) as file:
+        file.write(json.dumps(indices).encode())
 
 
 def frame_ids(root, version) -> list:
@@ -111,7 +150,8 @@ def frame_ids(root, version) -> list:
     return ids
 
 
-def frames(root, split, version='extended', workers=1, journal=None) -> list:
+def frames(root, split, version='extended', workers=1, journal=None,
+           check=False, rasterizer=None) -> common.Frames:
     """Info frames of a split.
 
     Args:
@@ -119,10 +159,13 @@ def frames(root, split, version='extended', workers=1, journal=None) -> list:
         split: 'train' or 'val'.
         version: version of the data set.
         workers: processes.
-        journal: file that remembers finished frames, default none is kept.
+        journal: file that remembers finished frames, default a temporary one.
+        check: decode every picture and scan.
+        rasterizer: count the BEV cells that it draws.
 
     Raises:
-        UserError: unknown split, or any file that is missing, cut or malformed.
+        UserError: unknown split; a file of the set, or of a frame outside the training split, is
+            missing, cut or malformed; many frames of the training split are.
     """
     ids_of = splits(root, version)
     if split not in ids_of:
@@ -130,18 +173,32 @@ def frames(root, split, version='extended', workers=1, journal=None) -> list:
     ids = frame_ids(root, version)
     times = dict(zip(_all_ids(root), timestamps(root)))
     scenes = _scenes(root, ids)
-    origin = read_oxts(_files(root, ids[0])[3])
+    origin, size = _origin(root, ids)
     rows, cols = scan_layout(root)[:2]
-    read = partial(_frame, root, common.picture_size(_files(root, ids[0])[0]), rows * cols, origin)
-    done = common.resumable_map(read, ids_of[split], journal or os.devnull,
-                                lambda i: common.stamp(*_files(root, i)), workers, split)
     token = {i: f'{scenes[i]}_{i}' for i in ids}
     extrinsic = calibration(root)
-    for n, frame in enumerate(done):
+
+    def finish(n, frame):
         i = frame['frame_id']
         frame.update(sample_idx=n, token=token[i], scene_token=scenes[i], timestamp=times[i])
         frame['images']['CAM_PANO']['lidar2cam'] = extrinsic
-    return done
+
+    return common.collect(
+        partial(_frame, root, size, rows * cols, origin), ids_of[split], journal,
+        lambda i: (origin, size, rows * cols, common.stamp(*_files(root, i))), workers, split,
+        partial(_files_of, root) if check else None, strict=split != 'train', finish=finish,
+        rasterizer=rasterizer)
+
+
+def _origin(root, ids) -> tuple:
+    """Position and picture size of the version's first frame that has both."""
+    for i in ids:
+        picture, _, _, oxts = _files(root, i)
+        try:
+            return read_oxts(oxts), common.picture_size(picture)
+        except UserError as error:
+            last = error
+    raise last
 
 
 def metainfo(root, version, split) -> dict:
@@ -156,13 +213,9 @@ def metainfo(root, version, split) -> dict:
 
 def report(infos) -> dict:
     """Counts that show at a glance whether a conversion is what it should be."""
-    names = {v: k for k, v in infos['metainfo']['categories'].items()}
-    data = infos['data_list']
-    labels = [i['bbox_label_3d'] for frame in data for i in frame['instances']]
-    counts = {name: labels.count(index) for index, name in names.items()}
-    return dict(frames=len(data), sequences=len({frame['scene_token'] for frame in data}),
-                empty_frames=sum(not frame['instances'] for frame in data),
-                objects=dict(counts, ignored=labels.count(-1)))
+    counts, labels, _ = common.tally(infos)
+    objects = {name: labels[index] for name, index in CATEGORIES.items()}
+    return dict(counts, objects=dict(objects, ignored=labels[-1]))
 
 
 def scan_layout(root) -> tuple:
@@ -174,15 +227,17 @@ def scan_layout(root) -> tuple:
         UserError: the file is missing or incomplete.
     """
     path = os.path.join(root, 'metadata', 'os1.json')
-    meta = _read_json(path)
+    meta = common.read_json(path)
     try:
         layout = meta['data_format']
         rows, cols = int(layout['pixels_per_column']), int(layout['columns_per_frame'])
         shift = [int(s) for s in layout['pixel_shift_by_row']]
-    except (KeyError, TypeError, ValueError) as error:
+        angles = [float(angle) for angle in meta.get('beam_altitude_angles') or []]
+        if min(rows, cols) < 2 or not np.isfinite(angles).all():
+            raise ValueError('a size below 2, or an angle that is not finite')
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f'{path}: expected data_format with pixels_per_column, columns_per_frame '
-                        f'and pixel_shift_by_row; {error!r}') from error
-    angles = meta.get('beam_altitude_angles') or []
+                        f'and pixel_shift_by_row; {error!r}; download it again') from error
     for name, value in (('pixel_shift_by_row', shift), ('beam_altitude_angles', angles)):
         if len(value) != rows and (value or name == 'pixel_shift_by_row'):
             raise UserError(f'{path}: {name} has {len(value)} entries, expected '
@@ -196,11 +251,14 @@ def calibration(root) -> list:
     path = os.path.join(root, 'metadata', 'calibration.json')
     if not os.path.isfile(path):
         return np.eye(4).tolist()
-    matrix = np.asarray(_read_json(path).get('lidar2cam'), dtype=object)
-    if matrix.shape != (4, 4):
-        raise UserError(f'{path}: lidar2cam: expected 4 rows of 4 numbers, got shape '
-                        f'{matrix.shape}')
-    return matrix.astype(float).tolist()
+    try:
+        matrix = np.array(common.read_json(path).get('lidar2cam'), np.float64)
+    except (TypeError, ValueError):
+        matrix = np.zeros(())
+    if matrix.shape != (4, 4) or not rigid.is_rigid(matrix):
+        raise UserError(f'{path}: lidar2cam: expected a rigid transform, 4 rows of 4 numbers, got '
+                        f'shape {matrix.shape}; correct it, or remove the file')
+    return matrix.tolist()
 
 
 def timestamps(root) -> list:
@@ -221,7 +279,8 @@ def timestamps(root) -> list:
         raise UserError(f'{paths["image"]}: {lengths["image"]} lines, but image/data holds '
                         f'{pictures} pictures; is the download complete?')
     path = paths['ouster_points']
-    return [common.parse_time(text, f'{path}:{n}')
+    # The authors' script that merges folders writes backslash and n before the first added line.
+    return [common.parse_time(text.removeprefix('\\n'), f'{path}:{n}')
             for n, text in enumerate(lines['ouster_points'], 1)]
 
 
@@ -285,22 +344,26 @@ def _frame(root, picture, points, origin, frame_id) -> dict:
     if size != picture or 2 * size[0] < size[1]:
         expected = f'{picture[1]}x{picture[0]} like the first frame' if size != picture else \
             'a dual fisheye at least half as high as wide'
-        raise UserError(f'{image}: wrong picture size {size[1]}x{size[0]}, expected {expected}')
+        raise FrameError(f'{image}: wrong picture size {size[1]}x{size[0]}, expected {expected}; '
+                         'copy it again', 'picture')
     expected = points * FEATURES * 4
     size_bytes = os.path.getsize(scan) if os.path.isfile(scan) else None
     if size_bytes is None:
-        raise UserError(f'{scan}: missing LiDAR scan of frame {frame_id}')
+        raise FrameError(f'{scan}: missing LiDAR scan of frame {frame_id}; copy it again', 'scan')
     if size_bytes != expected:
-        raise UserError(f'{scan}: {size_bytes} bytes, expected {expected} ({points} points of '
-                        f'{FEATURES} float32); the file is cut or metadata/os1.json is of another '
-                        'sensor')
+        raise FrameError(f'{scan}: {size_bytes} bytes, expected {expected} ({points} points of '
+                         f'{FEATURES} float32); the file is cut or metadata/os1.json is of another '
+                         'sensor', 'scan')
     camera = dict(img_path=_relative('image', frame_id), height=size[0], width=size[1],
                   lens='equirect', source_lens='dual_fisheye', aperture_deg=THETA_APERTURE_DEG)
-    return dict(frame_id=frame_id, ego2global=ego2global(read_oxts(oxts), origin),
-                images=dict(CAM_PANO=camera),
+    with common.part_of_frame('pose'):
+        pose = ego2global(read_oxts(oxts), origin)
+    with common.part_of_frame('labels'):
+        instances = read_labels(labels)
+    return dict(frame_id=frame_id, ego2global=pose, images=dict(CAM_PANO=camera),
                 lidar_points=dict(lidar_path=_relative('ouster_points', frame_id),
                                   num_pts_feats=FEATURES),
-                instances=read_labels(labels))
+                instances=instances)
 
 
 def _relative(sensor, frame_id) -> str:
@@ -310,6 +373,12 @@ def _relative(sensor, frame_id) -> str:
 def _files(root, frame_id) -> tuple:
     """Paths of picture, labels, scan and oxts of a frame."""
     return tuple(os.path.join(root, _relative(sensor, frame_id)) for sensor in SENSORS)
+
+
+def _files_of(root, frame) -> list:
+    """Paths of picture and scan of a frame."""
+    return [os.path.join(root, _relative(sensor, frame['frame_id']))
+            for sensor in ('image', 'ouster_points')]
 
 
 def _all_ids(root) -> list:
@@ -325,16 +394,8 @@ def _scenes(root, ids) -> dict:
     path = os.path.join(root, 'metadata', 'sequences.json')
     if not os.path.isfile(path):
         return {i: 'initial' if i.startswith('0000') else 'extended' for i in ids}
-    names = _read_json(path)
+    names = common.read_json(path)
     missing = [i for i in ids if i not in names]
     if missing:
         raise UserError(f'{path}: no sequence for frame {missing[0]} ({len(missing)} in all)')
     return {i: str(names[i]) for i in ids}
-
-
-def _read_json(path) -> dict:
-    try:
-        with open(path, encoding='utf-8') as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path}: cannot read: {error}') from error

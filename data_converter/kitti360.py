@@ -19,9 +19,10 @@ import numpy as np
 import yaml
 
 from mmdet3d_plugin.checkpoints import atomic_write
-from mmdet3d_plugin.errors import UserError, did_you_mean
+from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
+from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import undistort
-from mmdet3d_plugin.structures import INFO_VERSION
+from mmdet3d_plugin.structures import INFO_VERSION, check_points
 from mmdet3d_plugin.structures.info import MEI_PARAMETERS
 
 from . import common
@@ -78,10 +79,12 @@ class Options:
     undistort: bool = False
 
 
-def convert(root_path, out_dir=None, options=None, workers=1, check=False) -> dict:
+def convert(root_path, out_dir=None, options=None, workers=1, check=False,
+            rasterizer=None) -> dict:
     """Write ``kitti360_infos_{train,val}.pkl``, and the frames of each to ``kitti360_split/``.
 
-    A stopped conversion continues where it was; the files appear complete or not at all.
+    A stopped conversion continues where it was; the files appear complete or not at all. Bad frames
+    of the training split are left out and counted, one of the other split is an error.
 
     Args:
         root_path: folder with calibration/, data_2d_raw/, data_3d_raw/, data_3d_bboxes/,
@@ -90,6 +93,7 @@ def convert(root_path, out_dir=None, options=None, workers=1, check=False) -> di
         options: :class:`Options`, default the paper's as far as it says.
         workers: processes; they change nothing in the files.
         check: decode every picture and scan, and read the info files back.
+        rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
 
     Returns:
         dict: file and report of each split, and the frames left out by reason.
@@ -104,10 +108,14 @@ def convert(root_path, out_dir=None, options=None, workers=1, check=False) -> di
         path = os.path.join(out_dir, f'kitti360_infos_{split}.pkl')
         with atomic_write(os.path.join(out_dir, 'kitti360_split', f'{split}.txt')) as file:
             file.write(''.join(f'{name};{frame:010d}\n' for name, frame in keys).encode())
-        data_list = frames(root_path, keys, options, workers, f'{path}.journal', split)
-        infos = dict(metainfo=metainfo(split, options), data_list=data_list)
-        common.write_infos(infos, path, check, partial(_files_of, root_path), workers)
-        summary[split] = f'{path}: {report(infos)}'
+        data_list = frames(root_path, keys, options, workers, f'{path}.journal', split, check,
+                           rasterizer)
+        meta = dict(metainfo(split, options), left_out=data_list.left_out,
+                    **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
+        infos = dict(metainfo=meta, data_list=data_list)
+        counts = report(infos)
+        common.write_infos(infos, path, check)
+        summary[split] = f'{path}: {counts}'
     return dict(summary, left_out=left_out)
 
 
@@ -123,13 +131,10 @@ def metainfo(split, options) -> dict:
 
 def report(infos) -> dict:
     """Counts that show at a glance whether a conversion is what it should be."""
-    data = infos['data_list']
-    instances = [instance for frame in data for instance in frame['instances']]
-    labels = np.bincount([i['bbox_label_3d'] for i in instances], minlength=len(CATEGORIES))
-    return dict(frames=len(data), sequences=len({frame['scene_token'] for frame in data}),
-                empty_frames=sum(not frame['instances'] for frame in data),
-                objects=dict(zip(CATEGORIES, labels.tolist())),
-                dynamic=sum(not i['is_static'] for i in instances))
+    counts, labels, more = common.tally(
+        infos, dynamic=lambda frame: sum(not i['is_static'] for i in frame['instances']))
+    objects = {name: labels[index] for name, index in CATEGORIES.items()}
+    return dict(counts, objects=objects, **more)
 
 
 # Which frames ---------------------------------------------------------------------------------
@@ -156,7 +161,7 @@ def splits(root, options) -> tuple:
                         f'{", ".join(map(str, DRIVES))}')
     split_of = _split_of(root, options)
     lists, left_out = dict(train=[], val=[]), {}
-    drives = sorted(options.sequences) or [drive for drive in DRIVES if os.path.isfile(
+    drives = sorted(set(options.sequences)) or [drive for drive in DRIVES if os.path.isfile(
         _boxes_path(root, sequence_name(drive), options.boxes))]
     for name in map(sequence_name, drives):
         usable, reasons = usable_frames(root, name, options)
@@ -283,7 +288,8 @@ def _split_of(root, options):
 # Frames ---------------------------------------------------------------------------------------
 
 
-def frames(root, keys, options, workers=1, journal=None, desc='') -> list:
+def frames(root, keys, options, workers=1, journal=None, split='', check=False,
+           rasterizer=None) -> common.Frames:
     """Info frames.
 
     Args:
@@ -291,25 +297,30 @@ def frames(root, keys, options, workers=1, journal=None, desc='') -> list:
         keys: (sequence name, frame number) of each.
         options: :class:`Options`.
         workers: processes.
-        journal: file that remembers finished frames, default none is kept.
-        desc: title of the progress bar.
+        journal: file that remembers finished frames, default a temporary one.
+        split: 'train' leaves out bad frames.
+        check: decode every picture.
+        rasterizer: count the BEV cells that it draws.
 
     Raises:
-        UserError: any file that is missing, cut or malformed.
+        UserError: a file of the set, or of a frame outside the training split, is missing, cut or
+            malformed; many frames of the training split are.
     """
     shared = {name: sequence(root, name, options.boxes).stamp for name, _ in keys}
 
     def stamps(key):
         return common.stamp(*_files(root, *key)), shared[key[0]], options
 
-    done = common.resumable_map(partial(_frame, root, options), keys, journal, stamps, workers,
-                                desc)
-    for n, frame in enumerate(done):
+    def finish(n, frame):
         frame['sample_idx'] = n
         fisheyes = sequence(root, frame['scene_token'], options.boxes).fisheyes
-        for camera, folder in CAMERAS.items():  # the same objects in all frames of a drive
+        for camera, folder in CAMERAS.items():
             frame['images'][camera].update(fisheyes[folder])
-    return done
+
+    return common.collect(
+        partial(_frame, root, options), keys, journal, stamps, workers, split,
+        partial(_files_of, root) if check else None, strict=split != 'train', finish=finish,
+        rasterizer=rasterizer)
 
 
 def _frame(root, options, key) -> dict:
@@ -317,7 +328,6 @@ def _frame(root, options, key) -> dict:
     drive = sequence(root, name, options.boxes)
     scan_path, *pictures = _files(root, name, number)
     points = read_scan(scan_path)[:, :3].astype(np.float64)
-    points = points[np.isfinite(points).all(1)]
     motion = drive.motion(number)
     if options.undistort:
         points = undistort(points, motion)
@@ -326,8 +336,8 @@ def _frame(root, options, key) -> dict:
         model = drive.fisheyes[folder]
         size = common.picture_size(path)
         if size != (model['height'], model['width']):
-            raise UserError(f'{path}: wrong picture size {size[1]}x{size[0]}, calibration/{folder}'
-                            f'.yaml says {model["width"]}x{model["height"]}')
+            raise FrameError(f'{path}: wrong picture size {size[1]}x{size[0]}, calibration/{folder}'
+                             f'.yaml says {model["width"]}x{model["height"]}', 'picture')
         images[camera] = dict(img_path=os.path.relpath(path, root))
     return dict(
         token=f'{name}_{number:010d}', scene_token=name, frame_id=f'{number:010d}',
@@ -372,12 +382,18 @@ def points_inside(points, place) -> int:
 
 
 def read_scan(path) -> np.ndarray:
-    """(P, 4) float32: x, y, z, reflectance in [0, 1]."""
+    """(P, 4) float32: x, y, z, reflectance in [0, 1].
+
+    Raises:
+        FrameError: the file is missing or cut, has no return or values that are not finite.
+    """
     size = os.path.getsize(path) if os.path.isfile(path) else None
     if not size or size % 16:
-        raise UserError(f'{path}: {size or "no"} bytes, expected whole points of 4 float32; the '
-                        'file is cut, copy it again')
-    return np.fromfile(path, '<f4').reshape(-1, 4)
+        raise FrameError(f'{path}: {size or "no"} bytes, expected whole points of 4 float32; the '
+                         'file is cut, copy it again', 'scan')
+    points = np.fromfile(path, '<f4').reshape(-1, 4)
+    check_points(points, path)
+    return points
 
 
 # Drives ---------------------------------------------------------------------------------------
@@ -490,12 +506,16 @@ def read_poses(path) -> dict:
     """
     poses = {}
     for n, line in enumerate(common.read_lines(path), 1):
-        matrix = _matrix(line.split()[1:], f'{path}:{n}')
-        frame = float(line.split()[0])
-        if frame != int(frame) or frame < 0 or frame in poses:
-            raise UserError(f'{path}:{n}: expected a frame number of its own, got '
-                            f'{line.split()[0]!r}')
-        poses[int(frame)] = matrix
+        word, *numbers = line.split() or ['']
+        matrix = _matrix(numbers, f'{path}:{n}')
+        try:
+            frame = int(word.removesuffix('.0'))
+        except ValueError:
+            frame = -1
+        if frame < 0 or frame in poses:
+            raise UserError(f'{path}:{n}: expected a frame number of its own, got {word!r}; '
+                            'download data_poses again')
+        poses[frame] = matrix
     if not poses:
         raise UserError(f'{path}: no poses; download data_poses again')
     return poses
@@ -525,11 +545,11 @@ def _matrix(numbers, where) -> np.ndarray:
     except ValueError as error:
         raise UserError(f'{where}: expected 12 numbers of a 3x4 matrix, got {len(numbers)} words; '
                         'copy the file again') from error
-    turn = matrix[:, :3]
-    if not np.isfinite(matrix).all() or np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3:
+    matrix = np.vstack([matrix, [0, 0, 0, 1]])
+    if not rigid.is_rigid(matrix):
         raise UserError(f'{where}: expected a rotation and a translation, the rotation is not '
-                        'orthonormal')
-    return np.vstack([matrix, [0, 0, 0, 1]])
+                        'orthonormal; copy the file again')
+    return matrix
 
 
 def read_fisheye(path) -> dict:
@@ -543,12 +563,17 @@ def read_fisheye(path) -> dict:
         raw = yaml.safe_load(text)
         parts = {**raw['mirror_parameters'], **raw['distortion_parameters'],
                  **raw['projection_parameters']}
-        return dict(lens='mei', height=int(raw['image_height']), width=int(raw['image_width']),
-                    theta_max_deg=THETA_MAX_DEG,
-                    mei={key: float(parts[key]) for key in MEI_PARAMETERS})
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        height, width = int(raw['image_height']), int(raw['image_width'])
+        mei = {key: float(parts[key]) for key in MEI_PARAMETERS}
+        if not 0 < min(height, width) or not max(map(abs, mei.values())) < 1e6 or \
+                not min(mei['gamma1'], mei['gamma2']) > 0:
+            raise ValueError('a size or parameter is out of range')
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError,
+            RecursionError) as error:
         reason = f'no {error}' if isinstance(error, KeyError) else ' '.join(str(error).split())
-        raise UserError(f'{path}: no fisheye calibration of type MEI: {reason}') from error
+        raise UserError(f'{path}: no fisheye calibration of type MEI: {reason}; download the '
+                        'calibration again') from error
+    return dict(lens='mei', height=height, width=width, theta_max_deg=THETA_MAX_DEG, mei=mei)
 
 
 def read_times(path, last) -> list:
@@ -623,7 +648,7 @@ def read_boxes(path) -> tuple:
             transform = np.array(fields['transform/data'].split(), np.float64).reshape(4, 4)
             if not np.isfinite(transform).all():
                 raise ValueError('its transform is not finite')
-            if np.linalg.norm(transform[:3, :3], axis=0).min() > 1e-3:
+            if np.linalg.svd(transform[:3, :3], compute_uv=False).min() > 1e-3:
                 boxes.append(Box(
                     category, transform, int(fields.get('timestamp', -1)),
                     int(fields.get('instanceId', fields.get('dynamicSeq', 0))),
@@ -631,6 +656,9 @@ def read_boxes(path) -> tuple:
         except ValueError as error:
             raise UserError(f'{path}: object {n} ({fields.get("label", "without label")}): '
                             f'{error}') from error
+    if not reader.objects:
+        raise UserError(f'{path}: no objects; download data_3d_bboxes again, or leave the drive '
+                        'out with --sequences')
     return boxes, sorted(windows)
 
 

@@ -16,10 +16,10 @@ from functools import lru_cache, partial
 import numpy as np
 
 from mmdet3d_plugin.checkpoints import atomic_write
-from mmdet3d_plugin.errors import UserError, did_you_mean
+from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
-from mmdet3d_plugin.structures import INFO_VERSION
+from mmdet3d_plugin.structures import INFO_VERSION, check_picture
 from mmdet3d_plugin.structures.vector_map import map_path
 
 from . import common
@@ -56,11 +56,12 @@ BEAMS_DEG = np.linspace(10.67, -30.67, 32)
 
 
 def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=False,
-            max_sweeps=10) -> dict:
+            max_sweeps=10, rasterizer=None) -> dict:
     """Write ``nuscenes_infos_{train,val}.pkl`` (or ``test``), and a table of all pictures to each.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Scenes
-    whose first scan is not there (parts that were not downloaded) are left out and counted.
+    whose first scan is not there (parts that were not downloaded) are left out and counted. Bad
+    frames of the training split are left out and counted, one of another split is an error.
 
     Args:
         root_path: folder with samples/, sweeps/ and the folder of the version.
@@ -69,6 +70,7 @@ def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=F
         workers: processes; they change nothing in the files.
         check: decode every picture and scan of the key frames, and read the info files back.
         max_sweeps: LiDAR sweeps before each key frame at most, nearest first.
+        rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
 
     Returns:
         dict: file and report of each split, the number of scenes left out, and the locations
@@ -82,6 +84,9 @@ def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=F
                         f'expected one of {", ".join(SPLITS)}')
     root, out_dir = str(root_path), str(out_dir or root_path)
     tables, summary, left_out, locations = load(root, version), {}, 0, set()
+    if 'test' not in SPLITS[version] and not len(tables.annotations['pose']):
+        raise UserError(f'{root}/{version}/sample_annotation.json: no annotations; extract the '
+                        'metadata again')
     os.makedirs(out_dir, exist_ok=True)
     for split, scenes in split_scenes(version).items():
         keys, missing = samples_of(tables, root, scenes)
@@ -90,13 +95,17 @@ def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=F
             raise UserError(f'{root}: no scene of split {split!r} of {version} has files in '
                             f'samples/{LIDAR}; download its parts, or check --version')
         path = os.path.join(out_dir, f'nuscenes_infos_{split}.pkl')
-        data_list = frames(root, version, keys, max_sweeps, workers, f'{path}.journal', split)
-        infos = dict(metainfo=metainfo(version, split), data_list=data_list)
-        write_pictures(tables, version, split, keys,
+        data_list = frames(root, version, keys, max_sweeps, workers, f'{path}.journal', split,
+                           check, rasterizer)
+        meta = dict(metainfo(version, split), left_out=data_list.left_out,
+                    **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
+        infos = dict(metainfo=meta, data_list=data_list)
+        counts = report(infos)
+        write_pictures(tables, data_list.keys,
                        os.path.join(out_dir, f'nuscenes_pictures_{split}.npz'))
-        common.write_infos(infos, path, check, partial(_files_of, root), workers)
-        summary[split] = f'{path}: {report(infos)}'
-        locations |= {frame['location'] for frame in data_list}
+        common.write_infos(infos, path, check)
+        summary[split] = f'{path}: {counts}'
+        locations.update(counts['locations'])
     missing = sorted(name for name in locations if not os.path.isfile(map_path(root, name)))
     return dict(summary, scenes_left_out=left_out, maps_missing=', '.join(missing) or 'none')
 
@@ -112,18 +121,18 @@ def metainfo(version, split) -> dict:
 
 def report(infos) -> dict:
     """Counts that show at a glance whether a conversion is what it should be."""
-    data = infos['data_list']
-    instances = [instance for frame in data for instance in frame['instances']]
-    labels = np.array([i['bbox_label_3d'] for i in instances], int)
-    return dict(
-        frames=len(data), scenes=len({frame['scene_token'] for frame in data}),
-        locations=sorted({frame['location'] for frame in data}),
-        sweeps=sum(len(frame.get('lidar_sweeps', ())) for frame in data),
-        empty_frames=sum(not frame['instances'] for frame in data),
-        objects=dict(zip(CLASSES, np.bincount(labels[labels >= 0], minlength=10).tolist())),
-        other=int((labels < 0).sum()),
-        without_points=sum(not i['bbox_3d_isvalid'] for i in instances),
-        without_velocity=sum(i['velocity'][0] != i['velocity'][0] for i in instances))
+    def number(quality):
+        return lambda frame: sum(map(quality, frame['instances']))
+
+    locations = set()
+    counts, labels, more = common.tally(
+        infos, sweeps=lambda frame: len(frame.get('lidar_sweeps', ())),
+        without_points=number(lambda i: not i['bbox_3d_isvalid']),
+        without_velocity=number(lambda i: i['velocity'][0] != i['velocity'][0]),
+        locations=lambda frame: locations.add(frame['location']) or 0)
+    objects = {name: labels[index] for name, index in CATEGORIES.items()}
+    return dict(counts, objects=objects, other=labels[-1], **dict(
+        more, locations=sorted(locations)))
 
 
 # Tables ---------------------------------------------------------------------------------------
@@ -159,75 +168,94 @@ def read_rows(path):
                 if not isinstance(row, dict):
                     raise ValueError(f'expected records, got {row!r}'[:80])
                 yield row
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path}: no table of nuScenes: {error}; extract the metadata '
                         'again') from error
 
 
-def read_columns(path, fields) -> dict:
+def read_columns(path, fields, keep=None) -> dict:
     """Columns of a table.
 
     Args:
         path: the table.
-        fields: name -> function of a record, or None for the field of that name.
+        keep: record -> whether to read it; default all.
+        fields: name -> type of the field of that name (str, int, bool), or function of a record
+            that gives text, a number or a list of numbers.
 
     Returns:
         dict: name -> array over the records; text is bytes.
 
     Raises:
-        UserError: also if a record lacks a field.
+        UserError: also if a record lacks a field, or has one of another type.
     """
     blocks, block = [], []
 
     def close():
         columns = zip(*block) if block else [()] * len(fields)
-        blocks.append([np.array([v.encode() for v in c] if c and isinstance(c[0], str) else c)
-                       for c in map(tuple, columns)])
+        blocks.append([_column(kind, values) for kind, values in zip(fields.values(), columns)])
         block.clear()
 
-    getters = [get or (lambda row, name=name: row[name]) for name, get in fields.items()]
+    getters = [(lambda row, name=name: row[name]) if isinstance(kind, type) else kind
+               for name, kind in fields.items()]
     row = None
     try:
-        for row in read_rows(path):
+        for row in filter(keep, read_rows(path)):
             block.append([get(row) for get in getters])
             if len(block) == 50_000:
                 close()
         if block or not blocks:
             close()
-        return dict(zip(fields, map(np.concatenate, zip(*blocks))))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        columns = dict(zip(fields, map(list, zip(*blocks))))
+        blocks.clear()
+        for name in columns:  # one after the other: two copies of a whole table are too much
+            columns[name] = np.concatenate(columns[name])
+        return columns
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f'{path}: a record lacks the field {error} or has a wrong one: '
-                        f'{str(row)[:200]}') from error
+                        f'{str(row)[:200]}; extract the metadata again') from error
 
 
-def locate(keys, wanted, table, user) -> np.ndarray:
+def _column(kind, values) -> np.ndarray:
+    if kind is str or (values and isinstance(values[0], str)):
+        return np.array([value.encode() for value in values], None if values else 'S1')
+    column = np.array(values, kind if isinstance(kind, type) else None)
+    if column.dtype.kind not in 'ifb':
+        raise ValueError(f'expected numbers, got {column.dtype}')
+    return column
+
+
+def locate(keys, wanted, table, user, optional=False) -> np.ndarray:
     """Rows of tokens.
 
     Args:
         keys: (N,) bytes, the tokens of a table.
-        wanted: (M,) bytes; an empty token gives -1.
+        wanted: (M,) bytes.
         table, user: files in which they are and from which they are referred to, for the error.
+        optional: an empty token gives -1.
 
     Returns:
         (M,) int64.
 
     Raises:
-        UserError: a token is not there.
+        UserError: a token is not there, or there twice.
     """
-    wanted = np.asarray(wanted)
+    order = np.argsort(keys, kind='stable')
+    ordered = keys[order]
+    twice = ordered[1:] == ordered[:-1]
+    if twice.any():
+        raise UserError(f'{table}: two records {ordered[1:][twice][0].decode()}; extract the '
+                        'metadata again')
     rows = np.full(len(wanted), -1)
-    named = wanted != b'' if len(wanted) else np.zeros(0, bool)
+    named = wanted != b'' if optional else np.ones(len(wanted), bool)
     if named.any():
-        order = np.argsort(keys, kind='stable')
-        place = np.searchsorted(keys, wanted[named], sorter=order).clip(max=len(keys) - 1)
-        found = order[place] if len(keys) else np.zeros(0, int)
-        bad = keys[found] != wanted[named] if len(keys) else np.ones(named.sum(), bool)
+        place = np.searchsorted(ordered, wanted[named]).clip(max=max(len(keys) - 1, 0))
+        bad = ordered[place] != wanted[named] if len(keys) else named[named]
         if bad.any():
-            raise UserError(f'{table}: no record {wanted[named][bad][0].decode()}, which {user} '
+            raise UserError(f'{table}: no record {wanted[named][bad][0].decode()!r}, which {user} '
                             'refers to; extract the metadata again')
-        rows[named] = found
+        rows[named] = order[place]
     return rows
 
 
@@ -246,7 +274,7 @@ class Tables:
         poses: (rows, 7) float64 translation and rotation w x y z, ego to global.
         calibrated: list of dict(matrix (4, 4) sensor to ego, cam2img).
         annotations: columns place, rotation, size, velocity (global), points, category, visibility,
-            attribute, instance; sorted by sample.
+            attribute, instance, good (finite, with a size); sorted by sample.
         first: (samples + 1,) first row of ``annotations`` of each sample.
     """
 
@@ -304,38 +332,46 @@ def _load(folder, stamp) -> Tables:
     def path(name):
         return os.path.join(folder, f'{name}.json')
 
-    def columns(name, *plain, **made):
-        return read_columns(path(name), {**dict.fromkeys(plain), **made})
+    def columns(name, /, **fields):
+        return read_columns(path(name), fields)
 
-    logs = columns('log', 'token', 'location')
-    scenes = columns('scene', 'token', 'name', 'log_token')
+    logs = columns('log', token=str, location=str)
+    scenes = columns('scene', token=str, name=str, log_token=str)
     log = locate(logs['token'], scenes['log_token'], path('log'), path('scene'))
-    samples = columns('sample', 'token', 'timestamp', 'scene_token')
+    samples = columns('sample', token=str, timestamp=int, scene_token=str)
     scene = locate(scenes['token'], samples['scene_token'], path('scene'), path('sample'))
     order = np.lexsort((samples['timestamp'], scene))
     samples = dict(token=samples['token'][order], time=samples['timestamp'][order],
                    scene=scene[order])
 
-    sensors = columns('sensor', 'token', 'channel')
-    mounts = columns('calibrated_sensor', 'token', 'sensor_token', pose=_pose,
+    sensors = columns('sensor', token=str, channel=str)
+    mounts = columns('calibrated_sensor', token=str, sensor_token=str, pose=_pose,
                      cam2img=lambda row: row['camera_intrinsic'] or np.zeros((3, 3)).tolist())
+    _check_poses(mounts, path('calibrated_sensor'))
+    if mounts['cam2img'].shape[1:] != (3, 3) or not np.isfinite(mounts['cam2img']).all():
+        raise UserError(f'{path("calibrated_sensor")}: camera_intrinsic: expected 3x3 finite '
+                        'numbers; extract the metadata again')
     sensor = locate(sensors['token'], mounts['sensor_token'], path('sensor'),
                     path('calibrated_sensor'))
     numbers = {name.encode(): n for n, name in enumerate(CHANNELS)}
     channel_of = {token.decode(): numbers[name] for token, name in zip(
         mounts['token'], sensors['channel'][sensor]) if name in numbers}
-    data = columns(
-        'sample_data', 'token', 'sample_token', 'ego_pose_token', 'calibrated_sensor_token',
-        'timestamp', 'is_key_frame', 'filename', 'height', 'width',
-        channel=lambda row: channel_of.get(row['calibrated_sensor_token'], -1))
-    data = {name: values[data['channel'] >= 0] for name, values in data.items()}
+    data = read_columns(path('sample_data'), dict(
+        token=str, sample_token=str, ego_pose_token=str, calibrated_sensor_token=str, timestamp=int,
+        is_key_frame=bool, filename=str, height=int, width=int,
+        channel=lambda row: channel_of[row['calibrated_sensor_token']]),
+        keep=lambda row: row['calibrated_sensor_token'] in channel_of)
     data = _join_data(data, samples, mounts, path)
-    poses = columns('ego_pose', 'token', pose=_pose)
+    poses = columns('ego_pose', token=str, pose=_pose)
+    _check_poses(poses, path('ego_pose'))
     data['pose'] = locate(poses['token'], data.pop('ego_pose_token'), path('ego_pose'),
                           path('sample_data'))
     keys = np.full((len(samples['token']), len(CHANNELS)), -1)
     row = np.flatnonzero(data['key'])
     keys[data['sample'][row], data['channel'][row]] = row
+    if np.count_nonzero(keys >= 0) < len(row):
+        raise UserError(f'{path("sample_data")}: a sample has two key frames of one sensor; '
+                        'extract the metadata again')
     group = data['channel'] * len(scenes['token']) + data['scene']
     annotations, first = _annotations(columns, path, samples)
     return Tables(
@@ -348,6 +384,21 @@ def _load(folder, stamp) -> Tables:
 
 def _pose(row):
     return [*map(float, row['translation']), *map(float, row['rotation'])]
+
+
+def _good_poses(poses) -> np.ndarray:
+    """Whether rows of (N, 7) are a finite translation and a unit quaternion."""
+    with np.errstate(invalid='ignore', over='ignore'):
+        norm = np.linalg.norm(poses[:, 3:], axis=1)
+        return np.isfinite(poses).all(1) & (np.abs(norm - 1) < 1e-2)
+
+
+def _check_poses(table, path):
+    good = _good_poses(table['pose']) if table['pose'].shape[1:] == (7,) else np.zeros(1, bool)
+    if not good.all():
+        token = table['token'][np.argmin(good)].decode() if len(table['token']) else 'of any kind'
+        raise UserError(f'{path}: record {token}: expected 3 finite numbers of a translation and 4 '
+                        'of a rotation (a unit quaternion); extract the metadata again')
 
 
 def _join_data(data, samples, mounts, path):
@@ -367,23 +418,28 @@ def _join_data(data, samples, mounts, path):
 
 def _annotations(columns, path, samples):
     """Columns of :attr:`Tables.annotations`, and the first row of each sample."""
-    categories, attributes = columns('category', 'token', 'name'), columns(
-        'attribute', 'token', 'name')
-    instances = columns('instance', 'token', 'category_token')
+    categories, attributes = (columns(name, token=str, name=str)
+                              for name in ('category', 'attribute'))
+    instances = columns('instance', token=str, category_token=str)
     category = locate(categories['token'], instances['category_token'], path('category'),
                       path('instance'))
     raw = columns(
-        'sample_annotation', 'token', 'sample_token', 'instance_token', 'prev', 'next', 'size',
-        pose=_pose, points=lambda row: [row['num_lidar_pts'], row['num_radar_pts']],
+        'sample_annotation', token=str, sample_token=str, instance_token=str, prev=str, next=str,
+        size=lambda row: [*map(float, row['size'])], pose=_pose,
+        points=lambda row: [int(row['num_lidar_pts']), int(row['num_radar_pts'])],
         visibility=lambda row: int(row['visibility_token'] or 0),
         attribute=lambda row: (row['attribute_tokens'] or [''])[0])
     if not len(raw['token']):
-        raw['pose'], raw['size'], raw['points'] = np.zeros((0, 7)), np.zeros((0, 3)), np.zeros(
-            (0, 2), int)
+        raw.update(pose=np.zeros((0, 7)), size=np.zeros((0, 3)), points=np.zeros((0, 2), int),
+                   visibility=np.zeros(0, int), attribute=np.zeros(0, 'S1'))
     here = path('sample_annotation')
+    if raw['pose'].shape[1:] != (7,) or raw['size'].shape[1:] != (3,):
+        raise UserError(f'{here}: expected 3 numbers of a translation and of a size and 4 of a '
+                        'rotation; extract the metadata again')
     raw['sample'] = locate(samples['token'], raw['sample_token'], path('sample'), here)
     row = np.arange(len(raw['token']))
-    before, after = (locate(raw['token'], raw[name], here, here) for name in ('prev', 'next'))
+    before, after = (locate(raw['token'], raw[name], here, here, optional=True)
+                     for name in ('prev', 'next'))
     first, last = np.where(before < 0, row, before), np.where(after < 0, row, after)
     time = samples['time'][raw['sample']] if len(row) else np.zeros(0)
     duration = (time[last] - time[first]) / 1e6
@@ -391,7 +447,8 @@ def _annotations(columns, path, samples):
     with np.errstate(all='ignore'):
         velocity = (raw['pose'][last, :3] - raw['pose'][first, :3]) / duration[:, None]
     velocity[(duration <= 0) | (duration > longest)] = np.nan
-    attribute = locate(attributes['token'], raw['attribute'], path('attribute'), here)
+    attribute = locate(attributes['token'], raw['attribute'], path('attribute'), here,
+                       optional=True)
     labels = [ATTRIBUTES.index(name.decode()) if name.decode() in ATTRIBUTES else 8
               for name in attributes['name']]
     instance = locate(instances['token'], raw['instance_token'], path('instance'), here)
@@ -400,7 +457,8 @@ def _annotations(columns, path, samples):
     out = dict(
         pose=raw['pose'], size=raw['size'], velocity=velocity, points=raw['points'],
         category=category[instance], visibility=raw['visibility'], instance=instance,
-        attribute=np.array([*labels, 8])[attribute])
+        attribute=np.array([*labels, 8])[attribute],
+        good=_good_poses(raw['pose']) & (raw['size'] > 0).all(1) & np.isfinite(raw['size']).all(1))
     out = {name: values[order] for name, values in out.items()}
     counts = np.bincount(raw['sample'], minlength=len(samples['token']))
     return dict(out, names=names), np.concatenate([[0], np.cumsum(counts)])
@@ -452,7 +510,8 @@ def samples_of(tables, root, scenes) -> tuple:
 # Frames ---------------------------------------------------------------------------------------
 
 
-def frames(root, version, keys, max_sweeps=10, workers=1, journal=None, desc='') -> list:
+def frames(root, version, keys, max_sweeps=10, workers=1, journal=None, split='',
+           check=False, rasterizer=None) -> common.Frames:
     """Info frames of samples.
 
     Args:
@@ -461,19 +520,21 @@ def frames(root, version, keys, max_sweeps=10, workers=1, journal=None, desc='')
         keys: tokens of the samples.
         max_sweeps: LiDAR sweeps of each at most.
         workers: processes.
-        journal: file that remembers finished frames, default none is kept.
-        desc: title of the progress bar.
+        journal: file that remembers finished frames, default a temporary one.
+        split: 'train' leaves out bad frames.
+        check: decode every picture and scan of the key frames.
+        rasterizer: count the BEV cells that it draws.
 
     Raises:
-        UserError: any file that is missing or cut.
+        UserError: a file of a frame outside the training split is missing or cut; those of many
+            frames of the training split are.
     """
     load(root, version)  # before the processes fork: they share it
     mark = stamp(root, version), max_sweeps
-    done = common.resumable_map(partial(_frame, root, version, max_sweeps), keys, journal,
-                                lambda key: mark, workers, desc)
-    for n, frame in enumerate(done):
-        frame['sample_idx'] = n
-    return done
+    return common.collect(
+        partial(_frame, root, version, max_sweeps), keys, journal, lambda key: mark, workers, split,
+        partial(_files_of, root) if check else None, strict=split != 'train',
+        finish=lambda n, frame: frame.update(sample_idx=n), rasterizer=rasterizer)
 
 
 def _frame(root, version, max_sweeps, token) -> dict:
@@ -482,8 +543,12 @@ def _frame(root, version, max_sweeps, token) -> dict:
     rows = tables.keys[number]
     missing = [name for name, row in zip(CHANNELS, rows) if row < 0]
     if missing:
-        raise UserError(f'{root}/{version}/sample_data.json: sample {token} has no key frame of '
-                        f'{", ".join(missing)}; extract the metadata again')
+        raise FrameError(f'{root}/{version}/sample_data.json: sample {token} has no key frame of '
+                         f'{", ".join(missing)}; extract the metadata again', 'key frame')
+    boxes = slice(tables.first[number], tables.first[number + 1])
+    if not tables.annotations['good'][boxes].all():
+        raise FrameError(f'{root}/{version}/sample_annotation.json: sample {token} has a box whose '
+                         'size is not positive or whose place is not finite', 'labels')
     scene = tables.scenes[tables.samples['scene'][number]]
     ego2global, lidar2ego = tables.pose(rows[0]), tables.mount(rows[0])['matrix']
     lidar2global = ego2global @ lidar2ego
@@ -513,12 +578,18 @@ def _file(root, tables, row) -> str:
         raise UserError(f'{path}: expected in the folder {folder}; extract the metadata again')
     size = os.path.getsize(path) if os.path.isfile(path) else None
     if not size:
-        raise UserError(f'{path}: {"no such" if size is None else "empty"} file; extract the part '
-                        'of nuScenes that has it again')
+        raise FrameError(f'{path}: {"no such" if size is None else "empty"} file; extract the part '
+                         'of nuScenes that has it again', _kind(channel))
     if channel == LIDAR and size % 20:
-        raise UserError(f'{path}: {size} bytes, expected whole points of 5 float32; the file is '
-                        'cut, extract it again')
+        raise FrameError(f'{path}: {size} bytes, expected whole points of 5 float32; the file is '
+                         'cut, extract it again', 'scan')
+    if channel != LIDAR:
+        check_picture(path)
     return name
+
+
+def _kind(channel) -> str:
+    return 'scan' if channel == LIDAR else 'picture'
 
 
 def _camera(root, tables, row, lidar2global) -> dict:
@@ -579,7 +650,7 @@ def _files_of(root, frame) -> list:
 # Pictures of temporal models ------------------------------------------------------------------
 
 
-def write_pictures(tables, version, split, keys, path) -> None:
+def write_pictures(tables, keys, path) -> None:
     """Write the side table of all pictures, key frames and those between them.
 
     An ``.npz`` with, for each camera NAME: ``NAME.path`` (N,) bytes relative to the data root,

@@ -6,7 +6,6 @@ moved into our LiDAR frame, x forward, y left, z up: same origin, axes of the eg
 """
 
 import os
-import pickle
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,7 @@ import numpy as np
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
-from mmdet3d_plugin.structures import INFO_VERSION
+from mmdet3d_plugin.structures import INFO_VERSION, load_plain
 
 from . import common
 
@@ -61,7 +60,7 @@ def _read(root):
                         '--root-path must hold it, its pictures and its sweep')
     try:
         with open(paths[0], 'rb') as file:
-            infos = pickle.load(file)
+            infos = load_plain(file)
         infos['metainfo']['categories'], infos['data_list'][0]['lidar_points']['lidar2ego']
     except Exception as error:
         raise UserError(f'{paths[0]}: no mmdet3d v2 info file of nuScenes: {error!r}') from error

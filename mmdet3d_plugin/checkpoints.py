@@ -30,20 +30,38 @@ def atomic_write(path: Union[str, Path]) -> Iterator[BinaryIO]:
 
     Yields:
         BinaryIO: The open temporary file.
+
+    Raises:
+        UserError: The disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.tmp')
-    with open(temporary, 'wb') as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, 'wb') as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Union[str, Path]) -> Iterator[None]:
+    """Turn errors of the operating system while writing a file into a :class:`UserError`."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except OSError as error:
+        raise UserError(f'{path}: cannot write: {error.strerror or error}; make room there, or '
+                        'choose another folder, and run the same command again') from error
 
 
 def save_checkpoint(checkpoint: Mapping, path: Union[str, Path]) -> None:

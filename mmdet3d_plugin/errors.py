@@ -26,6 +26,22 @@ class UserError(ValueError):
         self.path = path
 
 
+class FrameError(UserError):
+    """A file of one frame is missing or damaged; the other frames may be fine.
+
+    Training and the conversion of training frames go on without the frame, and count it;
+    everything else stops.
+
+    Args:
+        message (str): As in :class:`UserError`, with the file's path.
+        kind (str): What is bad, such as ``'scan'``: bad frames are counted by it.
+    """
+
+    def __init__(self, message: str, kind: str = 'frame') -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt word.
 

@@ -36,7 +36,8 @@ def dur360bev(args):
     from data_converter.dur360bev import convert
 
     report = convert(
-        args.root_path, args.out_dir or args.root_path, args.version, args.workers, args.check
+        args.root_path, args.out_dir or args.root_path, args.version, args.workers, args.check,
+        args.rasterizer
     )
     for key, value in report.items():
         print(f'{key}: {value}')
@@ -49,7 +50,8 @@ def kitti360(args):
     options = kitti360.Options(
         args.boxes, tuple(args.sequences), args.split, tuple(args.val_drives),
         tuple(args.max_frames), min_points=args.min_points, undistort=args.undistort)
-    report = kitti360.convert(args.root_path, args.out_dir, options, args.workers, args.check)
+    report = kitti360.convert(args.root_path, args.out_dir, options, args.workers, args.check,
+                              args.rasterizer)
     for key, value in report.items():
         print(f'{key}: {value}')
 
@@ -59,7 +61,7 @@ def nuscenes(args):
     from data_converter.nuscenes import convert
 
     report = convert(args.root_path, args.out_dir, args.version, args.workers, args.check,
-                     args.max_sweeps)
+                     args.max_sweeps, args.rasterizer)
     for key, value in report.items():
         print(f'{key}: {value}')
 
@@ -69,6 +71,13 @@ def nuscenes_frame(args):
     from data_converter.nuscenes_frame import convert
     for key, value in convert(args.root_path, args.out_dir).items():
         print(f'{key}: {value}')
+
+
+def add_rasterizer(parser):
+    """The option that all converters share."""
+    parser.add_argument('--rasterizer', choices=['exact', 'release'],
+                        help='report (and note in the info files) the BEV cells of each class that '
+                        'this method of RasterizeBEV draws')
 
 
 def parse_args(argv=None):
@@ -124,6 +133,7 @@ def parse_args(argv=None):
     )
     raw.add_argument('--workers', type=int, default=1)
     raw.add_argument('--check', action='store_true', help='read back what was written')
+    add_rasterizer(raw)
     raw.set_defaults(run=dur360bev)
 
     raw = commands.add_parser('kitti360', help=kitti360.__doc__)
@@ -148,6 +158,7 @@ def parse_args(argv=None):
     raw.add_argument('--workers', type=int, default=1)
     raw.add_argument('--check', action='store_true',
                      help='decode every picture and scan, and read back what was written')
+    add_rasterizer(raw)
     raw.set_defaults(run=kitti360)
 
     raw = commands.add_parser('nuscenes', help=nuscenes.__doc__)
@@ -162,6 +173,7 @@ def parse_args(argv=None):
     raw.add_argument('--check', action='store_true',
                      help="decode the key frames' pictures and scans, and read back what was "
                      'written')
+    add_rasterizer(raw)
     raw.set_defaults(run=nuscenes)
 
     frame = commands.add_parser('nuscenes-frame', help=nuscenes_frame.__doc__)

@@ -1,4 +1,5 @@
 """One base data set for bird's-eye-view tasks, one thin class per data set."""
+import logging
 import os.path as osp
 import random
 from typing import List, Sequence, Union
@@ -8,8 +9,9 @@ import torch
 from mmdet3d.datasets import Det3DDataset
 from mmdet3d.registry import DATASETS
 from mmdet3d.structures import LiDARInstance3DBoxes
+from mmengine.logging import print_log
 
-from ..errors import UserError, did_you_mean
+from ..errors import FrameError, UserError, did_you_mean
 from ..geometry import rigid
 from ..structures import load_infos
 
@@ -28,12 +30,16 @@ class BEVDataset(Det3DDataset):
     Categories are matched to classes by name, so the order in the info file does not matter. No
     file of a sensor is touched before a transform loads it.
 
+    In training a frame with a damaged or missing file is replaced by the one after it, with a
+    warning for each such file. In test mode it is an error: no frame is ever left out.
+
     Args:
         ann_file (str): The info file, relative to ``data_root``.
         data_root (str): The folder to which paths in the infos are relative.
         pipeline (list): Transforms.
         metainfo (dict, optional): ``classes`` selects a subset of the data set's classes.
         indices (int | list, optional): Use only these frames (or the first so many).
+        max_bad_frames (int): Damaged frames in a row that training replaces; more are an error.
         **kwargs: See mmdet3d's ``Det3DDataset``.
 
     Raises:
@@ -44,7 +50,8 @@ class BEVDataset(Det3DDataset):
 
     def __init__(self, ann_file: str, data_root: str = '', pipeline: Sequence = (),
                  metainfo: dict = None, modality: dict = None, data_prefix: dict = None,
-                 filter_empty_gt: bool = False, **kwargs):
+                 filter_empty_gt: bool = False, max_bad_frames: int = 10, **kwargs):
+        self.max_bad_frames, self._bad_files = max_bad_frames, set()
         for name in (metainfo or {}).get('classes', ()):
             if name not in self.METAINFO['classes']:
                 raise UserError(f'metainfo.classes: {name!r} is no class of {type(self).__name__}'
@@ -74,7 +81,14 @@ class BEVDataset(Det3DDataset):
         self.label_mapping = {-1: -1} | {
             index: classes.index(name) if name in classes else -1
             for name, index in infos['metainfo']['categories'].items()}
-        return [self.parse_data_info(info) for info in infos['data_list']]
+        return [self._parsed(n, info) for n, info in enumerate(infos['data_list'])]
+
+    def _parsed(self, n, info):
+        try:
+            return self.parse_data_info(info)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise UserError(f'{self.ann_file}: data_list[{n}] is not as {type(self).__name__} '
+                            f'needs it ({error!r}); convert the data set again') from error
 
     def parse_data_info(self, info: dict) -> dict:
         """Join paths and add the annotations of one frame."""
@@ -117,12 +131,30 @@ class BEVDataset(Det3DDataset):
 
     def __getitem__(self, idx: Union[int, 'np.integer']) -> dict:
         """A packed frame; an index with a ``seed`` fixes every random draw of the transforms."""
-        seed = getattr(idx, 'seed', None)
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002 (what transforms of mmcv and mmdet3d draw from)
-            torch.manual_seed(seed)
-        return super().__getitem__(idx)
+        seed, at = getattr(idx, 'seed', None), idx
+        for bad in range(1, self.max_bad_frames + 2):
+            if seed is not None:
+                random.seed(seed)
+                np.random.seed(seed)  # noqa: NPY002 (what transforms of mmcv and mmdet3d draw from)
+                torch.manual_seed(seed)
+            try:
+                return super().__getitem__(at)
+            except FrameError as error:
+                if self.test_mode:
+                    raise
+                if bad > min(self.max_bad_frames, len(self) - 1):
+                    raise UserError(f'{self.ann_file}: {bad} frames in a row cannot be loaded; '
+                                    f'check data_root and convert again; the last: '
+                                    f'{error}') from error
+                self._warn(error)
+                at = (int(at) + 1) % len(self)
+
+    def _warn(self, error):
+        """Say once for each file that its frame is replaced, and how many there were."""
+        if str(error) not in self._bad_files:
+            self._bad_files.add(str(error))
+            print_log(f'{self.ann_file}: frame replaced by the next one ({len(self._bad_files)} '
+                      f'bad files so far in this process): {error}', 'current', logging.WARNING)
 
 
 @DATASETS.register_module()

@@ -51,8 +51,9 @@ def run_tool(main: Callable[[], None]) -> None:
 def message_of(error: UserError) -> str:
     """The message in one line, without the traceback that a data worker wraps around it."""
     text = str(error)
-    if text.startswith('Caught UserError'):
-        text = text.rpartition('UserError: ')[2]
+    name = type(error).__name__
+    if text.startswith(f'Caught {name}'):
+        text = text.rpartition(f'{name}: ')[2]
     return ' '.join(text.split())
 
 

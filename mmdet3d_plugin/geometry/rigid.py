@@ -29,6 +29,22 @@ def rigid(rotation=None, translation=None) -> np.ndarray:
     return matrix
 
 
+def is_rigid(matrix, tolerance: float = 1e-3) -> bool:
+    """Whether matrices (..., 4, 4) are rotations (no mirror, shear, scale) and translations.
+
+    Example:
+        >>> is_rigid(np.eye(4)), is_rigid(np.diag([1, 1, 2, 1])), is_rigid(np.diag([1, 1, -1, 1]))
+        (True, False, False)
+    """
+    matrix = np.asarray(matrix, np.float64)
+    turn = matrix[..., :3, :3]
+    if not (np.isfinite(matrix).all() and (matrix[..., 3, :] == [0, 0, 0, 1]).all()):
+        return False
+    with np.errstate(over='ignore', invalid='ignore'):
+        error = np.abs(turn @ np.swapaxes(turn, -1, -2) - np.eye(3)).max(initial=0)
+        return bool(error <= tolerance and (np.linalg.det(turn) > 0).all())
+
+
 def inverse(matrix) -> np.ndarray:
     """Exact inverse of a rigid transform: R' = R^T, t' = -R^T t.
 

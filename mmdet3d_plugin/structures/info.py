@@ -6,7 +6,9 @@ radians, seconds; paths are relative to the data root.
 
 metainfo
     ``categories`` {name: index >= 0, or -1 to ignore}, ``dataset``, ``version``, ``info_version``,
-    ``split``; ``lidar_image`` (optional) what all scans share: ``projection`` ``'staggered'`` (with
+    ``split``; ``left_out`` (optional) {what was bad: number of frames without which the conversion
+    went on}; ``bev`` (optional) the BEV ``cells`` of each class that a ``rasterizer`` draws;
+    ``lidar_image`` (optional) what all scans share: ``projection`` ``'staggered'`` (with
     ``height``, ``width``, ``pixel_shift_by_row``, ``fov_up``, ``fov_down``) or ``'spherical'``.
 frame
     ``sample_idx`` int, ``token``, ``scene_token``, ``frame_id`` str, ``timestamp`` float,
@@ -22,6 +24,7 @@ instance
     all instances of a frame have the same keys
 """
 
+import hashlib
 import os
 import pickle
 
@@ -29,6 +32,8 @@ import numpy as np
 
 from ..checkpoints import atomic_write
 from ..errors import UserError
+from ..geometry.rigid import is_rigid
+from .plain_pickle import load_plain
 
 INFO_VERSION = '1.1'
 LENSES = ('equirect', 'pinhole', 'mei')
@@ -51,28 +56,62 @@ def validate_infos(infos: dict, source: str = 'infos') -> dict:
     """
     check = _Check(source)
     check.kind(infos, dict, '')
-    meta = check.key(infos, 'metainfo', dict, '')
-    for key in ('dataset', 'version', 'info_version'):
-        check.key(meta, key, str, 'metainfo')
-    categories = check.key(meta, 'categories', dict, 'metainfo')
-    for name, index in categories.items():
-        check.kind(index, int, f'metainfo.categories[{name!r}]')
-    if 'lidar_image' in meta:
-        _check_lidar_image(check, meta['lidar_image'])
-    for n, frame in enumerate(check.key(infos, 'data_list', list, '')):
-        _check_frame(check, frame, f'data_list[{n}]', categories)
+    categories = _check_metainfo(check, check.key(infos, 'metainfo', dict, ''))
+    frames = check.key(infos, 'data_list', list, '')
+    for _ in _checked(check, frames, categories):
+        pass
     return infos
 
 
-def save_infos(infos: dict, path: str) -> None:
-    """Validate and write an info file atomically: it appears complete or not at all."""
-    validate_infos(infos, path)
+def _checked(check, frames, categories):
+    """The frames, each after its check."""
+    numbers = {}
+    for n, frame in enumerate(frames):
+        _check_frame(check, frame, f'data_list[{n}]', categories)
+        first = numbers.setdefault(frame['token'], n)
+        if first != n:
+            check.fail(f'data_list[{n}].token', f'another than that of data_list[{first}]',
+                       frame['token'])
+        yield frame
+
+
+def save_infos(infos: dict, path: str) -> str:
+    """Validate and write an info file atomically: it appears complete or not at all.
+
+    Args:
+        infos: its ``data_list`` may be any iterable; memory holds one frame of it at a time.
+        path: the file.
+
+    Returns:
+        str: SHA-256 of the file, hexadecimal.
+    """
+    check, digest = _Check(path), hashlib.sha256()
+    categories = _check_metainfo(check, infos['metainfo'])
     with atomic_write(path) as file:
-        pickle.dump(infos, file, protocol=4)
+        for piece in _pickled(infos['metainfo'], _checked(check, infos['data_list'], categories)):
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
+
+
+def _pickled(metainfo, frames):
+    """Pickle of ``dict(metainfo=..., data_list=[...])`` in pieces, one for each frame.
+
+    Pickles of the frames are strung together. Protocol 3 numbers what a pickle refers to again from
+    0 and says the numbers, so a later frame may take them over.
+    """
+    def body(value):
+        return pickle.dumps(value, 3)[2:-1]  # without the opcodes PROTO and STOP
+
+    yield b''.join((pickle.PROTO, b'\x03', pickle.EMPTY_DICT, pickle.MARK, body('metainfo'),
+                    body(metainfo), body('data_list'), pickle.EMPTY_LIST, pickle.MARK))
+    for frame in frames:
+        yield body(frame)
+    yield pickle.APPENDS + pickle.SETITEMS + pickle.STOP
 
 
 def load_infos(path: str) -> dict:
-    """Read and validate an info file.
+    """Read and validate an info file; a pickle that would run code is refused.
 
     Raises:
         UserError: the file is missing, not an info file, or breaks the schema.
@@ -81,9 +120,10 @@ def load_infos(path: str) -> dict:
         raise UserError(f'{path}: no such info file; write it with tools/create_data.py')
     try:
         with open(path, 'rb') as file:
-            infos = pickle.load(file)
+            infos = load_plain(file)
     except Exception as error:
-        raise UserError(f'{path}: not a readable info file ({error}); write it again with '
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(f'{path}: not a readable info file ({reason}); write it again with '
                         'tools/create_data.py') from error
     return validate_infos(infos, path)
 
@@ -122,10 +162,22 @@ class _Check:
 
     def rigid(self, value, path):
         self.floats(value, (4, 4), path)
-        matrix = np.asarray(value, np.float64)
-        turn = matrix[:3, :3]
-        if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or (matrix[3] != [0, 0, 0, 1]).any():
+        if not is_rigid(value):
             self.fail(path, 'a rigid 4x4 transform', value)
+
+
+def _check_metainfo(check, meta) -> dict:
+    """The categories, after the check of the whole."""
+    for key in ('dataset', 'version', 'info_version'):
+        check.key(meta, key, str, 'metainfo')
+    categories = check.key(meta, 'categories', dict, 'metainfo')
+    for name, index in categories.items():
+        check.kind(index, int, f'metainfo.categories[{name!r}]')
+    if 'lidar_frame' in meta:
+        check.key(meta, 'lidar_frame', str, 'metainfo')
+    if 'lidar_image' in meta:
+        _check_lidar_image(check, meta['lidar_image'])
+    return categories
 
 
 def _check_lidar_image(check, image):
@@ -153,17 +205,51 @@ def _check_frame(check, frame, path, categories):
     for name, camera in check.kind(frame.get('images', {}), dict, f'{path}.images').items():
         _check_camera(check, camera, f'{path}.images.{name}')
     if 'lidar_points' in frame:
-        points = check.key(frame, 'lidar_points', dict, path)
-        check.key(points, 'lidar_path', str, f'{path}.lidar_points')
-        check.key(points, 'num_pts_feats', int, f'{path}.lidar_points')
+        _check_points(check, frame['lidar_points'], f'{path}.lidar_points')
+    sweeps = check.kind(frame.get('lidar_sweeps', []), list, f'{path}.lidar_sweeps')
+    _check_sweeps(check, sweeps, f'{path}.lidar_sweeps')
     _check_instances(check, check.key(frame, 'instances', list, path), path, categories)
+
+
+def _check_points(check, points, path):
+    check.kind(points, dict, path)
+    check.key(points, 'lidar_path', str, path)
+    features = check.key(points, 'num_pts_feats', int, path)
+    names = points.get('feature_names', [''] * features)
+    if features < 3 or not isinstance(names, list) or len(names) != features:
+        check.fail(f'{path}.feature_names', f'{features} names, 3 at least', names)
+    if 'lidar2ego' in points:
+        check.rigid(points['lidar2ego'], f'{path}.lidar2ego')
+    if 'motion' in points:
+        check.floats(points['motion'], (6,), f'{path}.motion')
+
+
+def _check_sweeps(check, sweeps, path):
+    if _good_sweeps(sweeps):
+        return
+    for n, sweep in enumerate(sweeps):
+        at = f'{path}[{n}]'
+        points = check.key(check.kind(sweep, dict, at), 'lidar_points', dict, at)
+        check.key(points, 'lidar_path', str, f'{at}.lidar_points')
+        check.rigid(points.get('lidar2sensor'), f'{at}.lidar_points.lidar2sensor')
+
+
+def _good_sweeps(sweeps) -> bool:
+    """Whether all sweeps of a frame are as they should be, told at once."""
+    try:
+        points = [sweep['lidar_points'] for sweep in sweeps]
+        return all(isinstance(p['lidar_path'], str) for p in points) and is_rigid(
+            np.reshape([p['lidar2sensor'] for p in points], (len(points), 4, 4)))
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _check_camera(check, camera, path):
     check.kind(camera, dict, path)
     check.key(camera, 'img_path', str, path)
     for key in ('height', 'width'):
-        check.key(camera, key, int, path)
+        if not 0 < check.key(camera, key, int, path) < 1 << 16:
+            check.fail(f'{path}.{key}', 'pixels of a picture', camera[key])
     lens = check.key(camera, 'lens', str, path)
     if lens not in LENSES:
         check.fail(f'{path}.lens', f'one of {LENSES}', lens)
@@ -174,6 +260,8 @@ def _check_camera(check, camera, path):
         mei = check.key(camera, 'mei', dict, path)
         for name in MEI_PARAMETERS:
             check.floats(mei.get(name), (), f'{path}.mei.{name}')
+            if abs(mei[name]) > 1e6 or (name.startswith('gamma') and mei[name] <= 0):
+                check.fail(f'{path}.mei.{name}', 'a parameter of a fisheye', mei[name])
         check.floats(camera.get('theta_max_deg'), (), f'{path}.theta_max_deg')
 
 

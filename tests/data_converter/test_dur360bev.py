@@ -1,13 +1,15 @@
 import json
+import os
 import pickle
 import shutil
+import signal
 
 import cv2
 import numpy as np
 import pytest
 
 from data_converter import common, dur360bev
-from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.errors import FrameError, UserError
 from mmdet3d_plugin.structures import load_infos
 from tests.helpers.dur360bev import COLS, ROWS, make_root
 
@@ -56,7 +58,7 @@ def test_report_counts(root):
     convert(root)
     infos = load_infos(str(root / 'dur360bev_infos_train.pkl'))
     assert dur360bev.report(infos) == dict(
-        frames=4, sequences=1, empty_frames=1,
+        frames=4, sequences=1, empty_frames=1, out_of_order=0, left_out={},
         objects=dict(car=2, bus=1, truck=0, pedestrian=2, ignored=2))
 
 
@@ -109,19 +111,71 @@ def test_json_split_replaces_the_pickle(root):
     assert dur360bev.splits(str(root)) == dict(train=['1000000005', '1000000000'], val=[])
 
 
+def merged(folder):
+    """The complete set as the authors' script makes it of six initial and 30 extended frames."""
+    root = make_root(folder / 'initial', frames=6, prefix='0000')
+    other = make_root(folder / 'extended', frames=30)
+    (root / 'metadata' / 'dataset_ext_indices.pkl').rename(
+        root / 'metadata' / 'dataset_indices.pkl')
+    shutil.copy(other / 'metadata' / 'dataset_ext_indices.pkl', root / 'metadata')
+    for sensor in dur360bev.SENSORS:
+        for path in (other / sensor / 'data').iterdir():
+            path.rename(root / sensor / 'data' / path.name)
+        times = root / sensor / 'timestamps.txt'
+        added = (other / sensor / 'timestamps.txt').read_text().replace('2024-', '2025-')
+        times.write_text(times.read_text() + '\\n' + added)  # a backslash and an n
+    return root
+
+
+def test_every_version_of_a_merged_folder(tmp_path):
+    """Lengths come from the version's frames, not from the timestamps of the whole folder."""
+    root = merged(tmp_path)
+    first, then = ([f'{prefix}{n:06d}' for n in range(count)]
+                   for prefix, count in (('0000', 6), ('1000', 30)))
+    expected = dict(initial=(first[:4], first[4:]), extended=(then[:28], then[28:]),
+                    mini=(then[:28:10], then[28:29]),
+                    complete=(first[:4] + then[:28], first[4:] + then[28:]))
+    for version, (train, val) in expected.items():
+        out = tmp_path / version
+        dur360bev.convert(str(root), str(out), version)
+        infos = [load_infos(str(out / f'dur360bev_infos_{s}.pkl')) for s in ('train', 'val')]
+        assert [[f['frame_id'] for f in i['data_list']] for i in infos] == [train, val]
+        assert infos[0]['metainfo']['version'] == version
+        for frame in infos[0]['data_list']:  # each time is that of its own frame
+            extended, second = frame['frame_id'].startswith('1'), int(frame['frame_id'][4:])
+            start = 1748772000.5 if extended else 1717236000.5
+            assert frame['timestamp'] == start + second
+            assert frame['scene_token'] == ('extended' if extended else 'initial')
+        # The split written as JSON gives the same frames in place of all pickles.
+        written, = (out / 'dur360bev_split').iterdir()
+        assert written.name == f'{dur360bev.VERSIONS[version][1]}.json'
+        alone = root / 'metadata' / written.name
+        shutil.copy(written, alone)
+        assert dur360bev.splits(str(root), version) == dict(train=train, val=val)
+        alone.unlink()
+
+
+def test_an_own_split_file_of_complete_is_taken(tmp_path):
+    root = merged(tmp_path)
+    (root / 'metadata' / 'dataset_comp_indices.pkl').write_bytes(pickle.dumps(
+        dict(train_indices=np.array([0, 6]), test_indices=np.array([35]))))
+    assert dur360bev.splits(str(root), 'complete') == dict(
+        train=['0000000000', '1000000000'], val=['1000000029'])
+
+
 # Errors of the user: one line that names the file ---------------------------------------------
 
 
 def scan(root):
-    return root / 'ouster_points' / 'data' / '1000000001.bin'
+    return root / 'ouster_points' / 'data' / '1000000004.bin'
 
 
 def picture(root):
-    return root / 'image' / 'data' / '1000000001.png'
+    return root / 'image' / 'data' / '1000000004.png'
 
 
 def label(root):
-    return root / 'labels' / 'data' / '1000000001.txt'
+    return root / 'labels' / 'data' / '1000000004.txt'
 
 
 def write_png(path, height, width):
@@ -129,22 +183,22 @@ def write_png(path, height, width):
 
 
 ERRORS = {
-    'missing scan': (lambda r: scan(r).unlink(), '1000000001.bin: missing LiDAR scan'),
+    'missing scan': (lambda r: scan(r).unlink(), '1000000004.bin: missing LiDAR scan'),
     'cut scan': (lambda r: scan(r).write_bytes(scan(r).read_bytes()[:-100]),
-                 '1000000001.bin: 18332 bytes, expected 18432'),
-    'no picture': (lambda r: picture(r).write_bytes(b''), '1000000001.png: unreadable picture'),
+                 '1000000004.bin: 18332 bytes, expected 18432'),
+    'no picture': (lambda r: picture(r).write_bytes(b''), '1000000004.png: unreadable picture'),
     'cut picture': (lambda r: picture(r).write_bytes(picture(r).read_bytes()[:-50]),
-                    '1000000001.png: unreadable picture: not a complete PNG'),
+                    '1000000004.png: unreadable picture: not a complete PNG'),
     'wrong size': (lambda r: write_png(picture(r), 32, 60),
-                   '1000000001.png: wrong picture size 60x32, expected 64x32 like the first frame'),
+                   '1000000004.png: wrong picture size 60x32, expected 64x32 like the first frame'),
     'seven tokens': (lambda r: label(r).write_text('\nCar 1 2 3 4 5 6\n'),
-                     '1000000001.txt:2: expected 8 tokens (class height width length x y z '
+                     '1000000004.txt:2: expected 8 tokens (class height width length x y z '
                      'yaw), got 7'),
     'nan label': (lambda r: label(r).write_text('Car 1 2 3 nan 5 6 0\n'),
-                  '1000000001.txt:1: expected finite numbers'),
+                  '1000000004.txt:1: expected finite numbers'),
     'word label': (lambda r: label(r).write_text('Car 1 2 3 x 5 6 0\n'),
-                   '1000000001.txt:1: could not convert'),
-    'missing label': (lambda r: label(r).unlink(), '1000000001.txt: cannot read'),
+                   '1000000004.txt:1: could not convert'),
+    'missing label': (lambda r: label(r).unlink(), '1000000004.txt: cannot read'),
     'timestamps': (lambda r: (r / 'labels' / 'timestamps.txt').write_text('1\n2\n'),
                    'timestamps of unequal length: image/timestamps.txt 6, labels/timestamps.txt 2'),
     'odd time': (lambda r: (r / 'ouster_points' / 'timestamps.txt').write_text('1\n2\nx\n4\n5\n6'),
@@ -168,8 +222,8 @@ ERRORS = {
     'os1 shifts': (lambda r: (r / 'metadata' / 'os1.json').write_text(json.dumps(dict(
         data_format=dict(pixels_per_column=ROWS, columns_per_frame=COLS, pixel_shift_by_row=[1])))),
         'os1.json: pixel_shift_by_row has 1 entries, expected pixels_per_column = 8'),
-    'oxts': (lambda r: (r / 'oxts' / 'data' / '1000000001.txt').write_text('1 2 3\n'),
-             '1000000001.txt:1: expected 6 finite numbers'),
+    'oxts': (lambda r: (r / 'oxts' / 'data' / '1000000004.txt').write_text('1 2 3\n'),
+             '1000000004.txt:1: expected 6 finite numbers'),
 }
 
 
@@ -180,13 +234,15 @@ def test_errors_name_the_file_in_one_line(root, case):
     with pytest.raises(UserError) as error:
         convert(root)
     assert message in str(error.value) and '\n' not in str(error.value)
-    assert not (root / 'dur360bev_infos_train.pkl').exists()
+    assert not (root / 'dur360bev_infos_val.pkl').exists()
+    assert not list(root.glob('.*.tmp'))
 
 
 def test_errors_pass_through_worker_processes(root):
     scan(root).unlink()
-    with pytest.raises(UserError, match='missing LiDAR scan'):
+    with pytest.raises(FrameError, match='missing LiDAR scan') as error:
         convert(root, workers=2)
+    assert error.value.kind == 'scan'
 
 
 def test_unknown_version_and_split(root):
@@ -201,7 +257,7 @@ def test_check_decodes_what_the_cheap_test_cannot_see(root):
     data[60:400] = bytes(340)
     picture(root).write_bytes(bytes(data))
     convert(root)
-    with pytest.raises(UserError, match=r'1000000001\.png: unreadable .*cannot be decoded'):
+    with pytest.raises(UserError, match=r'1000000004\.png: unreadable .*cannot be decoded'):
         convert(root, check=True)
 
 
@@ -209,17 +265,21 @@ def test_check_finds_nan_in_scans(root):
     values = np.fromfile(scan(root), '<f4')
     values[7] = np.nan
     values.tofile(scan(root))
-    with pytest.raises(UserError, match=r'1000000001\.bin: 1 values are not finite'):
+    with pytest.raises(UserError, match=r'1000000004\.bin: 1 values are not finite'):
         convert(root, check=True)
 
 
-def test_a_pickle_that_would_run_code_is_refused(root, tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / 'ran'), 'w'))
+class Evil:
+    def __init__(self, path):
+        self.path = path
 
+    def __reduce__(self):
+        return open, (self.path, 'w')
+
+
+def test_a_pickle_that_would_run_code_is_refused(root, tmp_path):
     path = root / 'metadata' / 'dataset_ext_indices.pkl'
-    path.write_bytes(pickle.dumps(dict(train_indices=Evil())))
+    path.write_bytes(pickle.dumps(dict(train_indices=Evil(str(tmp_path / 'ran')))))
     with pytest.raises(UserError, match=r'not a readable split file: it refers to (_?io)\.open'):
         convert(root)
     assert not (tmp_path / 'ran').exists()
@@ -238,19 +298,56 @@ def test_split_pickles_of_every_protocol_load(tmp_path, protocol):
 def test_a_stopped_run_continues_and_notices_changed_files(tmp_path):
     calls, journal = [], str(tmp_path / 'j')
 
-    def work(key):
+    def read(key):
         calls.append(key)
         if key == 3 and len(calls) < 5:
             raise RuntimeError('killed')
         return key * 10
 
+    def collect():
+        return list(common.collect(read, range(5), journal, marks.get))
+
     marks = dict.fromkeys(range(5), 0)
     with pytest.raises(RuntimeError):
-        common.resumable_map(work, range(5), journal, marks.get)
+        collect()
     with open(journal, 'ab') as file:
         file.write(pickle.dumps((3, 0, 'half written'))[:-4])
-    assert common.resumable_map(work, range(5), journal, marks.get) == [0, 10, 20, 30, 40]
+    assert collect() == [0, 10, 20, 30, 40]
     assert calls == [0, 1, 2, 3, 3, 4]
     marks[1] = 1
-    assert common.resumable_map(work, range(5), journal, marks.get) == [0, 10, 20, 30, 40]
+    assert collect() == [0, 10, 20, 30, 40]
     assert calls[6:] == [1]
+
+
+def test_a_journal_that_would_run_code_is_cut_off(tmp_path):
+    path = tmp_path / 'j'
+    path.write_bytes(pickle.dumps(Evil(str(tmp_path / 'ran'))))
+    assert list(common.collect(str, [1], str(path))) == ['1']
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_many_bad_frames_are_a_bad_set(capfd):
+    def read(key):
+        if key % 8 == 0:
+            raise FrameError(f'{key}: cut', 'scan')
+        return key
+
+    frames = common.collect(read, range(80), desc='train')
+    assert list(frames) == frames.keys == [n for n in range(80) if n % 8]
+    assert frames.left_out == dict(scan=10) and len(frames) == 70
+    assert 'train: frame left out (10 so far): 72: cut' in capfd.readouterr().err
+    with pytest.raises(UserError, match='train: 11 of 100 frames are bad: the data set is .*80: c'):
+        common.collect(read, range(100), desc='train')
+    with pytest.raises(UserError, match='1 of 1 frames are bad'):
+        common.collect(read, [0])
+    with pytest.raises(FrameError, match='0: cut'):
+        common.collect(read, range(80), strict=True)
+
+
+def test_a_dead_worker_is_an_error_not_a_wait():
+    with pytest.raises(UserError, match='a worker process died .* finishes the rest'):
+        common.collect(die, range(4), workers=2)
+
+
+def die(key):
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -396,7 +396,7 @@ def test_any_number_of_workers_and_stops_gives_the_same_bytes(root, tmp_path, mo
 def test_report_and_metainfo(root):
     infos = infos_of(root, 'val')
     report = nuscenes.report(infos)
-    assert report['frames'] == 3 and report['scenes'] == 1 and report['sweeps'] == 0 + 2 + 4
+    assert report['frames'] == 3 and report['sequences'] == 1 and report['sweeps'] == 0 + 2 + 4
     assert min(report['objects'].values()) >= 1 and report['other'] >= 1
     assert infos['metainfo']['categories']['traffic_cone'] == 8
     assert 'lidar_sweeps' not in infos['data_list'][0]
@@ -404,18 +404,21 @@ def test_report_and_metainfo(root):
 
 @pytest.fixture
 def copy(root, tmp_path):
-    """The tables again, with the same files beside them."""
-    out = tmp_path / 'copy'
-    shutil.copytree(root / MINI, out / MINI)
-    for name in ('samples', 'sweeps'):
-        shutil.copytree(root / name, out / name, copy_function=os.link)
-    return out
+    """The raw files again, to be damaged."""
+    for name in (MINI, 'samples', 'sweeps'):
+        shutil.copytree(root / name, tmp_path / 'copy' / name)
+    return tmp_path / 'copy'
 
 
 def edit(root, name, change):
     rows = table(root, name)
     change(rows)
     (root / MINI / f'{name}.json').write_text(json.dumps(rows))
+
+
+def key_file(root, channel, number=0):
+    """Name of a key frame's file in the split val."""
+    return infos_names(root, 'scene-0103', channel)[number]
 
 
 def first_file(root, folder):
@@ -428,33 +431,34 @@ def first_file(root, folder):
      r'sample\.json: no table of nuScenes'),
     (lambda r: edit(r, 'scene', lambda rows: rows[0].pop('name')),
      r"scene\.json: a record lacks the field 'name'"),
-    (lambda r: edit(r, 'log', lambda rows: rows.pop()), r'log\.json: no record \w+, which .*scene'),
-    (lambda r: edit(r, 'sample_data', lambda rows: rows[:] and [rows.remove(row) for row in [
-        row for row in rows if row['is_key_frame'] and 'CAM_BACK__' in row['filename']][:1]]),
+    (lambda r: edit(r, 'log', lambda rows: rows.pop()),
+     r"log\.json: no record '\w+', which .*scene"),
+    (lambda r: edit(r, 'sample_data', lambda rows: rows.remove(next(
+        row for row in rows if row['filename'] == key_file(r, 'CAM_BACK')))),
      'has no key frame of CAM_BACK'),
-    (lambda r: first_file(r, 'samples/CAM_BACK').unlink(), r'CAM_BACK__\d+\.jpg: no such file'),
-    (lambda r: first_file(r, 'sweeps/LIDAR_TOP').unlink(), r'LIDAR_TOP__\d+\.pcd\.bin: no such'),
+    (lambda r: (r / key_file(r, 'CAM_BACK')).unlink(), r'CAM_BACK__\d+\.jpg: no such file'),
+    (lambda r: (r / key_file(r, 'LIDAR_TOP', 1)).unlink(), r'LIDAR_TOP__\d+\.pcd\.bin: no such'),
+    (lambda r: (r / key_file(r, 'CAM_BACK')).write_bytes(b'\xff\xd8 cut'),
+     r'CAM_BACK__\d+\.jpg: unreadable picture: not a complete PNG or JPEG file \(6 bytes\)'),
+    (lambda r: (r / key_file(r, 'LIDAR_TOP')).write_bytes(b'1' * 21),
+     r'pcd\.bin: 21 bytes, expected whole points of 5 float32'),
+    (lambda r: edit(r, 'sample', lambda rows: rows.append(rows[0])), r'sample\.json: two records'),
+    (lambda r: edit(r, 'sample_data', lambda rows: rows.append(dict(rows[0], token='x'))),
+     'two key frames of one sensor'),
+    (lambda r: edit(r, 'ego_pose', lambda rows: rows[0].update(rotation=[1, 1, 0, 0])),
+     r'ego_pose\.json: record \w+: expected 3 finite numbers .*unit quaternion'),
+    (lambda r: edit(r, 'sample', lambda rows: rows[0].update(timestamp='soon')),
+     r'sample\.json: a record lacks the field .*or has a wrong one'),
+    (lambda r: edit(r, 'scene', lambda rows: rows[0].update(name=7)),
+     r'scene\.json: a record lacks'),
+    (lambda r: edit(r, 'calibrated_sensor', lambda rows: rows[-1].update(
+        camera_intrinsic=[[1, 0], [0, 1]])), r'calibrated_sensor\.json: a record lacks the field'),
 ])
 def test_errors_name_the_file(copy, damage, message):
     damage(copy)
     with pytest.raises(UserError, match=message):
         nuscenes.convert(copy, version=MINI)
     assert not (copy / 'nuscenes_infos_val.pkl').exists()
-
-
-def test_a_cut_scan_and_an_unreadable_picture(copy, tmp_path):
-    path = first_file(copy, 'samples/CAM_FRONT')
-    path.unlink()
-    path.write_bytes(b'\xff\xd8 no picture')
-    nuscenes.convert(copy, tmp_path / 'out', MINI)
-    with pytest.raises(UserError, match=r'CAM_FRONT__\d+\.jpg: unreadable picture'):
-        nuscenes.convert(copy, tmp_path / 'out', MINI, check=True)
-    path = first_file(copy, 'sweeps/LIDAR_TOP')
-    path.unlink()
-    path.write_bytes(b'1' * 21)
-    (copy / MINI / 'log.json').touch()                   # another mark: nothing is remembered
-    with pytest.raises(UserError, match=r'pcd\.bin: 21 bytes, expected whole points of 5 float32'):
-        nuscenes.convert(copy, tmp_path / 'out', MINI)
 
 
 def test_scenes_that_were_not_downloaded_are_left_out(copy, tmp_path):
@@ -469,12 +473,12 @@ def test_maps_that_were_not_downloaded_are_noted(copy, tmp_path):
     assert report['maps_missing'] == 'boston-seaport, singapore-queenstown'
 
 
-def infos_names(root, scene):
-    """Key frames of LIDAR_TOP of a scene, by the tables."""
+def infos_names(root, scene, channel='LIDAR_TOP'):
+    """Key frames of a sensor of a scene, by the tables."""
     token = next(row['token'] for row in table(root, 'scene') if row['name'] == scene)
     samples = [row['token'] for row in table(root, 'sample') if row['scene_token'] == token]
     return [row['filename'] for row in table(root, 'sample_data') if row['is_key_frame']
-            and row['sample_token'] in samples and 'LIDAR' in row['filename']]
+            and row['sample_token'] in samples and f'/{channel}/' in row['filename']]
 
 
 def test_wrong_version(root, tmp_path):

@@ -238,7 +238,7 @@ def test_loading_errors_name_the_file(spoiled, case):
     spoil, message = LOADING[case]
     spoil(spoiled)
     with pytest.raises(UserError) as error:
-        build(spoiled, CAMERA + LIDAR + TARGET)[0]
+        build(spoiled, CAMERA + LIDAR + TARGET, test_mode=True)[0]
     assert message in str(error.value) and '\n' not in str(error.value)
 
 

@@ -51,6 +51,16 @@ BAD = [
     ((*FRAME, 'images', 'CAM_PANO', 'lens'), 'mei', 'images.CAM_PANO.mei: missing, expected dict'),
     ((*FRAME, 'images', 'CAM_PANO', 'lens'), 'pinhole', 'cam2img: expected 3x3 finite floats'),
     ((*FRAME, 'lidar_points', 'lidar_path'), None, 'lidar_points.lidar_path: missing'),
+    ((*FRAME, 'token'), 'b', "data_list[1].token: expected another than that of data_list[0], got "
+     "str 'b'"),
+    ((*FRAME, 'images', 'CAM_PANO', 'height'), 0, 'CAM_PANO.height: expected pixels of a picture'),
+    ((*FRAME, 'lidar_points', 'feature_names'), ['x'], 'expected 9 names, 3 at least'),
+    ((*FRAME, 'lidar_points', 'motion'), [0], 'lidar_points.motion: expected 6 finite floats'),
+    ((*FRAME, 'lidar_sweeps'), [dict(lidar_points=dict(lidar_path='a', lidar2sensor=[[1]]))],
+     'lidar_sweeps[0].lidar_points.lidar2sensor: expected 4x4 finite floats'),
+    ((*FRAME, 'lidar_sweeps'), [dict(lidar_points=dict(lidar_path='a', lidar2sensor=np.diag(
+        [1, 1, -1, 1]).tolist()))], 'lidar2sensor: expected a rigid 4x4 transform'),
+    (('metainfo', 'lidar_frame'), {}, 'metainfo.lidar_frame: expected str'),
     ((*FRAME, 'instances', 1, 'bbox_3d'), [1, 2, 3, 4, 5, float('nan'), 0],
      'data_list[1].instances[1].bbox_3d: expected 7 finite floats, '
      'got list [1, 2, 3, 4, 5, nan, 0]'),
@@ -93,3 +103,33 @@ def test_missing_and_foreign_files_are_user_errors(tmp_path):
     path.write_bytes(pickle.dumps(good())[:50])
     with pytest.raises(UserError, match='not a readable info file'):
         load_infos(str(path))
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'ran'), )
+
+    path = tmp_path / 'infos.pkl'
+    path.write_bytes(pickle.dumps(dict(good(), more=Evil())))
+    with pytest.raises(UserError, match=r'not a readable info file \(it refers to posix\.mkdir\)'):
+        load_infos(str(path))
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_frames_may_come_one_by_one(tmp_path):
+    """Written without a list in memory, the file is a plain pickle, whatever the frames share."""
+    infos, path = good(), str(tmp_path / 'infos.pkl')
+    shared = infos['data_list'][0]['images']
+    frames = [dict(infos['data_list'][n % 2], token=str(n), images=shared, again=[shared, shared])
+              for n in range(300)]
+    save_infos(dict(infos, data_list=(frame for frame in frames)), path)
+    with open(path, 'rb') as file:
+        assert pickle.load(file) == load_infos(path) == dict(infos, data_list=frames)
+
+
+def test_numpy_values_are_plain(tmp_path):
+    path, infos = tmp_path / 'infos.pkl', good()
+    infos['data_list'][0].update(ego2global=np.eye(4), timestamp=np.float64(2))
+    path.write_bytes(pickle.dumps(infos))
+    assert load_infos(str(path))['data_list'][0]['timestamp'] == 2

@@ -17,24 +17,27 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import LiDARPoints
 
-from ...errors import UserError
+from ...errors import FrameError, UserError
 from ...geometry import lidar_image, panorama, rigid
+from ...structures import check_picture, check_points
 
 
 def read_picture(path: str, size: Tuple[int, int]) -> np.ndarray:
     """Read a picture of known size as (H, W, 3) uint8 RGB.
 
     Raises:
-        UserError: it is missing, unreadable, or of another size.
+        FrameError: it is missing, unreadable, or of another size.
     """
     if not os.path.isfile(path):
-        raise UserError(f'{path}: no such picture; check data_root')
+        raise FrameError(f'{path}: no such picture; check data_root', 'picture')
+    check_picture(path)  # OpenCV paints the lost part of a cut JPEG grey
     picture = cv2.imread(path, cv2.IMREAD_COLOR)
     if picture is None:
-        raise UserError(f'{path}: unreadable picture; copy it again')
+        raise FrameError(f'{path}: unreadable picture; copy it again', 'picture')
     if picture.shape[:2] != tuple(size):
-        raise UserError(f'{path}: wrong picture size {picture.shape[1]}x{picture.shape[0]}, the '
-                        f'info file says {size[1]}x{size[0]}; convert the data set again')
+        raise FrameError(f'{path}: wrong picture size {picture.shape[1]}x{picture.shape[0]}, the '
+                         f'info file says {size[1]}x{size[0]}; convert the data set again',
+                         'picture')
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
 
 
@@ -42,19 +45,47 @@ def read_points(path: str, features: int, expected: Optional[int] = None) -> np.
     """Read a raw little-endian float32 scan as (P, features).
 
     Raises:
-        UserError: it is missing, cut, or has another number of points than ``expected``.
+        FrameError: it is missing, cut, has another number of points than ``expected``, values
+            that are not finite, or no return at all.
     """
     try:
         values = np.fromfile(path, '<f4')
     except OSError as error:
-        raise UserError(f'{path}: cannot read LiDAR scan: {error.strerror}; check '
-                        'data_root') from error
+        raise FrameError(f'{path}: cannot read LiDAR scan: {error.strerror}; check data_root',
+                         'scan') from error
     if values.size % features or (expected and values.size != expected * features) or (
             values.nbytes != os.path.getsize(path)):
         wanted = f'{expected} points' if expected else 'whole points'
-        raise UserError(f'{path}: {os.path.getsize(path)} bytes, expected {wanted} of {features} '
-                        'float32; the file is cut, copy it again')
-    return values.reshape(-1, features)
+        raise FrameError(f'{path}: {os.path.getsize(path)} bytes, expected {wanted} of {features} '
+                         'float32; the file is cut, copy it again', 'scan')
+    points = values.reshape(-1, features)
+    check_points(points, path)
+    return points
+
+
+def part_of(info: dict, key: str) -> dict:
+    """A part of a frame that a loader needs.
+
+    Raises:
+        UserError: the info file does not have it.
+    """
+    if key not in info:
+        raise UserError(f'the info file has no {key!r} where this loader needs it; convert the '
+                        'data set again, or choose a loader that fits it')
+    return info[key]
+
+
+def scan_layout(results: dict, projection: Optional[str] = None) -> dict:
+    """What all scans of the data set share (``lidar_image`` of the info file).
+
+    Raises:
+        UserError: the info file does not say it, or says another projection.
+    """
+    layout = part_of(results, 'lidar_image')
+    if projection and layout.get('projection', projection) != projection:
+        raise UserError(f'the scans of the info file are {layout["projection"]}, this loader needs '
+                        f'{projection} ones; choose a loader that fits them')
+    return layout
 
 
 @TRANSFORMS.register_module()
@@ -85,7 +116,7 @@ class LoadDualFisheyePanorama(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load and remap."""
-        info = results['images'][self.camera]
+        info = part_of(part_of(results, 'images'), self.camera)
         picture = read_picture(info['img_path'], (info['height'], info['width']))
         nearest = self.sampling == 'release'
         results['img'] = [panorama.remap(picture, self.prepare(results), nearest)]
@@ -218,7 +249,7 @@ class LoadPointCloud(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load."""
-        info, shape = results['lidar_points'], self._shape(results)
+        info, shape = part_of(results, 'lidar_points'), self._shape(results)
         expected = int(np.prod(shape)) if shape else None
         points = read_points(info['lidar_path'], info['num_pts_feats'], expected)
         if self.undistort and 'motion' in info:
@@ -253,7 +284,8 @@ class LoadOusterScan(LoadPointCloud):
     """
 
     def _shape(self, results):
-        return results['lidar_image']['height'], results['lidar_image']['width']
+        layout = scan_layout(results, 'staggered')
+        return layout['height'], layout['width']
 
 
 @TRANSFORMS.register_module()
@@ -295,7 +327,7 @@ class BuildLiDARImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Build."""
-        layout, scan = results['lidar_image'], results['scan']
+        layout, scan = scan_layout(results, 'staggered'), results['scan']
         image = np.empty((len(self.channels), *self.size), np.float32)
         for out, name in zip(image, self.channels):
             raw = scan[..., self.FIELDS[name]]
@@ -343,8 +375,8 @@ class SphericalLiDARImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Build."""
-        layout, info = results['lidar_image'], results['lidar_points']
-        scan, names = results['scan'], info['feature_names']
+        layout, info = scan_layout(results), results['lidar_points']
+        scan, names = results['scan'], part_of(info, 'feature_names')
         fov = layout['fov_up'], layout['fov_down']
         lidar2sensor = np.asarray(info.get('lidar2sensor', np.eye(4)), np.float64)
         points = rigid.apply(lidar2sensor, scan[:, :3])

@@ -1,0 +1,56 @@
+"""Files of a frame: which are whole, and which are not fit for training."""
+import os
+import struct
+from typing import Optional, Tuple
+
+import numpy as np
+
+from ..errors import FrameError
+
+
+def check_picture(path: str) -> Optional[Tuple[int, int]]:
+    """Tell from its first and last bytes that a PNG or JPEG file was not cut.
+
+    Args:
+        path: the file.
+
+    Returns:
+        tuple: (height, width) of a PNG; None for a JPEG.
+
+    Raises:
+        FrameError: the file is missing, empty, cut, or no picture.
+    """
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(24)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(-min(64, size), os.SEEK_END)
+            tail = file.read()
+    except OSError as error:
+        raise FrameError(f'{path}: cannot read picture: {error.strerror}; check that the data are '
+                         'complete', 'picture') from error
+    if head.startswith(b'\x89PNG\r\n\x1a\n') and len(head) == 24 and tail[-8:-4] == b'IEND':
+        width, height = struct.unpack('>II', head[16:24])
+        return height, width
+    if head.startswith(b'\xff\xd8') and tail.rstrip(b'\0').endswith(b'\xff\xd9'):
+        return None
+    raise FrameError(f'{path}: unreadable picture: not a complete PNG or JPEG file ({size} bytes); '
+                     'copy it again', 'picture')
+
+
+def check_points(points: np.ndarray, path: str) -> None:
+    """Tell that a scan saw something and holds no rubbish.
+
+    Args:
+        points: (P, >=3) x, y, z first.
+        path: its file, for the message.
+
+    Raises:
+        FrameError: a value is not finite, or all points are at the origin (no return).
+    """
+    finite = np.isfinite(points)
+    if not finite.all():
+        bad = np.count_nonzero(~finite)
+        raise FrameError(f'{path}: {bad} values are not finite; copy the scan again', 'scan')
+    if not points[:, :3].any():
+        raise FrameError(f'{path}: a scan without any return; copy it again', 'scan')
