@@ -32,13 +32,15 @@ def rigid(rotation=None, translation=None) -> np.ndarray:
 def is_rigid(matrix, tolerance: float = 1e-3) -> bool:
     """Whether matrices (..., 4, 4) are rotations (no mirror, shear, scale) and translations.
 
+    A translation longer than the Earth's circumference (1e8 m) is none.
+
     Example:
         >>> is_rigid(np.eye(4)), is_rigid(np.diag([1, 1, 2, 1])), is_rigid(np.diag([1, 1, -1, 1]))
         (True, False, False)
     """
     matrix = np.asarray(matrix, np.float64)
     turn = matrix[..., :3, :3]
-    if not (np.isfinite(matrix).all() and (matrix[..., 3, :] == [0, 0, 0, 1]).all()):
+    if not ((np.abs(matrix) < 1e8).all() and (matrix[..., 3, :] == [0, 0, 0, 1]).all()):
         return False
     with np.errstate(over='ignore', invalid='ignore'):
         error = np.abs(turn @ np.swapaxes(turn, -1, -2) - np.eye(3)).max(initial=0)

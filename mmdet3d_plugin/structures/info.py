@@ -155,10 +155,14 @@ class _Check:
         try:
             array = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError):
-            array = np.zeros(())
+            array = np.array(np.nan)
         if array.shape != shape or not np.isfinite(array).all():
             size = 'x'.join(map(str, shape))
             self.fail(path, f'{size} finite floats' if shape else 'a finite float', value)
+
+    def number(self, value, path):
+        self.floats(value, (), path)
+        return value
 
     def rigid(self, value, path):
         self.floats(value, (4, 4), path)
@@ -254,6 +258,8 @@ def _check_camera(check, camera, path):
     if lens not in LENSES:
         check.fail(f'{path}.lens', f'one of {LENSES}', lens)
     check.rigid(camera.get('lidar2cam'), f'{path}.lidar2cam')
+    if not 0 < check.number(camera.get('aperture_deg', 180), f'{path}.aperture_deg') <= 360:
+        check.fail(f'{path}.aperture_deg', 'degrees of a lens', camera['aperture_deg'])
     if lens == 'pinhole':
         check.floats(camera.get('cam2img'), (3, 3), f'{path}.cam2img')
     if lens == 'mei':

@@ -13,7 +13,7 @@ import pytest
 from mmengine.registry import init_default_scope
 
 from mmdet3d_plugin.errors import UserError
-from mmdet3d_plugin.structures import load_infos
+from mmdet3d_plugin.structures import load_infos, vector_map
 from tests.helpers import layouts
 
 VALUES = (float('nan'), float('inf'), 1e300, -1, 0, 2 ** 70, 'x', '', None, True, [], {}, [[1.0]],
@@ -156,6 +156,13 @@ def load_all(layout, root, out):
                 assert all(x.float().isfinite().all() for x in frame['inputs'].values())
                 seg = frame['data_samples'].gt_bev.seg
                 assert ((seg == 0) | (seg == 1)).all()
+    if layout == 'nuscenes' and layouts.infos(layout, out).exists():
+        vector_map._load.cache_clear()
+        maps = dict(type='RasterizeMap', data_root=str(root), grid=layouts.TARGETS[0]['grid'])
+        data = attempt(layouts.dataset, layout, root, out, pipeline=[
+            dict(type='LoadPictures'), maps, layouts.TARGETS[1]])
+        if not isinstance(data, UserError):
+            attempt(data.__getitem__, 0)
 
 
 def one_round(rng, layout, root):

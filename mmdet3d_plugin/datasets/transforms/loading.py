@@ -155,7 +155,8 @@ class LoadPictures(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load."""
-        infos = {name: results['images'][name] for name in self.cameras or results['images']}
+        images = part_of(results, 'images')
+        infos = {name: part_of(images, name) for name in self.cameras or images}
         results['img'] = [read_picture(info['img_path'], (info['height'], info['width']))
                           for info in infos.values()]
         results['cameras'] = [
@@ -377,6 +378,9 @@ class SphericalLiDARImage(BaseTransform):
         """Build."""
         layout, info = scan_layout(results), results['lidar_points']
         scan, names = results['scan'], part_of(info, 'feature_names')
+        if 'intensity' not in names:
+            raise UserError(f'SphericalLiDARImage: the points have no intensity, only {names}; '
+                            'convert the data set again')
         fov = layout['fov_up'], layout['fov_down']
         lidar2sensor = np.asarray(info.get('lidar2sensor', np.eye(4)), np.float64)
         points = rigid.apply(lidar2sensor, scan[:, :3])
