@@ -126,7 +126,7 @@ class LoadDualFisheyePanorama(BaseTransform):
 
     def prepare(self, results: dict) -> tuple:
         """The sampling maps of a frame; those of the last calibrations are kept."""
-        info = results['images'][self.camera]
+        info = part_of(part_of(results, 'images'), self.camera)
         aperture = info.get('aperture_deg', panorama.THETA_APERTURE_DEG)
         return panorama.dual_fisheye_maps(*self.size, info['width'] // 2, self.sampling, aperture,
                                           *self.fov)
@@ -216,8 +216,8 @@ class LoadStitchedPanorama(BaseTransform):
         return _stitch_maps(key, *self.size, *self.fov, *self.options)
 
     def _views(self, results):
-        images = results['images']
-        return [{**images[name], **self.lens} for name in self.cameras or images]
+        images = part_of(results, 'images')
+        return [{**part_of(images, name), **self.lens} for name in self.cameras or images]
 
 
 @lru_cache(maxsize=4)
