@@ -46,11 +46,16 @@ def check_points(points: np.ndarray, path: str) -> None:
         path: its file, for the message.
 
     Raises:
-        FrameError: a value is not finite, or all points are at the origin (no return).
+        FrameError: a value is not finite (or beyond 1e12), a point is further than 100 km, or all
+            points are at the origin (no return).
     """
-    finite = np.isfinite(points)
-    if not finite.all():
-        bad = np.count_nonzero(~finite)
-        raise FrameError(f'{path}: {bad} values are not finite; copy the scan again', 'scan')
-    if not points[:, :3].any():
+    sizes = np.abs(points)
+    whole = sizes < 1e12  # NaN is not
+    if not whole.all():
+        raise FrameError(f'{path}: {np.count_nonzero(~whole)} values are not finite or beyond all '
+                         'measure; copy the scan again', 'scan')
+    farthest = sizes[:, :3].max(initial=0)
+    if farthest > 1e5:
+        raise FrameError(f'{path}: a point is {farthest:.3g} m away; copy the scan again', 'scan')
+    if farthest == 0:
         raise FrameError(f'{path}: a scan without any return; copy it again', 'scan')

@@ -79,6 +79,12 @@ def one_nan(path):
     values.tofile(path)
 
 
+def far_away(path):
+    values = np.fromfile(path, '<f4')
+    values[1] = 3e38
+    values.tofile(path)
+
+
 def empty(path):
     path.write_bytes(b'')
 
@@ -91,6 +97,7 @@ FILES = [  # which file, damage, whether the converter sees it without --check, 
     ('scan', cut, LAYOUTS, r'\d+ bytes, expected'),
     ('scan', zeros, (K, ), 'a scan without any return'),
     ('scan', one_nan, (K, ), '1 values are not finite'),
+    ('scan', far_away, (K, ), '1 values are .* beyond all measure'),
     ('scan', empty, LAYOUTS, r'expected .* points|empty file|without any return'),
     ('scan', os.unlink, LAYOUTS, 'missing LiDAR scan|no such|no bytes|cannot read'),
 ]
