@@ -361,6 +361,9 @@ def _load(folder, stamp) -> Tables:
         is_key_frame=bool, filename=str, height=int, width=int,
         channel=lambda row: channel_of[row['calibrated_sensor_token']]),
         keep=lambda row: row['calibrated_sensor_token'] in channel_of)
+    if not len(data['token']):
+        raise UserError(f'{path("sample_data")}: no files of LIDAR_TOP and the cameras; '
+                        'extract the metadata again')
     data = _join_data(data, samples, mounts, path)
     poses = columns('ego_pose', token=str, pose=_pose)
     _check_poses(poses, path('ego_pose'))

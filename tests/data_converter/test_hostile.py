@@ -365,6 +365,8 @@ CASES = [  # defect, layout, damage, counts of the training split (or the error)
      rf'{TRAIN}\.xml: unreadable 3D boxes: .*; download data_3d_bboxes again'),
     ('unreadable list', N, lambda r: rewrite(r / MINI / 'sample_data.json', lambda t: t[:-99]),
      r'sample_data\.json: no table of nuScenes: .*; extract the metadata again'),
+    ('empty table', N, lambda r: (r / MINI / 'sample_data.json').write_text('[]'),
+     r'sample_data\.json: no files of LIDAR_TOP and the cameras'),
     ('malicious pickle', D, lambda r: (r / 'metadata' / 'dataset_ext_indices.pkl').write_bytes(
         pickle.dumps(Evil(r / 'ran'))), r'not a readable split file: it refers to _?io\.open'),
 ]
