@@ -4,7 +4,7 @@ The order "undo BEV augmentation -> LiDAR to camera -> lens -> image augmentatio
 :class:`CameraRig` and nowhere else.
 """
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, Sequence, Tuple
 
 import numpy as np
@@ -280,6 +280,12 @@ class CameraRig:
     def num_geometries(self) -> int:
         """B, or 1 when all samples of the batch share their geometry."""
         return self.lidar2cam.shape[0]
+
+    def geometry(self, index: int) -> 'CameraRig':
+        """The rig of one geometry; its ``num_geometries`` is 1."""
+        one = {name: getattr(self, name)[index:index + 1]
+               for name in ('lidar2cam', 'params', 'img_aug')}
+        return replace(self, fingerprint=(*self.fingerprint, index), **one)
 
     def project(self, points: Tensor, bounds: bool = True) -> Tuple[Tensor, Tensor, Tensor]:
         """Project augmented LiDAR points into every view.

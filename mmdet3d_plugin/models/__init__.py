@@ -1,18 +1,20 @@
 from .backbones import EfficientNet
-from .bev_encoders import BEVUNet
-from .branches import CameraBranch, HeightCompressor, LiDARImageBranch
+from .bev_encoders import LSSFPN, BEVDecoder, BEVUNet, GeneralizedResNet
+from .branches import BEVDownsample, CameraBranch, HeightCompressor, LiDARImageBranch
 from .data_preprocessor import BEVDataPreprocessor
 from .detectors import BEVModel
 from .encoders import ImageEncoder, LiDARImageEncoder
-from .fusers import SGFM
-from .heads import BEVSegHead
+from .fusers import SGFM, ConvFuser
+from .heads import BEVMapHead, BEVSegHead
+from .lidar import SparseVoxelEncoder, VoxelBranch
 from .losses import BalancedMSELoss, BEVFocalLoss, OffsetL1Loss
-from .necks import Projection, UpsampleConcat
-from .view_transforms import VoxelPulling
+from .necks import GeneralizedLSSFPN, Projection, UpsampleConcat
+from .view_transforms import LiftSplat, VoxelPulling
 
 __all__ = [
-    'SGFM', 'BEVDataPreprocessor', 'BEVFocalLoss', 'BEVModel', 'BEVSegHead', 'BEVUNet',
-    'BalancedMSELoss', 'CameraBranch', 'EfficientNet', 'HeightCompressor', 'ImageEncoder',
-    'LiDARImageBranch', 'LiDARImageEncoder', 'OffsetL1Loss', 'Projection', 'UpsampleConcat',
-    'VoxelPulling'
+    'LSSFPN', 'SGFM', 'BEVDataPreprocessor', 'BEVDecoder', 'BEVDownsample', 'BEVFocalLoss',
+    'BEVMapHead', 'BEVModel', 'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch',
+    'ConvFuser', 'EfficientNet', 'GeneralizedLSSFPN', 'GeneralizedResNet', 'HeightCompressor',
+    'ImageEncoder', 'LiDARImageBranch', 'LiDARImageEncoder', 'LiftSplat', 'OffsetL1Loss',
+    'Projection', 'SparseVoxelEncoder', 'UpsampleConcat', 'VoxelBranch', 'VoxelPulling'
 ]

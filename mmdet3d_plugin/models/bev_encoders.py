@@ -1,6 +1,7 @@
 """Networks on the BEV map."""
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmdet.models.backbones.resnet import BasicBlock
@@ -9,6 +10,7 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, constant_init, kaiming_init
 from torch import Tensor, nn
 
+from ..errors import build_from
 from .flips import Flips
 
 
@@ -74,6 +76,88 @@ class BEVUNet(BaseModule):
         up = self.up3(eighth, quarter)
         up = self.up2(up, half)
         return half, quarter, eighth, self.up1(up, bev)
+
+
+@MODELS.register_module()
+class BEVDecoder(BaseModule):
+    """A backbone on the BEV map and a neck that joins its levels, such as SECOND and SECONDFPN.
+
+    Args:
+        backbone (dict): Returns a tuple of maps.
+        neck (dict): Turns them into one map, or a list with one.
+    """
+
+    def __init__(self, backbone: dict, neck: dict, init_cfg=None):
+        super().__init__(init_cfg)
+        self.backbone = build_from(MODELS, backbone, 'bev_encoder.backbone')
+        self.neck = build_from(MODELS, neck, 'bev_encoder.neck')
+
+    def forward(self, bev: Tensor, flips: Optional[Flips] = None) -> Tuple[Tensor, ...]:
+        """(B, C, rows, columns) to the backbone's maps and, last, the neck's."""
+        return self._run(bev) if flips is None else flips.leave_bev(self._run, bev)
+
+    def _run(self, bev: Tensor) -> Tuple[Tensor, ...]:
+        maps = tuple(self.backbone(bev))
+        joined = self.neck(maps)
+        return (*maps, joined if isinstance(joined, Tensor) else joined[0])
+
+
+@MODELS.register_module()
+class GeneralizedResNet(BaseModule):
+    """Stages of two basic residual blocks on the BEV map, as in BEVFusion.
+
+    Args:
+        in_channels (int): C of the input.
+        widths (tuple): Channels of the stages.
+        strides (tuple): Of the stages' first blocks.
+    """
+
+    def __init__(self, in_channels: int = 80, widths: Sequence[int] = (160, 320, 640),
+                 strides: Sequence[int] = (2, 2, 1), init_cfg=None):
+        super().__init__(init_cfg)
+        before = (in_channels, *widths[:-1])
+        self.stages = nn.ModuleList(
+            ResLayer(BasicBlock, first, width, 2, stride=stride, norm_cfg=dict(type='BN'))
+            for first, width, stride in zip(before, widths, strides))
+
+    def forward(self, bev: Tensor) -> Tuple[Tensor, ...]:
+        """(B, C, rows, columns) to the maps of all stages."""
+        maps = []
+        for stage in self.stages:
+            bev = stage(bev)
+            maps.append(bev)
+        return tuple(maps)
+
+
+@MODELS.register_module()
+class LSSFPN(BaseModule):
+    """Join the deepest and the first map, then double the size; as in BEVFusion.
+
+    Args:
+        in_channels (tuple): Of the deepest and of the first map.
+        out_channels (int): C'.
+    """
+
+    def __init__(self, in_channels: Tuple[int, int] = (640, 160), out_channels: int = 256,
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        norm = dict(type='BN')
+        self.fuse = nn.Sequential(
+            ConvModule(sum(in_channels), out_channels, 1, bias=False, norm_cfg=norm),
+            ConvModule(out_channels, out_channels, 3, padding=1, bias=False, norm_cfg=norm))
+        self.refine = ConvModule(out_channels, out_channels, 3, padding=1, bias=False,
+                                 norm_cfg=norm)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps of a backbone to (B, C', 2 rows, 2 columns) of the first."""
+        first, deepest = maps[0], maps[-1]
+        size = first.shape[-2:]
+        joined = self.fuse(torch.cat([_stretch(deepest, size), first], 1))
+        return self.refine(_stretch(joined, [2 * n for n in size]))
+
+
+def _stretch(maps: Tensor, size) -> Tensor:
+    return F.interpolate(maps, size, mode='bilinear', align_corners=True)
 
 
 class _UpsampleAdd(nn.Module):

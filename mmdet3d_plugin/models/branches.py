@@ -4,7 +4,7 @@ from typing import Optional
 from mmcv.cnn import ConvModule
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError, build_from
 from .flips import Flips
@@ -22,6 +22,25 @@ class HeightCompressor(ConvModule):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False,
                          norm_cfg=dict(type='IN', affine=False), act_cfg=dict(type='GELU'))
+
+
+@MODELS.register_module()
+class BEVDownsample(BaseModule):
+    """Halve a BEV map: three 3x3 convolutions (strides 1, 2, 1) with batch norm and ReLU.
+
+    Args:
+        channels (int): C, kept.
+    """
+
+    def __init__(self, channels: int, init_cfg=None):
+        super().__init__(init_cfg)
+        self.layers = nn.Sequential(*(
+            ConvModule(channels, channels, 3, stride, padding=1, bias=False,
+                       norm_cfg=dict(type='BN')) for stride in (1, 2, 1)))
+
+    def forward(self, bev: Tensor) -> Tensor:
+        """(B, C, rows, columns) -> (B, C, rows / 2, columns / 2)."""
+        return self.layers(bev)
 
 
 class _PullingBranch(BaseModule):
@@ -66,7 +85,7 @@ class CameraBranch(_PullingBranch):
 
     def forward(self, inputs: dict, flips: Optional[Flips] = None) -> Tensor:
         """``inputs['imgs']`` (B, N, 3, H, W) and ``inputs['rig']`` to (B, C, rows, columns)."""
-        _require(inputs, 'imgs', 'img', 'a camera loader')
+        require(inputs, 'imgs', 'img', 'a camera loader')
         features = self._encode(inputs['imgs'], flips)
         return self._compress(self.view_transform(features, inputs['rig']), flips)
 
@@ -85,13 +104,14 @@ class LiDARImageBranch(_PullingBranch):
     def forward(self, inputs: dict, flips: Optional[Flips] = None) -> Tensor:
         """``inputs['lidar_img']`` (B, C, h, w), ``['lidar_rig']``, ``['points']`` to BEV."""
         for key in ('lidar_img', 'points'):
-            _require(inputs, key, key, 'the LiDAR loaders')
+            require(inputs, key, key, 'the LiDAR loaders')
         features = self._encode(inputs['lidar_img'][:, None])
         voxels = self.view_transform(features, inputs['lidar_rig'], inputs['points'])
         return self._compress(voxels)
 
 
-def _require(inputs: dict, key: str, packed: str, loader: str):
+def require(inputs: dict, key: str, packed: str, loader: str) -> None:
+    """Raise a UserError if the batch lacks an input."""
     if inputs.get(key) is None:
         raise UserError(
             f'the model needs inputs[{key!r}], but the batch has {sorted(inputs)}; put {loader} in '

@@ -1,4 +1,6 @@
 """Fusers of two BEV maps."""
+from typing import Tuple
+
 import torch
 from mmcv.cnn import ConvModule
 from mmdet3d.registry import MODELS
@@ -35,3 +37,23 @@ class SGFM(BaseModule):
         gate = self.gate(torch.cat([camera, lidar], 1)).sigmoid()
         fused = lidar + gate * (camera - lidar)
         return self.refine(torch.cat([fused, fused], 1) if self.doubled else fused)
+
+
+@MODELS.register_module()
+class ConvFuser(BaseModule):
+    """BEVFusion's fuser: [camera, LiDAR] -> 3x3 convolution, batch norm, ReLU.
+
+    Args:
+        in_channels (tuple): Of the camera's and of the LiDAR's map.
+        out_channels (int): Of the fused map.
+    """
+
+    def __init__(self, in_channels: Tuple[int, int] = (80, 256), out_channels: int = 256,
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        self.conv = ConvModule(sum(in_channels), out_channels, 3, padding=1, bias=False,
+                               norm_cfg=dict(type='BN'))
+
+    def forward(self, camera: Tensor, lidar: Tensor) -> Tensor:
+        """Two maps (B, C_i, rows, columns) to one."""
+        return self.conv(torch.cat([camera, lidar], 1))

@@ -1,4 +1,5 @@
+from .bev_map_head import BEVMapHead
 from .bev_seg_head import BEVSegHead
 from .instances import CenterGrouping
 
-__all__ = ['BEVSegHead', 'CenterGrouping']
+__all__ = ['BEVMapHead', 'BEVSegHead', 'CenterGrouping']

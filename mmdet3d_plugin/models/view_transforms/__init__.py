@@ -1,3 +1,4 @@
+from .lift_splat import LiftSplat
 from .voxel_pulling import VoxelPulling
 
-__all__ = ['VoxelPulling']
+__all__ = ['LiftSplat', 'VoxelPulling']

@@ -1,0 +1,4 @@
+# BEVFusion as released for map segmentation: LiDAR alone.
+_base_ = ['./bevfusion.py']
+
+model = dict(camera_branch=None, fuser=None)

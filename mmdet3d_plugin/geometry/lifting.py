@@ -1,0 +1,117 @@
+"""Lifting image features along their rays and summing them in BEV cells: plain torch."""
+from typing import NamedTuple, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .bev_grid import BEVGrid
+from .cameras import CameraRig
+
+
+class LiftMap(NamedTuple):
+    """Which (pixel, depth) pairs of a rig fall into which cell of a grid, sorted by cell.
+
+    Attributes:
+        pair (Tensor): (M,) int64, ``(view * D + depth) * h * w + pixel`` of the pairs inside.
+        pixel (Tensor): (M,) int64, ``view * h * w + pixel`` of the same pairs.
+        start (Tensor): (cells + 1,) int64; pairs ``start[c]`` to ``start[c + 1]`` are in cell c,
+            ``c = (level * rows + row) * columns + column``.
+    """
+    pair: Tensor
+    pixel: Tensor
+    start: Tensor
+
+
+def frustum(size: Tuple[int, int], feature_size: Tuple[int, int], depths: Tensor,
+            pixel: str = 'center') -> Tuple[Tensor, Tensor]:
+    """Positions of the pairs of a feature map and depths.
+
+    Args:
+        size (tuple): (H, W) of the image.
+        feature_size (tuple): (h, w).
+        depths (Tensor): (D,) metres.
+        pixel (str): ``'center'``: a feature sits at the centre of the pixels it covers.
+            ``'corner'``: the first and the last are at the centres of the image's outermost
+            pixels (Lift-Splat's release and its heirs).
+
+    Returns:
+        tuple: image positions (D * h * w, 2) as (column, row), and depths (D * h * w,); float32.
+    """
+    if pixel not in ('center', 'corner'):
+        raise ValueError(f"pixel: expected 'center' or 'corner', got {pixel!r}")
+    axes = []
+    for length, count in zip(size, feature_size):
+        if pixel == 'corner':
+            axes.append(torch.linspace(0, length - 1, count))
+        else:
+            axes.append((torch.arange(count) + 0.5) * (length / count) - 0.5)
+    depth, row, col = torch.meshgrid(depths.float(), *axes, indexing='ij')
+    return torch.stack([col, row], -1).flatten(0, 2), depth.flatten()
+
+
+@torch.no_grad()
+def build_lift_maps(grid: BEVGrid, rig: CameraRig, feature_size: Tuple[int, int], depths: Tensor,
+                    rounding: str = 'floor', pixel: str = 'center') -> Sequence[LiftMap]:
+    """Sort the pairs of each geometry of a rig into the cells of a grid.
+
+    Args:
+        grid (BEVGrid): A grid with height levels, in the rig's augmented LiDAR frame.
+        rig (CameraRig): The cameras.
+        feature_size (tuple): (h, w) of the feature maps.
+        depths (Tensor): (D,) metres, in the lens's sense (z of a pinhole).
+        rounding (str): See :meth:`BEVGrid.to_index`.
+        pixel (str): See :func:`frustum`.
+
+    Returns:
+        list[LiftMap]: One for each geometry, on the rig's device.
+    """
+    position, depth = (x.to(rig.lidar2cam.device)
+                       for x in frustum(rig.size, feature_size, depths, pixel))
+    views, area = rig.lidar2cam.shape[1], feature_size[0] * feature_size[1]
+    rows, cols = grid.shape
+    maps = []
+    for n in range(rig.num_geometries):
+        one = rig.geometry(n)
+        points = one.unproject(position.expand(1, views, -1, -1), depth.expand(1, views, -1))
+        index, inside = grid.to_index(points.reshape(-1, 3), rounding)
+        kept = inside.nonzero()[:, 0]
+        level, row, col = index[kept].unbind(-1)
+        cell, order = ((level * rows + row) * cols + col).sort(stable=True)
+        pair = kept[order]
+        start = torch.searchsorted(cell, torch.arange(
+            grid.num_levels * rows * cols + 1, device=cell.device))
+        pixel_of = pair // (len(depths) * area) * area + pair % area
+        maps.append(LiftMap(pair, pixel_of, start))
+    return maps
+
+
+def lift_pool(context: Tensor, depth: Tensor, maps: Sequence[LiftMap],
+              shape: Tuple[int, int, int]) -> Tensor:
+    """Sum ``depth * context`` over the pairs in each cell.
+
+    The products are never held: each cell is one bag of pixels weighted by their depth
+    probabilities, forward and backward.
+
+    Args:
+        context (Tensor): (B, N, C, h, w) features.
+        depth (Tensor): (B, N, D, h, w) probabilities.
+        maps (list[LiftMap]): One for each sample, or one for all.
+        shape (tuple): (levels, rows, columns).
+
+    Returns:
+        Tensor: (B, C * levels, rows, columns) float32 (float64 for float64 inputs), channel index
+        ``c * levels + level``; zero in cells without a pair.
+    """
+    channels = context.shape[2]
+    pooled = []
+    with torch.autocast(context.device.type, enabled=False):
+        for n in range(len(context)):
+            lift = maps[n if len(maps) > 1 else 0]
+            table = context[n].movedim(1, -1).reshape(-1, channels)
+            table = table if table.dtype == torch.float64 else table.float()
+            weight = depth[n].reshape(-1)[lift.pair].to(table.dtype)
+            cells = F.embedding_bag(lift.pixel, table, lift.start, mode='sum',
+                                    per_sample_weights=weight, include_last_offset=True)
+            pooled.append(cells.T.reshape(channels * shape[0], *shape[1:]))
+        return torch.stack(pooled)

@@ -1,0 +1,3 @@
+from .sparse_encoder import SparseVoxelEncoder, VoxelBranch
+
+__all__ = ['SparseVoxelEncoder', 'VoxelBranch']

@@ -1,0 +1,78 @@
+"""Lift-Splat: features spread along their rays by a predicted depth, summed in BEV cells."""
+from dataclasses import replace
+from typing import Optional, Sequence, Tuple
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ...geometry import BEVGrid, CameraRig
+from ...geometry.lifting import build_lift_maps, lift_pool
+
+
+@MODELS.register_module()
+class LiftSplat(BaseModule):
+    """BEVFusion's ``LSSTransform`` without its compiled pooling.
+
+    A 1x1 convolution predicts D depth logits and C context channels for each feature; each cell
+    sums the context of the rays through it, weighted by the depth's probability.
+
+    Args:
+        grid (BEVGrid): The model's grid (passed by the model); its orientation is used.
+        in_channels (int): Of the image features.
+        channels (int): C.
+        depth (tuple): First and last bin and step, metres; the last is excluded.
+        x_range, y_range, z_range (tuple): Of the map, metres.
+        cell (float): Side of its cells, metres.
+        num_levels (int): Height levels, which become channels.
+        rounding (str): ``'floor'``; ``'trunc'`` as in BEVFusion's release, which also takes in the
+            points up to one cell below the ranges.
+        pixel (str): Where features sit in the picture: at the ``'center'`` of the pixels they
+            cover, or as in the release from ``'corner'`` to corner. See :func:`frustum`.
+    """
+
+    def __init__(self, grid, in_channels: int = 256, channels: int = 80,
+                 depth: Tuple[float, float, float] = (1.0, 60.0, 0.5),
+                 x_range: Tuple[float, float] = (-51.2, 51.2),
+                 y_range: Tuple[float, float] = (-51.2, 51.2), cell: float = 0.4,
+                 z_range: Tuple[float, float] = (-10.0, 10.0), num_levels: int = 1,
+                 rounding: str = 'floor', pixel: str = 'center', init_cfg=None):
+        super().__init__(init_cfg)
+        grid = grid if isinstance(grid, BEVGrid) else BEVGrid(**grid)
+        self.grid = replace(grid, x_range=x_range, y_range=y_range, cell=cell).with_levels(
+            z_range, num_levels)
+        self.channels, self.rounding, self.pixel = channels, rounding, pixel
+        self.depths = torch.arange(*depth)
+        self.depthnet = nn.Conv2d(in_channels, len(self.depths) + channels, 1)
+        self._cached = None, None
+
+    def lift_maps(self, rig: CameraRig, feature_size: Tuple[int, int]):
+        """Constant geometry; the last rig's is kept, for cameras that do not move."""
+        key = rig.fingerprint, feature_size, rig.lidar2cam.device
+        if self._cached[0] != key:
+            self._cached = key, build_lift_maps(self.grid, rig, feature_size, self.depths,
+                                                self.rounding, self.pixel)
+        return self._cached[1]
+
+    def forward(self, features: Tensor, rig: CameraRig,
+                points: Optional[Sequence[Tensor]] = None) -> Tensor:
+        """Lift and pool.
+
+        Args:
+            features (Tensor): (B, N, in_channels, h, w).
+            rig (CameraRig): The calibrated cameras.
+            points (list[Tensor], optional): Unused; view transforms share one signature.
+
+        Returns:
+            Tensor: (B, C * levels, rows, columns) float32.
+        """
+        batch, views = features.shape[:2]
+        out = self.depthnet(features.flatten(0, 1)).unflatten(0, (batch, views))
+        depth, context = out.split([len(self.depths), self.channels], 2)
+        maps = self.lift_maps(rig, tuple(features.shape[-2:]))
+        return lift_pool(context, depth.float().softmax(2), maps,
+                         (self.grid.num_levels, *self.grid.shape))
+
+    def __getstate__(self):
+        return {**self.__dict__, '_cached': (None, None)}

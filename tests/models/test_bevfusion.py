@@ -1,0 +1,161 @@
+"""The BEVFusion family: sizes, parts against their definitions, orientation."""
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.geometry import BEVGrid
+from mmdet3d_plugin.models import LSSFPN, BEVMapHead, GeneralizedLSSFPN, VoxelBranch
+from mmdet3d_plugin.models.heads.bev_map_head import resampling
+
+BASES = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
+GRID = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='+x', cols='+y')
+SOURCE = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2), cell=0.8)
+
+
+@lru_cache
+def build(name):
+    return MODELS.build(Config.fromfile(BASES / f'{name}.py').model)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize('name, parameters, entries', [
+    ('bridgeta_student', 49_118_566, 353), ('bridgeta_teacher', 52_054_998, 485),
+    ('bevfusion', 42_105_462, 461), ('bevfusion_lidar', 11_994_838, 224)])
+def test_sizes_are_those_of_the_release(name, parameters, entries):
+    """Entries without the release's four constants of the view transform."""
+    model = build(name)
+    assert count(model) == parameters and len(model.state_dict()) == entries
+
+
+def test_sizes_of_the_parts():
+    student, teacher = build('bridgeta_student'), build('bridgeta_teacher')
+    assert count(student.camera_branch.encoder.backbone) == 27_520_506
+    assert count(student.camera_branch.encoder.neck) == 1_591_296
+    assert count(student.camera_branch.view_transform) + count(
+        student.camera_branch.compressor) == 224_166
+    assert count(student.bev_encoder.backbone) == 17_214_400
+    assert count(student.bev_encoder.neck) == 1_385_984 and count(student.head) == 1_182_214
+    assert count(teacher.lidar_branch) == 2_694_352 and count(teacher.fuser) == 242_080
+    assistant = [teacher.fuser, teacher.bev_encoder, teacher.head]
+    assert sum(map(count, assistant)) == 20_024_678
+    assert sum(len(part.state_dict()) for part in assistant) == 128
+
+
+# The head -----------------------------------------------------------------------------------------
+
+
+def test_resampling_is_bilinear_at_the_cell_centres():
+    torch.manual_seed(0)
+    source = BEVGrid(**SOURCE, rows='+x', cols='+y')
+    rows, cols = resampling(source, BEVGrid(**GRID))
+    assert rows.shape == cols.shape == (200, 128)
+    assert rows[0, :4].tolist() == pytest.approx([0, 0.6875, 0.3125, 0])  # at 1.3125
+    bev = torch.randn(2, 3, 128, 128)
+    centres = torch.tensor(np.linspace(-49.75, 49.75, 200) / 51.2, dtype=torch.float32)
+    where = torch.stack(torch.meshgrid(centres, centres, indexing='ij')[::-1], -1)
+    expected = F.grid_sample(bev, where.expand(2, -1, -1, -1), mode='bilinear',
+                             padding_mode='zeros', align_corners=False)
+    torch.testing.assert_close((rows @ bev) @ cols.T, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize('rows, cols', [('+x', '+y'), ('-x', '-y'), ('+y', '-x')])
+def test_resampling_keeps_the_orientation(rows, cols):
+    """A map of x comes out as the map of x of the target's cells."""
+    axes = dict(rows=rows, cols=cols)
+    source, target = BEVGrid(**SOURCE, **axes), BEVGrid(**{**GRID, **axes})
+    by_row, by_col = resampling(source, target)
+    for axis in range(2):
+        values = by_row.double() @ source.centers_2d()[..., axis] @ by_col.double().T
+        torch.testing.assert_close(values, target.centers_2d()[..., axis], rtol=0, atol=1e-4)
+
+
+def test_resampling_is_zero_beyond_the_source():
+    inner = BEVGrid((-10, 10), (-10, 10), 1.0)
+    rows, _ = resampling(inner, BEVGrid((-50, 50), (-50, 50), 1.0))
+    assert rows.sum(1).tolist() == [0.0] * 40 + [1.0] * 20 + [0.0] * 40
+
+
+def head(**kwargs):
+    torch.manual_seed(0)
+    return BEVMapHead(8, ('road', 'line'), GRID, SOURCE, **kwargs)
+
+
+def test_losses_of_each_class_at_logits_of_zero():
+    from mmdet3d.structures import Det3DDataSample
+    from mmengine.structures import PixelData
+    samples = [Det3DDataSample(gt_bev=PixelData(seg=(torch.rand(2, 200, 200) > 0.5).float()))
+               for _ in range(2)]
+    losses = head().loss(dict(segmentation=torch.zeros(2, 2, 200, 200)), samples)
+    assert set(losses) == {'loss_road', 'loss_line'}
+    assert all(float(loss) == pytest.approx(0.25 * np.log(2)) for loss in losses.values())
+
+
+def test_the_head_refuses_a_map_of_another_size():
+    with pytest.raises(UserError, match=r'model.head.source: .*\(128, 128\) cells.*\(64, 64\)'):
+        head()((torch.zeros(1, 8, 64, 64), ))
+
+
+def test_predictions_are_probabilities():
+    maps = head().predict(dict(segmentation=torch.tensor([[[[0.0]], [[100.0]]]])))
+    assert maps[0].seg.tolist() == [[[0.5]], [[1.0]]]
+
+
+# Necks --------------------------------------------------------------------------------------------
+
+
+def test_image_neck_by_its_definition():
+    torch.manual_seed(0)
+    neck = GeneralizedLSSFPN((4, 6, 8), 5).eval()
+    levels = [torch.randn(1, c, 16 >> n, 20 >> n) for n, c in enumerate((4, 6, 8))]
+    up = F.interpolate(levels[2], (8, 10), mode='bilinear')
+    middle = neck.convs[1](neck.laterals[1](torch.cat([levels[1], up], 1)))
+    up = F.interpolate(middle, (16, 20), mode='bilinear')
+    expected = neck.convs[0](neck.laterals[0](torch.cat([levels[0], up], 1)))
+    torch.testing.assert_close(neck(levels), expected)
+
+
+def test_bev_neck_doubles_the_first_map():
+    neck = LSSFPN((6, 4), 5).eval()
+    out = neck((torch.randn(1, 4, 16, 12), torch.randn(1, 9, 8, 6), torch.randn(1, 6, 8, 6)))
+    assert out.shape == (1, 5, 32, 24) and (out >= 0).all()
+
+
+# Points to BEV ------------------------------------------------------------------------------------
+
+
+class Recorder(torch.nn.Module):
+    def forward(self, voxels):
+        self.voxels = voxels
+        return voxels.dense()
+
+
+@pytest.mark.parametrize('rows, cols, site', [
+    ('+x', '+y', [1, 2, 3]), ('-x', '-y', [8, 7, 3]), ('+y', '+x', [2, 1, 3])])
+def test_voxels_follow_the_orientation_of_the_grid(rows, cols, site, monkeypatch):
+    monkeypatch.setattr('mmdet3d_plugin.models.lidar.sparse_encoder.build_from',
+                        lambda *_: Recorder())
+    branch = VoxelBranch(BEVGrid((-5, 5), (-5, 5), 1.0, rows, cols), {}, (1, 1, 1),
+                         (-5, -5, -2, 5, 5, 3))
+    points = torch.tensor([[-3.5, -2.5, 1.5, 4.0], [-3.1, -2.9, 1.1, 2.0]])
+    branch(dict(points=[points, points[:0]]))
+    voxels = branch.encoder.voxels
+    assert voxels.index.tolist() == [[0, *site]] and voxels.shape == (10, 10, 6)
+    torch.testing.assert_close(voxels.features, points.mean(0, keepdim=True))
+
+
+def test_an_empty_cloud_trains():
+    branch = VoxelBranch(
+        BEVGrid(), dict(type='SparseVoxelEncoder', in_channels=4, widths=(4, 4), out_channels=4,
+                        paddings=(1, ), blocks=1), (1, 1, 1), (-8, -8, -2, 8, 8, 5))
+    out = branch.train()(dict(points=[torch.zeros(0, 4)]))
+    assert out.shape == (1, 4, 8, 8) and out.eq(0).all()
