@@ -10,7 +10,7 @@ from ..errors import build_from
 
 @MODELS.register_module()
 class AuxiliaryModule(BaseModule):
-    """KD360-VoxelBEV's auxiliary module (Sec. 3.3.4).
+    """KD360-VoxelBEV's auxiliary module (Sec. 3.3.4), and BridgeTA's teacher assistant.
 
     Fuses the student's camera BEV with the teacher's LiDAR BEV and decodes the result like the
     teacher does: an intermediate that is closer to the student's modality and keeps the LiDAR's
@@ -24,13 +24,14 @@ class AuxiliaryModule(BaseModule):
             only; needed where the terms tap predictions rather than features.
         camera (str): Tap of the student's BEV map.
         lidar (str): Tap of the teacher's LiDAR BEV map.
+        detach_camera (bool): Send no gradient into the student from here.
     """
 
     def __init__(self, fuser: dict, bev_encoder: Optional[dict] = None,
                  head: Optional[dict] = None, camera: str = 'student.camera_branch',
-                 lidar: str = 'teacher.lidar_branch', init_cfg=None):
+                 lidar: str = 'teacher.lidar_branch', detach_camera: bool = False, init_cfg=None):
         super().__init__(init_cfg)
-        self.camera, self.lidar = camera, lidar
+        self.camera, self.lidar, self.detach_camera = camera, lidar, detach_camera
         self.taps = {camera, lidar}
         self.fuser = build_from(MODELS, fuser, 'assistant.fuser')
         self.bev_encoder = build_from(MODELS, bev_encoder, 'assistant.bev_encoder')
@@ -38,7 +39,8 @@ class AuxiliaryModule(BaseModule):
 
     def forward(self, feats: Mapping[str, Tensor]) -> None:
         """Run on the tapped maps; the results are read through taps ``assistant.*``."""
-        features = self.fuser(feats[self.camera], feats[self.lidar])
+        camera = feats[self.camera].detach() if self.detach_camera else feats[self.camera]
+        features = self.fuser(camera, feats[self.lidar])
         if self.bev_encoder is not None:
             features = self.bev_encoder(features)
         if self.head is not None:

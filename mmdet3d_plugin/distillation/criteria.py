@@ -53,6 +53,64 @@ class ChannelWiseKL(nn.Module):
 
 
 @MODELS.register_module()
+class SquaredDistance(nn.Module):
+    """Squared distance, summed over channels, averaged over cells and batch (BridgeTA Eq. 8).
+
+    Args:
+        channels (str): ``'sum'`` or ``'mean'`` over channels.
+    """
+
+    def __init__(self, channels: str = 'sum'):
+        super().__init__()
+        if channels not in ('sum', 'mean'):
+            raise ValueError(f"channels: expected 'sum' or 'mean', got {channels!r}")
+        self.channels = channels
+
+    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+        """(N, C, H, W) each, and an optional (N, 1, H, W) weight >= 0, to a scalar."""
+        square = (student.float() - teacher.float()).square()
+        square = square.sum(1) if self.channels == 'sum' else square.mean(1)
+        return _weighted_mean(square, weight)
+
+
+@MODELS.register_module()
+class PredictionKL(nn.Module):
+    r"""KL divergence of the teacher's class probabilities to the student's, cell by cell.
+
+    :math:`\mathrm{KL}(p^T \| p^S)`, summed over classes, averaged over cells and batch. Overlapping
+    classes are independent coins, :math:`p = \sigma(z)`, whose divergence has the gradient
+    :math:`\sigma(z^S) - \sigma(z^T)`.
+
+    Args:
+        classes (str): ``'independent'``, or ``'exclusive'``: one softmax over the channels.
+    """
+
+    def __init__(self, classes: str = 'independent'):
+        super().__init__()
+        if classes not in ('independent', 'exclusive'):
+            raise ValueError(f"classes: expected 'independent' or 'exclusive', got {classes!r}")
+        self.classes = classes
+
+    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+        """(N, C, H, W) logits each, and an optional (N, 1, H, W) weight >= 0, to a scalar."""
+        student, teacher = student.float(), teacher.float()
+        if self.classes == 'exclusive':
+            log_student, log_teacher = student.log_softmax(1), teacher.log_softmax(1)
+        else:
+            log_student, log_teacher = (torch.stack([F.logsigmoid(z), F.logsigmoid(-z)], 1)
+                                        for z in (student, teacher))
+        divergence = log_teacher.exp() * (log_teacher - log_student)
+        return _weighted_mean(divergence.flatten(1, -3).sum(1), weight)
+
+
+def _weighted_mean(values: Tensor, weight: Optional[Tensor]) -> Tensor:
+    """Mean of (N, H, W) values under (N, 1, H, W) weights."""
+    if weight is None:
+        return values.mean()
+    return (values * weight[:, 0]).sum() / weight.sum().clamp_min(1e-6)
+
+
+@MODELS.register_module()
 class WindowAffinity(nn.Module):
     r"""Affinity distillation: cells that resemble each other for the teacher shall for the student.
 

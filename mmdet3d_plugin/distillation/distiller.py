@@ -96,7 +96,7 @@ class Distiller(BaseModel):
         if self.assistant is not None:
             with listen('assistant', self.assistant, taps, recorded):
                 self.assistant(recorded)
-        ctx = dict(inputs=inputs, data_samples=data_samples)
+        ctx = dict(inputs=inputs, data_samples=data_samples, roles=self._roles())
         for name, term in self.terms.items():
             losses.update({f'{key}_{name}': value for key, value in term(recorded, ctx).items()})
         return losses

@@ -1,5 +1,6 @@
 """Metrics."""
 from .bev_instances import BEVInstanceMetric
 from .bev_iou import BEVIoUMetric
+from .map_iou import MapIoUMetric
 
 __all__ = ['BEVIoUMetric', 'BEVInstanceMetric']

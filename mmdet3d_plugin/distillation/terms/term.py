@@ -20,7 +20,7 @@ class Term(BaseModule, metaclass=ABCMeta):
 
         Args:
             feats (Mapping): Tapped tensors by address; the teacher's carry no gradient.
-            ctx (dict): ``inputs`` and ``data_samples`` of the batch.
+            ctx (dict): ``inputs`` and ``data_samples`` of the batch, and ``roles``, the models.
 
         Returns:
             dict: Scalars; those whose name contains ``loss`` are minimised, the rest is logged.

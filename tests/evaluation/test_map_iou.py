@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.evaluation import MapIoUMetric
+
+
+def sample(pred, truth):
+    return dict(pred_bev=dict(seg=torch.tensor(pred)), gt_bev=dict(seg=torch.tensor(truth)))
+
+
+def test_best_threshold_of_each_class_over_the_data_set():
+    metric = MapIoUMetric(('road', 'line'), (0.4, 0.6))
+    # road: 0.4 finds 3 of 3 and 1 wrong, 0.6 finds 1; line: 0.4 has 1 of 2 and 2 wrong, 0.6 1 of 2
+    metric.process({}, [
+        sample([[[0.9, 0.5, 0.4, 0.0]], [[0.6, 0.5, 0.0, 0.0]]],
+               [[[1.0, 1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0, 1.0]]]),
+        sample([[[0.5, 0.0, 0.0, 0.0]], [[0.5, 0.0, 0.0, 0.0]]],
+               [[[1.0, 0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]])])
+    scores = metric.compute_metrics(metric.results)
+    assert scores['road_0.40'] == 75.0 and scores['road_0.60'] == pytest.approx(100 / 3)
+    assert scores['line_0.40'] == 25.0 and scores['line_0.60'] == 50.0
+    assert (scores['road'], scores['line'], scores['mean']) == (75.0, 50.0, 62.5)
+
+
+def test_one_array_of_whole_numbers_for_each_sample():
+    metric = MapIoUMetric(('road', ))
+    metric.process({}, [sample([[[0.35, 0.3499]]], [[[1.0, 1.0]]])] * 3)
+    assert len(metric.results) == 3 and metric.results[0].dtype == 'int64'
+    assert metric.results[0][0, 0].tolist() == [1, 0, 1]  # at least the threshold
+
+
+def test_counts_stay_exact_beyond_24_bits():
+    metric = MapIoUMetric(('road', ), (0.5, ))
+    counts = [torch.tensor([[[2**24 + 1, 1, 0]]]).numpy()] * 3
+    assert metric.compute_metrics(counts)['road'] == 100 * 3 * (2**24 + 1) / (3 * (2**24 + 2))
+
+
+def test_a_class_that_never_occurs():
+    metric = MapIoUMetric(('road', ))
+    metric.process({}, [sample([[[0.0]]], [[[0.0]]])])
+    assert metric.compute_metrics(metric.results)['mean'] == 0.0
+
+
+def test_errors():
+    metric = MapIoUMetric(('road', ))
+    with pytest.raises(UserError, match='no gt_bev; evaluation needs RasterizeMap'):
+        metric.process({}, [dict(pred_bev=dict(seg=torch.zeros(1, 1, 1)))])
+    with pytest.raises(UserError, match=r'prediction \(2, 1, 1\), ground truth \(1, 1, 1\)'):
+        metric.process({}, [sample([[[0.0]], [[0.0]]], [[[0.0]]])])
