@@ -180,7 +180,7 @@ class NuScenesBEVDataset(BEVDataset):
     """NuScenes: six pinhole pictures and one 32-beam scan a frame.
 
     Info files of a whole set are in the frame of nuScenes' scanner, as mmdet3d wants them; their
-    frames are brought to the car's axes by :func:`to_car_axes`. So the BEV is that of Lift-Splat
+    frames are brought to the car's axes by :func:`change_axes`. So the BEV is that of Lift-Splat
     and SimpleBEV, and heights are those of the other data sets. As there, every ``vehicle.*`` box
     is a vehicle (``VEHICLES``), emergency vehicles and boxes without points included.
 
@@ -188,6 +188,8 @@ class NuScenesBEVDataset(BEVDataset):
         *args: See :class:`BEVDataset`.
         min_visibility (int): Leave out boxes of which less is visible: 2 = 40 %, 3 = 60 %,
             4 = 80 %; 0 keeps all.
+        axes (str): ``'car'``, or ``'scanner'``: the file's own, x right and y ahead, in which
+            BEVFusion works.
         **kwargs: See :class:`BEVDataset`.
     """
 
@@ -201,14 +203,16 @@ class NuScenesBEVDataset(BEVDataset):
         """Labels of ``VEHICLES`` among all classes."""
         return [cls.METAINFO['classes'].index(name) for name in cls.VEHICLES]
 
-    def __init__(self, *args, min_visibility: int = 0, **kwargs):
-        self.min_visibility = min_visibility
+    def __init__(self, *args, min_visibility: int = 0, axes: str = 'car', **kwargs):
+        if axes not in ('car', 'scanner'):
+            raise UserError(f"NuScenesBEVDataset.axes: expected 'car' or 'scanner', got {axes!r}")
+        self.min_visibility, self.axes = min_visibility, axes
         super().__init__(*args, **kwargs)
 
     def parse_data_info(self, info: dict) -> dict:
         """Join paths, turn to the car's axes, and add the annotations of one frame."""
         if self._metainfo.get('lidar_frame', '').startswith('x right'):
-            to_car_axes(info)
+            change_axes(info, self.axes)
             points = info['lidar_points']
             points['lidar_path'] = f'samples/LIDAR_TOP/{points["lidar_path"]}'
             for name, camera in info['images'].items():
@@ -232,7 +236,7 @@ class NuScenesBEVDataset(BEVDataset):
         return super().label_of(instance)
 
 
-def to_car_axes(info: dict) -> None:
+def change_axes(info: dict, axes: str = 'car') -> None:
     """Bring a frame from the axes of nuScenes' scanner to those of the car, in place.
 
     They are x forward, y left, z up; the origin is above the rear axle, at the height of the
@@ -241,14 +245,16 @@ def to_car_axes(info: dict) -> None:
 
     Args:
         info: a frame with ``lidar2ego`` in its ``lidar_points``.
+        axes: ``'car'``, or ``'scanner'``: everything stays, and sweeps are brought to the frame's.
     """
     points = info['lidar_points']
     lidar2ego = np.array(points['lidar2ego'])
-    up = rigid.rigid(translation=(0, 0, lidar2ego[2, 3]))
-    turn = np.linalg.inv(up) @ lidar2ego
+    up = rigid.rigid(translation=(0, 0, lidar2ego[2, 3])) if axes == 'car' else lidar2ego
+    turn = np.linalg.inv(up) @ lidar2ego if axes == 'car' else np.eye(4)
     back = np.linalg.inv(turn)
     level = rigid.rigid([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # the scanner's, x forward, y left
-    points.update(scan2lidar=turn.tolist(), lidar2sensor=(level @ back).tolist())
+    points.update(scan2lidar=turn.tolist(), lidar2sensor=(level @ back).tolist(),
+                  lidar2ego=np.eye(4).tolist())  # the frame's axes are the ego vehicle's, too
     for sweep in info.get('lidar_sweeps', ()):
         stored = np.array(sweep['lidar_points']['lidar2sensor'])  # points as rows: p R - t
         to_key = rigid.rigid(stored[:3, :3].T, -stored[:3, 3])

@@ -3,4 +3,4 @@ from .bev_instances import BEVInstanceMetric
 from .bev_iou import BEVIoUMetric
 from .map_iou import MapIoUMetric
 
-__all__ = ['BEVIoUMetric', 'BEVInstanceMetric']
+__all__ = ['BEVIoUMetric', 'BEVInstanceMetric', 'MapIoUMetric']

@@ -19,7 +19,7 @@ pytest.importorskip('nuscenes')
 from data_converter import nuscenes  # noqa: E402
 from data_converter.toytown import nuscenes_layout as layout  # noqa: E402
 from data_converter.toytown.sensors import RayScene  # noqa: E402
-from mmdet3d_plugin.datasets.bev_dataset import to_car_axes  # noqa: E402
+from mmdet3d_plugin.datasets.bev_dataset import change_axes  # noqa: E402
 from mmdet3d_plugin.errors import UserError  # noqa: E402
 from mmdet3d_plugin.geometry import CameraRig, rigid  # noqa: E402
 from mmdet3d_plugin.structures import load_infos  # noqa: E402
@@ -339,7 +339,7 @@ def test_convention_car_axes():
                 lidar_points=dict(lidar2ego=lidar2ego.tolist()),
                 images=dict(CAM=dict(lidar2cam=np.eye(4).tolist())),
                 instances=[dict(bbox_3d=[-5, 20, -1, 4, 2, 1.5, np.pi / 2], velocity=[0.0, 3.0])])
-    to_car_axes(info)
+    change_axes(info)
     np.testing.assert_allclose(info['instances'][0]['bbox_3d'], [20.9, 5, -1, 4, 2, 1.5, 0],
                                atol=1e-12)
     np.testing.assert_allclose(info['instances'][0]['velocity'], [3, 0], atol=1e-12)

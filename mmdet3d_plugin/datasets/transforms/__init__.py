@@ -1,5 +1,5 @@
-"""Load (or read from a cache) -> (augment) -> rasterise -> pack."""
-from .augment import RandomYaw
+"""Load -> (augment) -> rasterise -> pack."""
+from .augment import AugmentBEV, RandomYaw
 from .caching import Cached
 from .formatting import PackBEVInputs, RasterizeBEV
 from .loading import (
@@ -12,7 +12,10 @@ from .loading import (
                       SphericalLiDARImage,
 )
 from .maps import RasterizeMap
+from .sweeps import LoadSweeps
+from .views import AugmentViews
 
-__all__ = ['BuildLiDARImage', 'Cached', 'LoadDualFisheyePanorama', 'LoadOusterScan',
-           'LoadPictures', 'LoadPointCloud', 'LoadStitchedPanorama', 'PackBEVInputs', 'RandomYaw',
-           'RasterizeBEV', 'RasterizeMap', 'SphericalLiDARImage']
+__all__ = ['AugmentBEV', 'AugmentViews', 'BuildLiDARImage', 'Cached', 'LoadDualFisheyePanorama',
+           'LoadOusterScan', 'LoadPictures', 'LoadPointCloud', 'LoadStitchedPanorama',
+           'LoadSweeps', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV', 'RasterizeMap',
+           'SphericalLiDARImage']

@@ -95,11 +95,55 @@ def move(results: dict, step: int, steps: int, mirror: bool = False) -> dict:
     if fields.LIDAR_IMG in results:
         results[fields.LIDAR_IMG] = roll(results[fields.LIDAR_IMG], 2)
         results[fields.LIDAR_CAMERA] = turn(results[fields.LIDAR_CAMERA])
+    move_points(results, motion)
+    return results
+
+
+@TRANSFORMS.register_module()
+class AugmentBEV(BaseTransform):
+    """Turn, shift, scale and mirror the scene under the pictures; BEVFusion's augmentation.
+
+    Convention: ``p_aug = F s (R p + t)`` with the yaw R, the shift t, the scale s and the mirrors
+    F; this ``bev_aug`` moves the points here, and boxes, targets and rigs follow it. Pictures stay.
+
+    Args:
+        scale (tuple): Range of s.
+        yaw_deg (float): Largest angle to either side, degrees.
+        shift (float): Standard deviation of each coordinate of t, metres.
+        mirror (tuple): Probabilities of negating x and of negating y.
+
+    Raises:
+        UserError: Targets were rasterised before.
+    """
+
+    def __init__(self, scale=(0.9, 1.1), yaw_deg: float = 45.0, shift: float = 0.5,
+                 mirror=(0.5, 0.5)):
+        self.scale, self.yaw_deg, self.shift = tuple(scale), yaw_deg, shift
+        self.mirror = tuple(mirror)
+
+    def transform(self, results: dict) -> dict:
+        """Draw a motion and apply it."""
+        if fields.GT_BEV in results:
+            raise UserError('AugmentBEV: the targets are rasterised already; put it before '
+                            'RasterizeMap or RasterizeBEV in the pipeline')
+        low, high = self.scale
+        scale = low + (high - low) * float(torch.rand(()))
+        yaw = math.radians(self.yaw_deg) * (2 * float(torch.rand(())) - 1)
+        shift = self.shift * torch.randn(3).double().numpy()
+        signs = [-1.0 if p else 1.0 for p in (torch.rand(2) < torch.tensor(self.mirror)).tolist()]
+        motion = rigid.rigid(translation=shift) @ rigid.yaw_matrix(yaw)
+        motion = np.diag([*signs, 1.0, 1.0]) @ np.diag([scale, scale, scale, 1.0]) @ motion
+        results[fields.BEV_AUG] = motion @ results.get(fields.BEV_AUG, np.eye(4))
+        move_points(results, motion)
+        return results
+
+
+def move_points(results: dict, motion: np.ndarray) -> None:
+    """Move the points of a frame by a (4, 4) motion, if there are any."""
     if fields.POINTS in results:
         points = results[fields.POINTS] = results[fields.POINTS].clone()
         moved = rigid.apply(motion, points.tensor[:, :3].double().numpy())
         points.tensor[:, :3] = torch.from_numpy(moved)
-    return results
 
 
 def _is_panorama(camera: dict) -> bool:

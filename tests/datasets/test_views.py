@@ -1,0 +1,160 @@
+"""Pictures of several cameras: augmentation, and what follows it."""
+import numpy as np
+import pytest
+import torch
+from mmdet3d.structures import LiDARInstance3DBoxes, LiDARPoints
+from PIL import Image
+
+from mmdet3d_plugin.datasets.transforms import AugmentBEV, AugmentViews, LoadSweeps
+from mmdet3d_plugin.datasets.transforms.formatting import augmented_boxes
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.geometry import CameraRig, rigid
+
+AHEAD = rigid.rigid([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+
+
+def frame(height=90, width=160):
+    """A smooth picture whose colours say where one is, and its camera."""
+    y, x = np.mgrid[:height, :width]
+    picture = np.stack([x * 255 / width, y * 255 / height, np.full(x.shape, 200)], -1)
+    camera = dict(name='front', lens='pinhole', lidar2cam=AHEAD, height=height, width=width,
+                  img_aug=np.eye(3), cam2img=[[100.0, 0, 79.5], [0, 100, 44.5], [0, 0, 1]])
+    return dict(img=[picture.astype(np.uint8)] * 2, cameras=[camera, dict(camera, name='other')])
+
+
+def raw_position(picture):
+    """Raw (column, row) that each pixel shows, by its colours."""
+    return picture[..., 0] * 160 / 255, picture[..., 1] * 90 / 255
+
+
+@pytest.mark.parametrize('release', [False, True])
+def test_matrix_says_what_each_pixel_shows(release):
+    torch.manual_seed(3)
+    errors = []
+    for _ in range(10):
+        out = AugmentViews((40, 64), (0.5, 0.7), release=release)(frame())
+        for picture, camera in zip(out['img'], out['cameras']):
+            assert picture.shape == (40, 64, 3) and (camera['raw_height'], camera['width']) == (
+                90, 64)
+            row, col = np.nonzero(picture[..., 2] > 195)      # not black
+            assert len(row) > 1800
+            raw = np.linalg.inv(camera['img_aug']) @ np.stack([col, row, np.ones_like(row)])
+            shown = [values[row, col] for values in raw_position(picture.astype(float))]
+            errors.append(np.stack(shown) - raw[:2])
+    worst = np.abs(np.concatenate(errors, 1).mean(1)).max()
+    # exact to the rounding of colours; the release's matrices are off by half a pixel
+    assert worst < 0.35 if not release else 0.35 < worst < 1.5
+    assert not np.allclose(out['cameras'][0]['img_aug'], out['cameras'][1]['img_aug'])
+
+
+def test_without_chance_it_is_the_middle():
+    out = AugmentViews((40, 64), 0.6, random=False)(frame())
+    scale, offset = 96 / 160, (96 / 160 - 1) / 2
+    np.testing.assert_allclose(out['cameras'][0]['img_aug'], [
+        [scale, 0, offset - 16], [0, scale, offset - 14], [0, 0, 1]], atol=1e-12)
+
+
+def test_release_follows_pil_and_its_matrix():
+    torch.manual_seed(0)
+    transform = AugmentViews((40, 64), (0.5, 0.7), release=True)
+    transform._draw = lambda: (0.55, 0.5, True, 5.0)
+    out = transform(frame())
+    image = Image.fromarray(frame()['img'][0]).resize((88, 49), Image.BICUBIC)
+    image = image.crop((12, 9, 76, 49)).transpose(Image.FLIP_LEFT_RIGHT).rotate(5.0)
+    np.testing.assert_array_equal(out['img'][0], np.array(image))
+    cos, sin = np.cos(np.deg2rad(5)), np.sin(np.deg2rad(5))
+    flipped = np.array([[-0.55, 0, 64 + 12], [0, 0.55, -9]])
+    turn, middle = np.array([[cos, sin], [-sin, cos]]), np.array([32, 20])
+    expected = np.c_[turn @ flipped[:, :2], turn @ (flipped[:, 2] - middle) + middle]
+    np.testing.assert_allclose(out['cameras'][0]['img_aug'][:2], expected, atol=1e-12)
+
+
+def test_resize_errors():
+    with pytest.raises(UserError, match='AugmentViews.resize: expected a factor'):
+        AugmentViews(resize=(0.5, 0.4))
+
+
+# The scene ----------------------------------------------------------------------------------------
+
+
+def scene():
+    points = torch.tensor([[10.0, 2.0, -1.0, 0.5], [20.0, -3.0, 0.5, 0.7]])
+    boxes = LiDARInstance3DBoxes([[10.0, 2.0, -1.0, 4.0, 2.0, 1.5, 0.3]], origin=(0.5, 0.5, 0.5))
+    return dict(frame(), points=LiDARPoints(points, points_dim=4),
+                ann_info=dict(gt_bboxes_3d=boxes, gt_labels_3d=np.array([0])))
+
+
+def test_points_boxes_and_rig_move_together():
+    torch.manual_seed(1)
+    mirrored = 0
+    for _ in range(8):
+        results = AugmentBEV()(scene())
+        motion = results['bev_aug']
+        points = results['points'].tensor
+        np.testing.assert_allclose(
+            points[:, :3], rigid.apply(motion, scene()['points'].tensor[:, :3].double().numpy()),
+            atol=1e-5)
+        assert torch.equal(points[:, 3], torch.tensor([0.5, 0.7]))
+        before, after = (CameraRig.from_dicts([results['cameras']], aug)
+                         for aug in (None, [motion]))
+        np.testing.assert_allclose(after.project(points[:, :3])[0],
+                                   before.project(scene()['points'].tensor[:, :3])[0], atol=1e-3)
+        box, _ = augmented_boxes(results)
+        inside = rigid.points_in_boxes(points.numpy(), box)
+        assert inside.tolist() == [[True, False]]
+        scale = abs(np.linalg.det(motion[:3, :3])) ** (1 / 3)
+        assert 0.9 <= scale <= 1.1 and box[0, 3] == pytest.approx(4 * scale)
+        mirrored += np.linalg.det(motion[:3, :3]) < 0
+    assert 0 < mirrored < 8
+
+
+def test_motion_is_turn_then_shift_then_scale_then_mirror():
+    torch.manual_seed(0)
+    draws = torch.rand(1), torch.rand(1), torch.randn(3).double(), torch.rand(2)
+    torch.manual_seed(0)
+    motion = AugmentBEV(mirror=(1, 0))(dict())['bev_aug']
+    scale, yaw = 0.9 + 0.2 * float(draws[0]), np.pi / 4 * (2 * float(draws[1]) - 1)
+    p = np.array([1.0, 2.0, 3.0])
+    turned = [p[0] * np.cos(yaw) - p[1] * np.sin(yaw), p[0] * np.sin(yaw) + p[1] * np.cos(yaw), 3]
+    expected = scale * (np.array(turned) + 0.5 * draws[2].numpy()) * [-1, 1, 1]
+    np.testing.assert_allclose(rigid.apply(motion, p), expected, atol=1e-6)
+
+
+def test_targets_come_after():
+    with pytest.raises(UserError, match='AugmentBEV: the targets are rasterised already'):
+        AugmentBEV()(dict(gt_bev={}))
+
+
+# Sweeps -------------------------------------------------------------------------------------------
+
+
+def with_sweeps(folder, stored):
+    sweeps = []
+    for n in range(stored):
+        path = folder / f'{n}.bin'
+        np.array([[0.5, -0.9, 0, 1, 9], [2.0, 0.5, 0, n, 9]], '<f4').tofile(path)
+        sweeps.append(dict(timestamp=100 - 0.05 * (n + 1), lidar_points=dict(
+            lidar_path=str(path), num_pts_feats=5,
+            scan2lidar=rigid.rigid(translation=(n + 1.0, 0, 0)).tolist())))
+    points = torch.tensor([[0.1, 0.1, 0.0, 7.0], [5.0, 0.0, 0.0, 8.0]])
+    return dict(points=LiDARPoints(points, points_dim=4), timestamp=100.0, lidar_sweeps=sweeps)
+
+
+def test_nearest_sweeps_join_the_frame_with_their_age(tmp_path):
+    out = LoadSweeps(2)(with_sweeps(tmp_path, 5))['points'].tensor
+    torch.testing.assert_close(out, torch.tensor([
+        [0.1, 0.1, 0, 7, 0], [5, 0, 0, 8, 0],  # the frame's own close points stay
+        [3.0, 0.5, 0, 0, 0.05], [4.0, 0.5, 0, 1, 0.1]]), atol=1e-5, rtol=0)
+
+
+def test_drawn_sweeps_are_different_ones(tmp_path):
+    torch.manual_seed(0)
+    taken = {tuple(LoadSweeps(2, random=True)(with_sweeps(tmp_path, 5))['points'].tensor[2:, 3]
+                   .int().tolist()) for _ in range(20)}
+    assert len(taken) > 5 and all(len(set(pair)) == 2 for pair in taken)
+
+
+def test_a_frame_without_sweeps(tmp_path):
+    assert len(LoadSweeps(3)(with_sweeps(tmp_path, 0))['points']) == 2
+    padded = LoadSweeps(3, pad_empty=True)(with_sweeps(tmp_path, 0))['points'].tensor
+    assert padded[2:].tolist() == [[5.0, 0.0, 0.0, 8.0, 0.0]] * 3
