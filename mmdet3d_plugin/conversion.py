@@ -78,6 +78,17 @@ class Layout(NamedTuple):
         return source
 
 
+def weights_of(checkpoint: Mapping) -> Dict[str, Tensor]:
+    """The weights in a foreign file, without the prefixes that wrappers add."""
+    state = next((checkpoint[key] for key in ('model_state_dict', 'state_dict')
+                  if isinstance(checkpoint.get(key), Mapping)), checkpoint)
+    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    for prefix in ('module.', 'model.'):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
 def rename(key: str, rules: Rules) -> str:
     """Apply each (regular expression, replacement) in turn."""
     for pattern, replacement in rules:

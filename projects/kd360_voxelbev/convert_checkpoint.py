@@ -23,7 +23,7 @@ from torch import Tensor
 
 import mmdet3d_plugin  # noqa: F401 (registers the models)
 from mmdet3d_plugin.checkpoints import read_checkpoint, save_checkpoint, student_weights
-from mmdet3d_plugin.conversion import Layout, Rules, efficientnet_names, rename
+from mmdet3d_plugin.conversion import Layout, Rules, efficientnet_names, rename, weights_of
 from mmdet3d_plugin.engine.cli import run_tool
 from mmdet3d_plugin.errors import UserError
 
@@ -138,17 +138,6 @@ def layouts(model: str) -> Dict[str, Layout]:
     return {f'{model} ({name})': Layout.of(
         MODELS.build(Config.fromfile(config_of(model, encoder)).model), names, UNUSED)
         for name, encoder in encoders.items()}
-
-
-def weights_of(checkpoint: Mapping) -> Dict[str, Tensor]:
-    """The weights in a foreign file, without the prefixes that wrappers add."""
-    state = next((checkpoint[key] for key in ('model_state_dict', 'state_dict')
-                  if isinstance(checkpoint.get(key), Mapping)), checkpoint)
-    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    for prefix in ('module.', 'model.'):
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
 
 
 def choose(found: Mapping[str, Layout], names: Iterable[str], ours: bool) -> Tuple[str, Layout]:
