@@ -99,7 +99,7 @@ def convert(checkpoint: Mapping, model: str) -> Tuple[dict, str]:
     source = first_layout(weights_of(checkpoint), fitting)
     state, aside = fitting.convert(source)
     lines = [f'{model}: {len(source)} entries, {len(state)} converted']
-    for pattern, why in fitting.unused.items():
+    for why in fitting.unused.values():
         count = sum(fitting.reason(key) == why for key in aside)
         lines += [f'  {count} set aside: {why}'] if count else []
     if model == 'teacher':
