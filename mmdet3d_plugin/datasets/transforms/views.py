@@ -1,5 +1,5 @@
-"""Several pictures as they are: loading and augmentation, one matrix for each."""
-from typing import Optional, Sequence, Tuple
+"""Augmentation of several pictures, one matrix for each."""
+from typing import Tuple
 
 import cv2
 import numpy as np
@@ -9,32 +9,6 @@ from mmdet3d.registry import TRANSFORMS
 
 from ...errors import UserError
 from ...structures import fields
-from .loading import read_picture
-
-
-@TRANSFORMS.register_module()
-class LoadViews(BaseTransform):
-    """The pictures of a frame, each a view of its own.
-
-    Adds ``img``, a list of (H, W, 3) uint8 RGB arrays, and ``cameras``, their camera dicts.
-
-    Args:
-        cameras (tuple, optional): Names of the pictures; default all of the frame.
-    """
-
-    def __init__(self, cameras: Optional[Sequence[str]] = None):
-        self.cameras = cameras
-
-    def transform(self, results: dict) -> dict:
-        """Load."""
-        names = self.cameras or list(results['images'])
-        views = [dict(results['images'][name], name=name) for name in names]
-        results[fields.IMG] = [
-            read_picture(view.pop('img_path'), (view['height'], view['width'])) for view in views]
-        results[fields.CAMERAS] = [dict(
-            view, img_aug=np.eye(3), lidar2cam=np.asarray(view['lidar2cam'], np.float64))
-            for view in views]
-        return results
 
 
 @TRANSFORMS.register_module()
