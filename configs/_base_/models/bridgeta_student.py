@@ -2,8 +2,6 @@
 # The widths are those of BEVFusion's camera-only-seg release.
 
 # Sometimes ----------------------------------------------------------------------------------------
-classes = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'divider')
-grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='+x', cols='+y')
 features = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2))  # cells of 0.4 m, and 0.8 m after
 channels = 80
 
@@ -25,13 +23,9 @@ decoder = dict(
     type='BEVDecoder',
     backbone=dict(type='GeneralizedResNet', in_channels=channels),
     neck=dict(type='LSSFPN'))
-head = dict(type='BEVMapHead', in_channels=256, classes=classes, grid=grid,
-            source=dict(features, cell=0.8))
+head = dict(type='BEVMapHead', in_channels=256, source=dict(features, cell=0.8))
 model = dict(
     type='BEVModel',
-    grid=grid,
-    data_preprocessor=dict(
-        type='BEVDataPreprocessor', mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     camera_branch=dict(
         type='CameraBranch',
         encoder=dict(type='ImageEncoder', backbone=swin, neck=dict(type='GeneralizedLSSFPN')),

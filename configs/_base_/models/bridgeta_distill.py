@@ -1,0 +1,16 @@
+# BridgeTA: a camera student, and an assistant that sees the teacher's LiDAR.
+_base_ = ['./bridgeta_student.py', './bridgeta_terms.py']
+
+# Rarely -------------------------------------------------------------------------------------------
+lidar_channels = 256
+model = dict(
+    _delete_=True,
+    type='Distiller',
+    student=_base_.model,
+    assistant=dict(
+        type='AuxiliaryModule',
+        fuser=dict(type='ConvFuser', in_channels=(_base_.channels, lidar_channels),
+                   out_channels=_base_.channels),
+        bev_encoder=_base_.decoder,
+        head=_base_.head),
+    terms=_base_.terms)

@@ -1,0 +1,29 @@
+# BridgeTA's terms: the assistant bridges teacher and student at features, decoded features, logits.
+
+# Often changed ------------------------------------------------------------------------------------
+# The paper does not give the weights; these make each level about as large as the task's loss.
+weight_features, weight_decoded, weight_logits = 1e-2, 1e-2, 1e-2
+epsilon = 'optimal'
+
+# Sometimes ----------------------------------------------------------------------------------------
+prediction_kl = dict(type='PredictionKL')
+
+# Rarely -------------------------------------------------------------------------------------------
+terms = dict(
+    features=dict(
+        type='DualPathTerm', student='student.camera_branch', assistant='assistant.fuser',
+        teacher='teacher.fuser', weight=weight_features, epsilon=epsilon),
+    decoded=dict(
+        type='DualPathTerm', student='student.bev_encoder[-1]',
+        assistant='assistant.bev_encoder[-1]', teacher='teacher.bev_encoder[-1]',
+        weight=weight_decoded, epsilon=epsilon),
+    logits=dict(
+        type='DualPathTerm', student='student.head.segmentation',
+        assistant='assistant.head.segmentation', teacher='teacher.head.segmentation',
+        weight=weight_logits, epsilon=epsilon),
+    teacher_head=dict(
+        type='CrossHeadTerm', student='student.bev_encoder[-1]', role='teacher',
+        criterion=prediction_kl, weight=weight_logits),
+    assistant_head=dict(
+        type='CrossHeadTerm', student='student.bev_encoder[-1]', role='assistant',
+        criterion=prediction_kl, weight=weight_logits))

@@ -1,0 +1,15 @@
+# BEVFusion's bevfusion-seg release.
+_base_ = [
+    '../../_base_/datasets/nuscenes_map_release.py',
+    '../../_base_/models/bevfusion.py', '../../_base_/schedules/bevfusion_20e.py'
+]
+
+model = dict(
+    camera_branch=dict(view_transform=dict(rounding='trunc', pixel='corner')),
+    grid=_base_.grid,
+    data_preprocessor=dict(type='BEVDataPreprocessor', **_base_.statistics),
+    head=dict(grid=_base_.grid, classes=_base_.map_classes))
+train_dataloader = dict(
+    batch_size=4, dataset=dict(dataset=dict(pipeline=_base_.fusion_pipeline)))
+val_dataloader = dict(batch_size=4, dataset=dict(pipeline=_base_.fusion_test_pipeline))
+test_dataloader = val_dataloader
