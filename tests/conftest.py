@@ -52,6 +52,28 @@ def toytown(tmp_path_factory, run_command) -> Path:
 
 
 @pytest.fixture(scope='session')
+def toytown_nuscenes(tmp_path_factory, run_command) -> Path:
+    """Eight small frames of the synthetic world in nuScenes' layout, converted (4 train, 4 val)."""
+    root = tmp_path_factory.mktemp('data') / 'toytown_nuscenes'
+    for arguments in (('toytown', '--layout', 'nuscenes', '--out-dir', root, '--frames', 8,
+                       '--sequences', 2, '--seed', 1, '--image-size', 108, 192, '--scan-size', 32,
+                       256, '--supersample', 1, '--sweeps', 2, 0),
+                      ('nuscenes', '--root-path', root, '--version', 'v1.0-mini')):
+        done = run_command('tools/create_data.py', *arguments, timeout=600)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture(scope='session')
+def world_of(request):
+    """The synthetic world that a tiny config is for: ``world_of(config)``."""
+    def find(config):
+        root = Path(config.train_dataloader.dataset.data_root).name
+        return request.getfixturevalue(root)
+    return find
+
+
+@pytest.fixture(scope='session')
 def run_command():
     """Run a command in the repository root: ``run_command('tools/test.py', ...)``.
 

@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet3d_plugin.engine.config import check_config
 from mmdet3d_plugin.geometry import BEVGrid
+from mmdet3d_plugin.models import LiDARImageBranch, VoxelBranch
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/**/*.py')
@@ -20,7 +21,8 @@ CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('config
 NAME = re.compile(r'(?P<model>[a-z0-9]+)_(?P<role>teacher|student|distill)_(?P<net>[a-z0-9-]+)_'
                   r'(?P<data>dur360bev|kitti360|nuscenes|toytown)(_[a-z0-9-]+)*')
 TINY = [name for name in CONFIGS if '_toytown' in name and '_distill_' not in name]
-LIDAR = {'LoadOusterScan', 'LoadPointCloud', 'BuildLiDARImage', 'SphericalLiDARImage'}
+LIDAR = {'LoadOusterScan', 'LoadPointCloud', 'LoadSweeps', 'BuildLiDARImage',
+         'SphericalLiDARImage'}
 
 # Image encoders of KD360-VoxelBEV: parameters in the authors' release, without EfficientNet-B0's
 # classifier (1 281 000). Its whole B4 does not run; here it is ImageNet's (19 341 616) without the
@@ -49,8 +51,14 @@ def built(request):
     return SimpleNamespace(config=config, model=model)
 
 
+def datasets(config):
+    """Of train, val and test, out of their wrappers."""
+    found = [config[f'{split}_dataloader'].dataset for split in ('train', 'val', 'test')]
+    return [dataset.get('dataset', dataset) for dataset in found]
+
+
 def pipelines(config):
-    return [config[f'{split}_dataloader'].dataset.pipeline for split in ('train', 'val', 'test')]
+    return [dataset.pipeline for dataset in datasets(config)]
 
 
 def metrics(config):
@@ -83,10 +91,10 @@ def test_names_and_grids_agree(built):
     for transforms in pipelines(built.config):
         for transform in transforms:
             TRANSFORMS.build(transform)
-        targets, = (t for t in transforms if t['type'] == 'RasterizeBEV')
+        targets, = (t for t in transforms if t['type'] in ('RasterizeBEV', 'RasterizeMap'))
         assert BEVGrid(**targets['grid']) == student.grid
-    for split in ('train', 'val', 'test'):
-        assert DATASETS.get(built.config[f'{split}_dataloader'].dataset.type)
+    for dataset in datasets(built.config):
+        assert DATASETS.get(dataset.type)
     for metric in metrics(built.config):
         METRICS.build(metric)
 
@@ -102,7 +110,7 @@ def test_lidar_channels_agree(built):
     """Image, normalisation and first layer; a distiller's image is its teacher's."""
     made = [t for t in pipelines(built.config)[0] if 'LiDARImage' in t['type']]
     reader = built.model.teacher.model if hasattr(built.model, 'student') else built.model
-    assert bool(made) == (reader.lidar_branch is not None)
+    assert bool(made) == isinstance(reader.lidar_branch, LiDARImageBranch)
     for transform in made:
         adapter = reader.lidar_branch.encoder.adapter
         channels = 3 if adapter is None else adapter.in_channels
@@ -119,12 +127,23 @@ def test_a_camera_model_is_tested_without_lidar(built):
 def test_a_lidar_model_loads_no_picture(built):
     if getattr(built.model, 'student', built.model).camera_branch is None:
         for transforms in pipelines(built.config):
-            assert not any('Panorama' in name for name in types(transforms))
+            assert not any('Panorama' in name or 'Pictures' in name for name in types(transforms))
+
+
+def test_a_voxel_model_loads_points(built):
+    reader = built.model.teacher.model if hasattr(built.model, 'student') else built.model
+    if isinstance(reader.lidar_branch, VoxelBranch):
+        assert {'LoadPointCloud', 'LoadSweeps', 'PointShuffle'} <= types(pipelines(built.config)[0])
+        assert 'points' in pipelines(built.config)[0][-1]['keys']
 
 
 def test_best_checkpoint_follows_the_metric(built):
-    assert built.config.default_hooks.checkpoint.save_best == 'bev/IoU100'
-    assert set(metrics(built.config)[0].ranges) == {100, 50, 20}
+    best, metric = built.config.default_hooks.checkpoint.save_best, metrics(built.config)[0]
+    if metric.type == 'MapIoUMetric':
+        assert best == 'map/mean'
+        assert metric.classes == getattr(built.model, 'student', built.model).head.classes
+    else:
+        assert best == 'bev/IoU100' and set(metric.ranges) == {100, 50, 20}
 
 
 def metafile_models():
@@ -164,14 +183,14 @@ def test_parameters_of_the_encoders(name):
 
 
 @pytest.mark.parametrize('name', TINY)
-def test_a_step_of_every_tiny_model(name, toytown):
+def test_a_step_of_every_tiny_model(name, world_of):
     config = Config.fromfile(ROOT / name)
-    config.train_dataloader.dataset.data_root = str(toytown)
+    config.train_dataloader.dataset.data_root = str(world_of(config))
     dataset = DATASETS.build(config.train_dataloader.dataset)
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
-    data = model.data_preprocessor(pseudo_collate([dataset[0], dataset[4]]), True)
+    data = model.data_preprocessor(pseudo_collate([dataset[0], dataset[3]]), True)
     losses = model(**data, mode='loss')
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()

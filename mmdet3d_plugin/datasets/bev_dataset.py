@@ -217,6 +217,7 @@ class NuScenesBEVDataset(BEVDataset):
             points['lidar_path'] = f'samples/LIDAR_TOP/{points["lidar_path"]}'
             for name, camera in info['images'].items():
                 camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
+        info['map_root'] = self.data_root
         for sweep in info.get('lidar_sweeps', ()):
             points = sweep['lidar_points']
             points['lidar_path'] = osp.join(self.data_prefix.get('pts', ''), points['lidar_path'])

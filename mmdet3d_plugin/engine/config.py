@@ -82,7 +82,8 @@ def check_config(cfg: Config) -> None:
     for hook, path in _listed(cfg.get('custom_hooks'), 'custom_hooks'):
         check_from(HOOKS, hook, path, strict=True)
     for scheduler, path in _listed(cfg.get('param_scheduler'), 'param_scheduler'):
-        check_from(PARAM_SCHEDULERS, scheduler, path, strict=True)
+        own = {k: v for k, v in scheduler.items() if k != 'convert_to_iter_based'}  # the Runner's
+        check_from(PARAM_SCHEDULERS, own, path, strict=True)
     _check_optim_wrapper(cfg.get('optim_wrapper'))
 
 

@@ -8,8 +8,8 @@ augment_views = dict(type='AugmentViews', size=_base_.picture_size, resize=(0.38
 resize_views = dict(type='AugmentViews', size=_base_.picture_size, resize=0.48, random=False,
                     release=True)
 sweeps = dict(type='LoadSweeps', count=9, random=True, pad_empty=True)  # random in tests, too
-map_targets = dict(type='RasterizeMap', data_root=_base_.data_root, grid=_base_.grid,
-               classes=_base_.map_classes, method='devkit', scale_aware=False)
+map_targets = dict(type='RasterizeMap', grid=_base_.grid, classes=_base_.map_classes,
+                   method='devkit', scale_aware=False)
 scan = [_base_.load_key_scan, sweeps]
 camera_pipeline = [_base_.load_pictures, augment_views, _base_.augment_bev, map_targets,
                    _base_.pack_camera]

@@ -11,8 +11,7 @@ picture_size = (64, 160)
 # Rarely -------------------------------------------------------------------------------------------
 augment_views = dict(type='AugmentViews', size=picture_size, resize=(0.84, 1.0))
 resize_views = dict(type='AugmentViews', size=picture_size, resize=0.9, random=False)
-map_targets = dict(type='RasterizeMap', data_root=data_root, grid=grid,
-               classes=_base_.map_classes)
+map_targets = dict(type='RasterizeMap', grid=grid, classes=_base_.map_classes)
 train_scan = [_base_.load_key_scan, dict(type='LoadSweeps', count=2, random=True)]
 test_scan = [_base_.load_key_scan, dict(type='LoadSweeps', count=2)]
 camera_pipeline = [_base_.load_pictures, augment_views, _base_.augment_bev, map_targets,

@@ -1,4 +1,4 @@
-# BridgeTA at a size that trains on two CPU cores: a camera student, and an assistant that sees the teacher's LiDAR.
+# BridgeTA for two CPU cores: a camera student, and an assistant that sees the teacher's LiDAR.
 _base_ = ['./bridgeta_student_tiny.py', './bridgeta_terms.py']
 
 # Rarely -------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """Ground truth from the map."""
-from typing import Sequence
+from typing import Optional, Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -20,23 +20,23 @@ class RasterizeMap(BaseTransform):
     read when the first frame needs it; those in ``preload`` at once, before workers fork.
 
     Args:
-        data_root (str): Folder with ``maps/expansion/``.
         grid (dict): The BEV grid, as the model's.
         classes (tuple): Names of the channels; layers of the map, or 'divider' for both kinds.
         method (str): 'exact', or 'devkit' for what BEVFusion trains on; see
             :func:`geometry.map_raster.rasterize_map`.
         line_width (float): Of dividers in 'exact', metres.
         scale_aware (bool): False leaves the scale of ``bev_aug`` out, as BEVFusion does.
-        preload (tuple): Locations.
+        data_root (str, optional): Folder with ``maps/expansion/``; default the data set's.
+        preload (tuple): Locations; they need ``data_root``.
 
     Raises:
         UserError: a class is unknown; a map is missing, outdated or malformed; a frame has no
             location or pose, or ground truth already.
     """
 
-    def __init__(self, data_root: str, grid: dict, classes: Sequence[str] = vector_map.CLASSES,
+    def __init__(self, grid: dict, classes: Sequence[str] = vector_map.CLASSES,
                  method: str = 'exact', line_width: float = 1.0, scale_aware: bool = True,
-                 preload: Sequence[str] = ()):
+                 data_root: Optional[str] = None, preload: Sequence[str] = ()):
         known = (*vector_map.LAYERS_OF, *vector_map.AREAS, *vector_map.LINES)
         for name in classes:
             if name not in known:
@@ -56,11 +56,15 @@ class RasterizeMap(BaseTransform):
         if fields.GT_BEV in results:
             raise UserError('RasterizeMap: the frame has gt_bev already; keep one of RasterizeBEV '
                             'and RasterizeMap in the pipeline')
+        root = self.data_root or results.get('map_root')
         for key in ('location', 'ego2global'):
             if key not in results:
                 raise UserError(f'RasterizeMap: frame {results.get("token")} has no {key}; convert '
                                 'nuScenes with tools/create_data.py')
-        layers = vector_map.load_map(self.data_root, results['location'])
+        if root is None:
+            raise UserError('RasterizeMap: neither the transform nor the data set says where the '
+                            'maps are; set RasterizeMap.data_root')
+        layers = vector_map.load_map(root, results['location'])
         chosen = [[layers[name] for name in vector_map.LAYERS_OF.get(name, (name,))]
                   for name in self.classes]
         seg = rasterize_map(chosen, _lidar2global(results), self.grid,
