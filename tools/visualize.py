@@ -31,6 +31,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--width', type=int, default=1440, help='of a picture, px (default: 1440)')
     parser.add_argument('--instances', action='store_true',
                         help='group the maps to instances and draw these and their boxes')
+    parser.add_argument('--threshold', nargs='+', type=float, default=[0.5], metavar='P',
+                        help='of the classes of a map, one or one for each (default: 0.5)')
     parser.add_argument('--device', help='default: the GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
                         metavar='KEY=VALUE', help='to override in every config')
@@ -57,7 +59,7 @@ def _short_names(stems):
 
 
 @torch.no_grad()
-def draw_frame(index, models, width):
+def draw_frame(index, models, width, threshold):
     """One frame through all models; returns its name and the picture, RGB."""
     inputs, predictions, instances, shown = {}, {}, {}, None
     for name, model in models.items():
@@ -80,7 +82,8 @@ def draw_frame(index, models, width):
             instances[name] = result.cpu()
     token = shown.metainfo.get('token', str(index))
     title = f'frame {index}: {token}'
-    return token, frame_panel(shown, inputs, predictions, title, width, instances)
+    return token, frame_panel(shown, inputs, predictions, title, width, instances,
+                              threshold)
 
 
 def read_config(path, args):
@@ -106,7 +109,7 @@ def main() -> None:
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     for index in indices:
-        token, picture = draw_frame(index, models, args.width)
+        token, picture = draw_frame(index, models, args.width, args.threshold)
         path = out_dir / f'{index:06d}_{token}.png'
         cv2.imwrite(str(path), picture[..., ::-1])
         print(path)

@@ -55,6 +55,8 @@ class BEVGrid:
         z_range (tuple, optional): Lower and upper z of a voxel grid, metres.
         num_levels (int, optional): Number of height levels of a voxel grid.
         levels (str): Axis followed by the level index, ``'+z'`` (level 0 lowest) or ``'-z'``.
+        ahead (str): Axis that points ahead of the car; ``'+y'`` in the frame of nuScenes' scanner.
+            Only pictures ask for it.
 
     Raises:
         ValueError: A range is not a whole number of cells, or an axis name is unknown.
@@ -74,6 +76,7 @@ class BEVGrid:
     z_range: Optional[Tuple[float, float]] = None
     num_levels: Optional[int] = None
     levels: str = '+z'
+    ahead: str = '+x'
 
     def __post_init__(self):
         for name in ('x_range', 'y_range', 'z_range'):
@@ -83,6 +86,7 @@ class BEVGrid:
         row_axis, _ = _parse_axis('rows', self.rows, 'xy')
         col_axis, _ = _parse_axis('cols', self.cols, 'xy')
         _parse_axis('levels', self.levels, 'z')
+        _parse_axis('ahead', self.ahead, 'xy')
         if row_axis == col_axis:
             raise ValueError(f'BEVGrid: rows={self.rows!r} and cols={self.cols!r} follow one axis')
         for name in ('x_range', 'y_range'):
@@ -118,6 +122,12 @@ class BEVGrid:
         """Whether both grids have the same cells seen from above."""
         keys = ('x_range', 'y_range', 'cell', 'rows', 'cols')
         return all(getattr(self, key) == getattr(other, key) for key in keys)
+
+    def from_above(self) -> 'BEVGrid':
+        """The same cells as a driver's map shows them: ahead is up, left is left."""
+        rows, cols = {'+x': ('-x', '-y'), '-x': ('+x', '+y'), '+y': ('-y', '+x'),
+                      '-y': ('+y', '-x')}[self.ahead]
+        return replace(self, rows=rows, cols=cols, z_range=None, num_levels=None)
 
     # Continuous conversions --------------------------------------------------------------------
 

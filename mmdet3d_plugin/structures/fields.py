@@ -17,8 +17,8 @@ GT_BEV, PRED_BEV = 'gt_bev', 'pred_bev'
 SEG, CENTERNESS, OFFSET, INSTANCES = 'seg', 'centerness', 'offset', 'instances'
 
 CAMERAS, LIDAR_CAMERA = 'cameras', 'lidar_camera'
-BEV_AUG, BEV_GRID = 'bev_aug', 'bev_grid'
+BEV_AUG, BEV_GRID, MAP_CLASSES = 'bev_aug', 'bev_grid', 'map_classes'
 
 META_KEYS = ('token', 'sample_idx', 'scene_token', 'frame_id', 'timestamp', 'img_path',
-             'lidar_path', CAMERAS, LIDAR_CAMERA, BEV_AUG, BEV_GRID)
+             'lidar_path', CAMERAS, LIDAR_CAMERA, BEV_AUG, BEV_GRID, MAP_CLASSES)
 """Metainfo of a packed sample, where present."""

@@ -10,6 +10,8 @@ from ..geometry import BEVGrid, CameraRig, rigid
 HIT, FALSE_ALARM, MISS = (60, 180, 75), (230, 70, 60), (70, 120, 230)
 GROUND, TRUTH, INK, PAPER = (236, 236, 232), (60, 60, 60), (30, 30, 30), (255, 255, 255)
 LEGEND = (('hit', HIT), ('false alarm', FALSE_ALARM), ('miss', MISS))
+_MAP_COLOURS = ((166, 206, 227), (251, 154, 153), (178, 223, 138), (227, 26, 28), (255, 190, 110),
+                (106, 61, 154))
 _EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6),
           (3, 7)]
 _FACE = [(0, 5), (1, 4)]  # a cross on the front
@@ -103,10 +105,9 @@ def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, s
         rings: radii, metres.
         instances: (K, R, C) int, 0 = none.
     """
-    view = BEVGrid(grid.x_range, grid.y_range, grid.cell)
-    rows, cols = view.shape
-    scale = size / max(rows, cols)
-    out = np.full((rows, cols, 3), GROUND, np.uint8)
+    view = grid.from_above()
+    scale = size / max(view.shape)
+    out = np.full((*view.shape, 3), GROUND, np.uint8)
     truth, pred = (m if m is None else _seen_from_above(m, grid, view) > threshold
                    for m in (truth, pred))
     if truth is not None and pred is not None:
@@ -116,8 +117,7 @@ def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, s
     if instances is not None:
         ids = _seen_from_above(instances, grid, view)
         out[ids > 0] = instance_colours(ids[ids > 0])
-    out = cv2.resize(out, (round(cols * scale), round(rows * scale)),
-                     interpolation=cv2.INTER_NEAREST)
+    out = _enlarged(out, size)
 
     def at(xy):
         return np.round(view.to_pixel(np.asarray(xy, np.float64))[..., ::-1] * scale).astype(int)
@@ -132,9 +132,56 @@ def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, s
     if boxes is not None and len(boxes):
         outlines = at(rigid.box_corners(boxes)[:, :4, :2])
         cv2.polylines(out, [o.reshape(-1, 1, 2) for o in outlines], True, INK, 1, cv2.LINE_AA)
-    arrow = np.array([[2.4, 0], [-2, 1.4], [-1, 0], [-2, -1.4]])  # as long as a car
-    cv2.fillPoly(out, [at(arrow)], INK, cv2.LINE_AA)
+    _draw_car(out, view, scale)
     return out
+
+
+def map_picture(grid: BEVGrid, seg, size: int = 480, threshold=0.5) -> np.ndarray:
+    """Overlapping classes of a map in colours, later channels on top; like :func:`bev_picture`.
+
+    Args:
+        grid: of the map.
+        seg: (K, R, C) in [0, 1].
+        size: of the longer side of the picture, px.
+        threshold: cells above are in the class; one number, or one for each class.
+    """
+    view = grid.from_above()
+    out = np.full((*view.shape, 3), GROUND, np.uint8)
+    limits = np.broadcast_to(threshold, len(seg))
+    for channel, limit, colour in zip(seg, limits, map_colours(len(seg))):
+        out[_seen_from_above(channel, grid, view) > limit] = colour
+    out = _enlarged(out, size)
+    _draw_car(out, view, size / max(view.shape))
+    return out
+
+
+def map_colours(count: int) -> np.ndarray:
+    """(count, 3) uint8 RGB of the classes of a map, drivable area first."""
+    known = np.array(_MAP_COLOURS, np.uint8)
+    more = instance_colours(np.arange(max(count - len(known), 0)))
+    return np.concatenate([known, more])[:count]
+
+
+def map_legend(names: Sequence[str], width: int = 1440) -> np.ndarray:
+    """A strip with the colour and the name of each class."""
+    strip = np.full((24, width, 3), PAPER, np.uint8)
+    for n, (name, colour) in enumerate(zip(names, map_colours(len(names)))):
+        x = 8 + n * (width - 8) // len(names)
+        cv2.rectangle(strip, (x, 5), (x + 14, 19), colour.tolist(), -1)
+        cv2.putText(strip, name, (x + 20, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, INK, 1, cv2.LINE_AA)
+    return strip
+
+
+def _enlarged(cells, size) -> np.ndarray:
+    rows, cols = (round(side * size / max(cells.shape[:2])) for side in cells.shape[:2])
+    return cv2.resize(cells, (cols, rows), interpolation=cv2.INTER_NEAREST)
+
+
+def _draw_car(picture, view: BEVGrid, scale) -> None:
+    arrow = np.array([[0, -2.4], [1.4, 2], [0, 1], [-1.4, 2]]) / view.cell  # as long as a car
+    origin = view.to_pixel(np.zeros(2))[::-1]
+    corners = np.round((origin + arrow) * scale).astype(int)
+    cv2.fillPoly(picture, [corners], INK, cv2.LINE_AA)
 
 
 def heat_picture(grid: BEVGrid, bev_map, size: int = 480) -> np.ndarray:
@@ -145,10 +192,8 @@ def heat_picture(grid: BEVGrid, bev_map, size: int = 480) -> np.ndarray:
         bev_map: (R, C) or (K, R, C); the largest value of a cell is shown.
         size: of the longer side of the picture, px.
     """
-    view = BEVGrid(grid.x_range, grid.y_range, grid.cell)
-    out = _colour(_seen_from_above(bev_map, grid, view), cv2.COLORMAP_VIRIDIS)
-    rows, cols = (round(side * size / max(view.shape)) for side in view.shape)
-    return cv2.resize(out, (cols, rows), interpolation=cv2.INTER_NEAREST)
+    values = _seen_from_above(bev_map, grid, grid.from_above())
+    return _enlarged(_colour(values, cv2.COLORMAP_VIRIDIS), size)
 
 
 def target_pictures(grid: BEVGrid, gt_bev: Mapping) -> Dict[str, np.ndarray]:
@@ -165,7 +210,7 @@ def target_pictures(grid: BEVGrid, gt_bev: Mapping) -> Dict[str, np.ndarray]:
 
 
 def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: int = 1440,
-          gap: int = 8) -> np.ndarray:
+          gap: int = 8, title: str = '') -> np.ndarray:
     """Compose titled rows of pictures.
 
     Args:
@@ -174,7 +219,10 @@ def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: i
             without pictures is a title.
         width: of the panel, px.
         gap: between pictures, px.
+        title: of the panel, instead of the first row's.
     """
+    if title and rows:
+        rows = [(title, rows[0][1]), *rows[1:]]
     strips: List[np.ndarray] = []
     for title, pictures in rows:
         if title:
@@ -197,7 +245,8 @@ def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: i
 
 
 def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, np.ndarray],
-                title: str = '', width: int = 1440, instances: Optional[dict] = None) -> np.ndarray:
+                title: str = '', width: int = 1440, instances: Optional[dict] = None,
+                threshold=0.5) -> np.ndarray:
     """Everything about one frame: panorama with its boxes, LiDAR image, and each prediction.
 
     Without predictions, all maps of the ground truth are drawn.
@@ -211,6 +260,7 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
         title: of the panel.
         width: px.
         instances: name -> predicted sample with ``pred_bev.instances`` and ``pred_instances_3d``.
+        threshold: of the classes of a map, one number or one for each.
     """
     meta, rows, instances = sample.metainfo, [], instances or {}
     boxes = _boxes(sample.gt_instances_3d) if 'gt_instances_3d' in sample else np.zeros((0, 7))
@@ -233,6 +283,9 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
         grid = BEVGrid(**meta['bev_grid'])
         truth = sample.gt_bev.seg.numpy() if 'gt_bev' in sample else None
         points = inputs['points'].numpy() if 'points' in inputs else None
+        if 'map_classes' in meta:
+            return panel(rows + _map_rows(grid, meta['map_classes'], truth, predictions, points,
+                                          boxes, width, threshold), width, title=title)
         maps = [('ground truth', bev_picture(grid, truth, None, points, boxes))]
         maps += [(f'{name}{_iou(truth, seg)}', bev_picture(grid, truth, seg))
                  for name, seg in predictions.items()]
@@ -249,9 +302,30 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
                 *((name, bev_picture(grid, boxes=_boxes(found.pred_instances_3d),
                                      instances=found.pred_bev.instances))
                   for name, found in instances.items())]))
-    if title and rows:
-        rows[0] = (title, rows[0][1])
-    return panel(rows, width)
+    return panel(rows, width, title=title)
+
+
+def _map_rows(grid, classes, truth, predictions, points, boxes, width, threshold):
+    """Rows of the pictures of a map: all classes together, and the scan with the boxes."""
+    maps = [] if truth is None else [('ground truth', map_picture(grid, truth))]
+    maps += [(f'{name}{_class_iou(truth, seg, threshold)}',
+              map_picture(grid, seg, threshold=threshold)) for name, seg in predictions.items()]
+    if points is not None:
+        maps.append((f'scan, {len(boxes)} boxes', bev_picture(
+            grid, points=points, boxes=boxes)))
+    return [("bird's-eye view", maps[:4]), *(('', maps[n:n + 4]) for n in range(4, len(maps), 4)),
+            ('', [('', map_legend(classes, width - 16))])]
+
+
+def _class_iou(truth, seg, threshold) -> str:
+    """Mean over the classes that are there."""
+    if truth is None:
+        return ''
+    pred = np.asarray(seg) > np.broadcast_to(threshold, len(seg))[:, None, None]
+    truth = truth > 0.5
+    union = (truth | pred).sum((1, 2))
+    iou = (truth & pred).sum((1, 2))[union > 0] / union[union > 0]
+    return f', mean IoU {100 * iou.mean():.0f} % here' if len(iou) else ''
 
 
 _NAMES = {HIT: 'green', FALSE_ALARM: 'red', MISS: 'blue'}

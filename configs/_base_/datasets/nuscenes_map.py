@@ -6,7 +6,8 @@ _base_ = ['./nuscenes.py']
 data_root = 'data/nuscenes/'
 
 # Sometimes ----------------------------------------------------------------------------------------
-grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='+x', cols='+y')
+grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='+x', cols='+y',
+            ahead='+y')
 map_classes = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'divider')
 picture_size = (256, 704)
 

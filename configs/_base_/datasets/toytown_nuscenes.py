@@ -5,7 +5,8 @@ _base_ = ['./nuscenes_map.py']
 data_root = 'data/toytown_nuscenes/'
 
 # Sometimes ----------------------------------------------------------------------------------------
-grid = dict(x_range=(-30, 30), y_range=(-30, 30), cell=1.0, rows='+x', cols='+y')
+grid = dict(x_range=(-30, 30), y_range=(-30, 30), cell=1.0, rows='+x', cols='+y',
+            ahead='+y')
 picture_size = (64, 160)
 
 # Rarely -------------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ class RasterizeMap(BaseTransform):
         seg = rasterize_map(chosen, _lidar2global(results), self.grid,
                             bev_aug=results.get(fields.BEV_AUG), **self.options)
         results[fields.BEV_GRID] = self.grid.asdict()
+        results[fields.MAP_CLASSES] = self.classes
         results[fields.GT_BEV] = {fields.SEG: seg}
         return results
 
