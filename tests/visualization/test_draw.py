@@ -139,3 +139,47 @@ def test_a_shown_panorama_keeps_boxes_on_their_pixels():
     pixel, _, valid = draw._project(camera, [[0, -10, 0.]])
     assert valid[0]
     np.testing.assert_allclose(pixel[0], [col, row], atol=0.6)
+
+
+@pytest.mark.parametrize('ahead, place', [('+x', (12, -4)), ('+y', (4, 12)), ('-x', (-12, 4)),
+                                          ('-y', (-4, -12))])
+@pytest.mark.parametrize('rows, cols', [('+x', '+y'), ('-x', '-y')])
+def test_ahead_is_up_and_right_is_right_in_any_frame(rows, cols, ahead, place):
+    """A place 12 m ahead and 4 m to the right."""
+    grid = BEVGrid((-20, 20), (-20, 20), 1.0, rows, cols, ahead=ahead)
+    seg = np.zeros((1, 40, 40))
+    row, col = grid.to_index(torch.tensor(place) + 1e-3)[0]
+    seg[0, row, col] = 1
+    out = draw.bev_picture(grid, seg, size=40, rings=())
+    row, col = np.argwhere((out == draw.TRUTH).all(-1))[0]
+    assert abs(row + 0.5 - (20 - 12)) <= 0.5 and abs(col + 0.5 - (20 + 4)) <= 0.5
+
+
+def test_later_classes_of_a_map_lie_on_top():
+    grid = BEVGrid((-20, 20), (-20, 20), 1.0)
+    seg = np.zeros((2, 40, 40))
+    seg[0, :10], seg[1, :5] = 0.9, 0.45
+    out = draw.map_picture(grid, seg, size=40, threshold=(0.5, 0.4))
+    road, crossing = draw.map_colours(6)[:2]
+    assert (out[:5] == crossing).all() and (out[5:10] == road).all()
+    assert (out[10:15] == draw.GROUND).all()
+    assert (draw.map_picture(grid, seg, size=40)[:10] == road).all()
+
+
+def test_colours_of_classes_differ_and_the_legend_shows_them():
+    colours = draw.map_colours(9)
+    assert len({tuple(c) for c in colours.tolist()}) == 9
+    legend = draw.map_legend(('road', 'line'), 200)
+    assert legend.shape == (24, 200, 3)
+    assert (legend[12, 12] == colours[0]).all() and (legend[12, 108] == colours[1]).all()
+
+
+def test_frame_panel_of_a_map_has_a_picture_for_each_model():
+    grid = BEVGrid((-20, 20), (-20, 20), 1.0)
+    sample = Det3DDataSample(metainfo=dict(bev_grid=grid.asdict(), map_classes=('road', 'line')))
+    sample.gt_bev = PixelData(seg=torch.zeros(2, 40, 40))
+    one = draw.frame_panel(sample, {}, dict(a=np.zeros((2, 40, 40))), width=600)
+    two = draw.frame_panel(sample, {}, dict(a=np.zeros((2, 40, 40)), b=np.ones((2, 40, 40))),
+                           width=600)
+    assert one.shape[1] == two.shape[1] == 600 and one.shape[0] > two.shape[0]
+    assert (two == draw.map_colours(2)[1]).all(-1).sum() > 20_000  # b: the last class everywhere
