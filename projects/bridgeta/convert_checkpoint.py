@@ -26,8 +26,10 @@ from mmdet3d_plugin.conversion import Layout, rename, weights_of
 from mmdet3d_plugin.engine.cli import run_tool
 from mmdet3d_plugin.errors import UserError
 
-BASES = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
-CONFIGS = dict(camera='bridgeta_student', fusion='bevfusion', lidar='bevfusion_lidar')
+CONFIGS = {model: Path(__file__).resolve().parents[2] / f'configs/bridgeta/release/{name}.py'
+           for model, name in dict(camera='bevfusion_student_swint_nuscenes',
+                                   fusion='bevfusion_teacher_swint-voxel_nuscenes',
+                                   lidar='bevfusion_teacher_voxel_nuscenes').items()}
 MODELS_HERE = (*CONFIGS, 'teacher')
 SHARED = ('camera_branch.', 'lidar_branch.')
 ASIDE = 'set_aside'
@@ -73,7 +75,7 @@ def names(keys: Iterable[str]) -> Dict[str, str]:
 def layout(model: str) -> Layout:
     """The layout of a checkpoint of the release."""
     init_default_scope('mmdet3d')
-    built = MODELS.build(Config.fromfile(BASES / f'{CONFIGS.get(model, "bevfusion")}.py').model)
+    built = MODELS.build(Config.fromfile(CONFIGS.get(model, CONFIGS['fusion'])).model)
     if model != 'teacher':
         return Layout.of(built, names, UNUSED)
     whole = Layout.of(built, names, {})

@@ -7,21 +7,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.structures import PixelData
 
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import BEVGrid
+from mmdet3d_plugin.geometry.rigid import rigid, yaw_matrix
 from mmdet3d_plugin.models import LSSFPN, BEVMapHead, GeneralizedLSSFPN, VoxelBranch
 from mmdet3d_plugin.models.heads.bev_map_head import resampling
 
-BASES = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs/bridgeta'
 GRID = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='+x', cols='+y')
 SOURCE = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2), cell=0.8)
 
 
 @lru_cache
 def build(name):
-    return MODELS.build(Config.fromfile(BASES / f'{name}.py').model)
+    return MODELS.build(Config.fromfile(CONFIGS / f'{name}_nuscenes.py').model)
 
 
 def count(module):
@@ -29,8 +33,11 @@ def count(module):
 
 
 @pytest.mark.parametrize('name, parameters, entries', [
-    ('bridgeta_student', 49_118_566, 353), ('bridgeta_teacher', 52_054_998, 485),
-    ('bevfusion', 42_105_462, 461), ('bevfusion_lidar', 11_994_838, 224)])
+    ('bridgeta_student_swint', 49_118_566, 353),
+    ('bridgeta_teacher_swint-voxel', 52_054_998, 485),
+    ('release/bevfusion_student_swint', 49_118_566, 353),
+    ('release/bevfusion_teacher_swint-voxel', 42_105_462, 461),
+    ('release/bevfusion_teacher_voxel', 11_994_838, 224)])
 def test_sizes_are_those_of_the_release(name, parameters, entries):
     """Entries without the release's four constants of the view transform."""
     model = build(name)
@@ -38,7 +45,8 @@ def test_sizes_are_those_of_the_release(name, parameters, entries):
 
 
 def test_sizes_of_the_parts():
-    student, teacher = build('bridgeta_student'), build('bridgeta_teacher')
+    student, teacher = (
+        build(f'bridgeta_{name}') for name in ('student_swint', 'teacher_swint-voxel'))
     assert count(student.camera_branch.encoder.backbone) == 27_520_506
     assert count(student.camera_branch.encoder.neck) == 1_591_296
     assert count(student.camera_branch.view_transform) + count(
@@ -159,3 +167,45 @@ def test_an_empty_cloud_trains():
                         paddings=(1, ), blocks=1), (1, 1, 1), (-8, -8, -2, 8, 8, 5))
     out = branch.train()(dict(points=[torch.zeros(0, 4)]))
     assert out.shape == (1, 4, 8, 8) and out.eq(0).all()
+
+
+# Full size ----------------------------------------------------------------------------------------
+
+
+def six_cameras():
+    ahead = rigid([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+    aug = [[0.44, 0, 0], [0, 0.44, -140], [0, 0, 1]]
+    return [dict(name=str(n), lens='pinhole', lidar2cam=ahead @ yaw_matrix(n * np.pi / 3),
+                 cam2img=[[1260, 0, 800], [0, 1260, 450], [0, 0, 1]], height=256, width=704,
+                 raw_height=900, raw_width=1600, img_aug=aug) for n in range(6)]
+
+
+def full_size_frame():
+    generator = torch.Generator().manual_seed(0)
+    sample = Det3DDataSample(metainfo=dict(cameras=six_cameras()))
+    sample.gt_bev = PixelData(seg=(torch.rand(6, 200, 200, generator=generator) > 0.7).float())
+    points = torch.randn(60_000, 5, generator=generator) * torch.tensor([15, 15, 1, 0.3, 0.1])
+    image = torch.randint(0, 255, (6, 3, 256, 704), generator=generator, dtype=torch.uint8)
+    return dict(inputs=dict(img=[image], points=[points]), data_samples=[sample])
+
+
+@pytest.mark.slow
+def test_a_step_of_bridgeta_at_full_size(tmp_path):
+    config, teacher = (Config.fromfile(CONFIGS / f'bridgeta_{name}_nuscenes.py')
+                       for name in ('distill_swint', 'teacher_swint-voxel'))
+    for model in (config.model.student, teacher.model):
+        model.camera_branch.encoder.backbone.init_cfg = None
+    teacher.dump(tmp_path / 'teacher.py')
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=MODELS.build(teacher.model).state_dict()), tmp_path / 'teacher.pth')
+    config.model.teacher = dict(config=str(tmp_path / 'teacher.py'),
+                                checkpoint=str(tmp_path / 'teacher.pth'))
+    model = MODELS.build(config.model).train()
+    model.init_weights()
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    logs = model.train_step(full_size_frame(), optimizer)
+    assert all(value.isfinite() for value in logs.values())
+    assert {'epsilon_features', 'distance_logits', 'loss_assistant_head'} <= set(logs)
+    assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])
+            ] == []

@@ -42,7 +42,7 @@ def test_the_part_that_the_aligned_teacher_shares():
     assert '104 set aside: fuser, decoder and head' in report
     assert all(name.startswith(('camera_branch.', 'lidar_branch.')) for name in ours['state_dict'])
     teacher = MODELS.build(
-        Config.fromfile(ROOT / 'configs/_base_/models/bridgeta_teacher.py').model)
+        Config.fromfile(ROOT / 'configs/bridgeta/bridgeta_teacher_swint-voxel_nuscenes.py').model)
     shapes = {name: value.shape for name, value in teacher.state_dict().items()
               if name.startswith(('camera_branch.', 'lidar_branch.'))}
     assert {name: value.shape for name, value in ours['state_dict'].items()} == shapes
@@ -71,11 +71,11 @@ def small(name):
     """The released network on a quarter of the ranges."""
     square = dict(x_range=(-REACH, REACH), y_range=(-REACH, REACH))
     grid = dict(x_range=(-SCOPE, SCOPE), y_range=(-SCOPE, SCOPE), cell=0.5, rows='+x', cols='+y')
-    config = Config.fromfile(ROOT / f'configs/_base_/models/{converter.CONFIGS[name]}.py').model
+    config = Config.fromfile(converter.CONFIGS[name]).model
     config.grid = grid
     config.head.update(grid=grid, source=dict(square, cell=0.8))
     if name != 'lidar':
-        config.camera_branch.view_transform.update(square, rounding='trunc', pixel='corner')
+        config.camera_branch.view_transform.update(square)
     if name != 'camera':
         config.lidar_branch.point_range = (-REACH, -REACH, -5, REACH, REACH, 3)
     return MODELS.build(config).eval()
