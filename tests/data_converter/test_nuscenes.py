@@ -248,16 +248,18 @@ def test_raw_files_to_metric(root):
 def test_map_segmentation_from_the_base_config(root):
     """Six pictures, points and six classes: data set, model with six cameras, metric."""
     config = Config.fromfile('configs/_base_/datasets/nuscenes_map.py')
-    pipeline = list(map(dict, config.fusion_pipeline))
-    assert pipeline[2] == config.map_targets
-    pipeline[2].update(data_root=str(root), grid=GRID)
-    frames = [dataset(root, pipeline, 'val')[n] for n in range(2)]
-    assert frames[0]['inputs']['img'].shape == (6, 3, 90, 160)
+    pipeline = list(map(dict, config.fusion_test_pipeline))
+    assert pipeline[1] == config.resize_views and pipeline[-2] == config.map_targets
+    pipeline[1].update(size=(64, 128), resize=0.8)
+    pipeline[-2]['grid'] = dict(GRID, ahead='+y')
+    frames = [dataset(root, pipeline, 'val', axes='scanner')[n] for n in range(2)]
+    assert frames[0]['inputs']['img'].shape == (6, 3, 64, 128)
+    assert frames[0]['inputs']['points'].shape[1] == 5             # with the age of the sweep's
     truth = frames[0]['data_samples'].gt_bev.seg
     assert truth.shape == (6, 32, 32) and truth[[0, 2, 5]].any(-1).any(-1).all()
     points = frames[0]['inputs']['points']
     rig = CameraRig.from_dicts([frames[0]['data_samples'].cameras])
-    assert rig.project(points)[2].any(2).all()               # every camera sees some of them
+    assert rig.project(points[:, :3])[2].any(2).all()               # every camera sees some of them
     model = build(CAMERA, head=dict(type='BEVSegHead', in_channels=8, num_classes=6,
                                     tasks=('segmentation',)))
     data = dict(inputs=dict(img=[f['inputs']['img'] for f in frames]),
@@ -265,13 +267,13 @@ def test_map_segmentation_from_the_base_config(root):
     losses = model(**model.data_preprocessor(data, True), mode='loss')
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    metric = METRICS.build(dict(config.val_evaluator, ranges=(32,)))
+    metric = METRICS.build(config.val_evaluator)
     for sample in model.eval().test_step(data):
         assert sample.pred_bev.seg.shape == truth.shape
         sample.pred_bev = PixelData(seg=sample.gt_bev.seg)
         metric.process({}, [sample.to_dict()])
     scores = metric.evaluate(2)
-    assert scores['bev/IoU32_drivable_area'] == scores['bev/IoU32_divider'] == 100
+    assert scores['map/drivable_area'] == scores['map/divider'] == 100
 
 
 # One world for all sensors --------------------------------------------------------------------
