@@ -54,8 +54,8 @@ class Experiment:
         metrics: names of the config's metrics, such as ``bev/IoU100``.
         seeds: of the trainings.
         runs: by name, ``config``, and where given ``options`` (nested or dotted overrides),
-            ``teacher`` (name of a run), ``columns`` (cells of the table) and ``paper`` (one figure
-            for each metric).
+            ``teacher`` (name of a run), ``columns`` (cells of the table) and ``paper`` (for each
+            metric a figure or None).
         paper: what the paper's figures were measured on.
         baseline: run that the others are compared with, seed by seed.
     """
@@ -460,7 +460,8 @@ def markdown(experiment: Experiment, rows: Sequence[dict], command: str) -> str:
             gain = row.get('gain')
             cells.append(spread(gain[experiment.metrics[0]], '+') if gain else '')
         if with_paper:
-            cells.append(' / '.join(f'{value:g}' for value in row['paper'].values()) or '–')
+            cells.append(' / '.join('–' if value is None else f'{value:g}'
+                                    for value in row['paper'].values()) or '–')
         lines.append(cells)
     notes = ['Mean ± standard deviation over the seeds, last checkpoint.']
     if with_gain:
@@ -488,7 +489,7 @@ def plot(experiment: Experiment, rows: Sequence[dict], path: Path) -> None:
                 axis.barh(place, mean(values), color='#0f766e', height=0.6, alpha=0.8,
                           xerr=stdev(values) if len(values) > 1 else None,
                           error_kw=dict(ecolor='#1f2937', capsize=3))
-            if metric in row['paper']:
+            if row['paper'].get(metric) is not None:
                 axis.plot(row['paper'][metric], place, 'D', mfc='none', mec='#d97706')
         axis.set(title=metric, xlim=(0, None))
         axis.set_yticks(range(len(rows)), [row['name'] for row in rows])
