@@ -21,8 +21,9 @@ LIMIT_MB = 650 + 1350 * SHARE
 """Imports, and what grows with the data."""
 
 MEASURE = """
-import resource, sys
+import sys
 from data_converter import dur360bev, nuscenes
+from tests.helpers.memory import peak_mib
 layout, root, out = sys.argv[1:]
 if layout == 'nuscenes':  # tables only: every file counts as there
     nuscenes._file = lambda root, tables, row: tables.data['name'][row].decode()
@@ -32,7 +33,7 @@ if layout == 'nuscenes':  # tables only: every file counts as there
     print(nuscenes.convert(root, out, 'v1.0-trainval'))
 else:
     print(dur360bev.convert(root, out, 'extended'))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(round(peak_mib()))
 """
 
 

@@ -90,14 +90,14 @@ def test_affinity_equals_the_naive_formula_forward_and_backward(block):
 
 
 _MEMORY = '''
-import resource, torch
+import torch
 from mmdet3d_plugin.distillation import WindowAffinity
+from tests.helpers.memory import peak_mib
 student, teacher = torch.randn(2, 1, 16, 100, 100)
 student.requires_grad_()
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before = peak()
+before = peak_mib()
 WindowAffinity(window=100, block=1000)(student, teacher).backward()
-print(peak() - before)
+print(peak_mib() - before)
 '''
 
 

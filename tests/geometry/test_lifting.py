@@ -91,12 +91,12 @@ def test_no_pair_in_the_grid_gives_zeros_and_gradients():
 
 
 _MEMORY = '''
-import resource, torch
+import torch
 from mmdet3d_plugin.geometry import BEVGrid
 from mmdet3d_plugin.geometry.lifting import build_lift_maps, lift_pool
 from tests.geometry.test_lifting import rig
+from tests.helpers.memory import peak_mib as peak
 torch.set_num_threads(1)
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 grid = BEVGrid((-51.2, 51.2), (-51.2, 51.2), 0.4, rows='+x', cols='+y').with_levels((-10, 10), 1)
 context = torch.rand(1, 6, 80, 32, 88, requires_grad=True)
 depth = torch.rand(1, 6, 118, 32, 88, requires_grad=True)
