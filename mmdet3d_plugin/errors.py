@@ -22,7 +22,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str, path: Optional[str] = None) -> None:
-        super().__init__(message)
+        super().__init__(' '.join(message.splitlines()))
         self.path = path
 
 

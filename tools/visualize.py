@@ -59,7 +59,7 @@ def _short_names(stems):
 
 
 @torch.no_grad()
-def draw_frame(index, models, width, threshold):
+def draw_frame(index, models, width, threshold=0.5):
     """One frame through all models; returns its name and the picture, RGB."""
     inputs, predictions, instances, shown = {}, {}, {}, None
     for name, model in models.items():
