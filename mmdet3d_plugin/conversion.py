@@ -1,9 +1,11 @@
 """Checkpoints of other code bases: every entry renamed or set aside, and back again."""
 import re
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
 
 from torch import Tensor, nn
 
+from .checkpoints import read_checkpoint, save_checkpoint
 from .errors import UserError
 
 Rules = Sequence[Tuple[str, str]]
@@ -119,6 +121,35 @@ def efficientnet_names(keys: Iterable[str], prefix: str = '') -> Dict[str, str]:
     rules += [(r'^layers\.0\.conv\.', '_conv_stem.'), (r'^layers\.0\.bn\.', '_bn0.'),
               (r'^layers\.\d+\.conv\.', '_conv_head.'), (r'^layers\.\d+\.bn\.', '_bn1.')]
     return {key: rename(key[len(prefix):], rules) for key in keys}
+
+
+def run_converter(description: str, models: Sequence[str], convert: Callable,
+                  revert: Callable) -> None:
+    """The command of a project's converter: ``SRC DST --model MODEL [--reverse]``.
+
+    Args:
+        description (str): Help text.
+        models (sequence): Choices of ``--model``.
+        convert, revert (callable): (checkpoint, model) to the new file's content and a report.
+
+    Raises:
+        UserError: The file is not a checkpoint of the model.
+    """
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument('source', metavar='SRC', help='checkpoint to read')
+    parser.add_argument('target', metavar='DST', help='checkpoint to write')
+    parser.add_argument('--model', required=True, choices=tuple(models))
+    parser.add_argument('--reverse', action='store_true', help='from ours to the release')
+    args = parser.parse_args()
+    checkpoint, work = read_checkpoint(args.source), revert if args.reverse else convert
+    try:
+        content, report = work(checkpoint, args.model)
+    except UserError as error:
+        raise UserError(f'{args.source}: not a checkpoint of {args.model} '
+                        f'{"trained here" if args.reverse else "of the release"}: {error}; check '
+                        '--model') from error
+    save_checkpoint(content, args.target)
+    print(f'{report}\nwrote {args.target}')
 
 
 def _raise_if(problems: Sequence[str]) -> None:

@@ -11,7 +11,6 @@ is BridgeTA's student. ``teacher`` takes from the fusion model what BridgeTA's a
 shares with it, the camera and the LiDAR branch; fuser, decoder and head have other widths and are
 trained. Sparse kernels may have either layout of spconv.
 """
-import argparse
 from pathlib import Path
 from typing import Dict, Iterable, Mapping, Tuple
 
@@ -21,10 +20,8 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 import mmdet3d_plugin  # noqa: F401 (registers the models)
-from mmdet3d_plugin.checkpoints import read_checkpoint, save_checkpoint
-from mmdet3d_plugin.conversion import Layout, rename, weights_of
+from mmdet3d_plugin.conversion import Layout, rename, run_converter, weights_of
 from mmdet3d_plugin.engine.cli import run_tool
-from mmdet3d_plugin.errors import UserError
 
 CONFIGS = {model: Path(__file__).resolve().parents[2] / f'configs/bridgeta/release/{name}.py'
            for model, name in dict(camera='bevfusion_student_swint_nuscenes',
@@ -117,27 +114,8 @@ def revert(checkpoint: Mapping, model: str) -> Tuple[dict, str]:
         f'{model}: {len(source)} entries, {len(state)} converted, {len(aside)} that nothing reads')
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', metavar='SRC', help='checkpoint to read')
-    parser.add_argument('target', metavar='DST', help='checkpoint to write')
-    parser.add_argument('--model', required=True, choices=MODELS_HERE)
-    parser.add_argument('--reverse', action='store_true', help='from ours to the release')
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse_args()
-    checkpoint, work = read_checkpoint(args.source), revert if args.reverse else convert
-    try:
-        content, report = work(checkpoint, args.model)
-    except UserError as error:
-        raise UserError(f'{args.source}: not a checkpoint of {args.model} '
-                        f'{"trained here" if args.reverse else "of the release"}: {error}; check '
-                        '--model') from error
-    save_checkpoint(content, args.target)
-    print(f'{report}\nwrote {args.target}')
+    run_converter(__doc__, MODELS_HERE, convert, revert)
 
 
 if __name__ == '__main__':

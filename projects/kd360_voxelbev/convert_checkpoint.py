@@ -10,7 +10,6 @@ here fills those entries with zeros. Models: the student with any of the release
 teacher, the auxiliary network with its student (``ta``), and ImageNet weights of torchvision's
 ResNets and of efficientnet-pytorch for ``init_cfg``.
 """
-import argparse
 from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, Mapping, Tuple
@@ -22,10 +21,16 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 import mmdet3d_plugin  # noqa: F401 (registers the models)
-from mmdet3d_plugin.checkpoints import read_checkpoint, save_checkpoint, student_weights
-from mmdet3d_plugin.conversion import Layout, Rules, efficientnet_names, rename, weights_of
+from mmdet3d_plugin.checkpoints import student_weights
+from mmdet3d_plugin.conversion import (
+    Layout,
+    Rules,
+    efficientnet_names,
+    rename,
+    run_converter,
+    weights_of,
+)
 from mmdet3d_plugin.engine.cli import run_tool
-from mmdet3d_plugin.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'kd360' / 'release'
 ENCODERS = dict(effb0_ori='effb0', effb0='effb0-s8', effb4='effb4-s8', res50='r50', res101='r101')
@@ -200,28 +205,8 @@ def revert(checkpoint: Mapping, model: str) -> Tuple[dict, str]:
                      f'nothing reads{filled}')
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', metavar='SRC', help='checkpoint to read')
-    parser.add_argument('target', metavar='DST', help='checkpoint to write')
-    parser.add_argument('--model', required=True,
-                        choices=('student', 'teacher', 'ta', *BACKBONES))
-    parser.add_argument('--reverse', action='store_true', help='from ours to the release')
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse_args()
-    checkpoint, work = read_checkpoint(args.source), revert if args.reverse else convert
-    try:
-        content, report = work(checkpoint, args.model)
-    except UserError as error:
-        raise UserError(f'{args.source}: not a checkpoint of {args.model} '
-                        f'{"trained here" if args.reverse else "of the release"}: {error}; check '
-                        '--model') from error
-    save_checkpoint(content, args.target)
-    print(f'{report}\nwrote {args.target}')
+    run_converter(__doc__, ('student', 'teacher', 'ta', *BACKBONES), convert, revert)
 
 
 if __name__ == '__main__':

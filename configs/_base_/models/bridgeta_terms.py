@@ -2,13 +2,14 @@
 
 # Often changed ------------------------------------------------------------------------------------
 # The paper does not give the weights; these make each level about as large as the task's loss.
-weight_features, weight_decoded, weight_logits = 1e-2, 1e-2, 1e-2
+weight_features, weight_decoded, weight_logits = 1e-2, 1e-2, 1e-1
 epsilon = 'optimal'
 
 # Sometimes ----------------------------------------------------------------------------------------
 prediction_kl = dict(type='PredictionKL')
 
 # Rarely -------------------------------------------------------------------------------------------
+squared = dict(type='SquaredDistance')
 terms = dict(
     features=dict(
         type='DualPathTerm', student='student.camera_branch', assistant='assistant.fuser',
@@ -27,3 +28,14 @@ terms = dict(
     assistant_head=dict(
         type='CrossHeadTerm', student='student.bev_encoder[-1]', role='assistant',
         criterion=prediction_kl, weight=weight_logits))
+direct_terms = dict(  # without an assistant
+    features=dict(
+        type='FeatureTerm', student='student.camera_branch', teacher='teacher.fuser',
+        criterion=squared, weight=weight_features),
+    decoded=dict(
+        type='FeatureTerm', student='student.bev_encoder[-1]', teacher='teacher.bev_encoder[-1]',
+        criterion=squared, weight=weight_decoded),
+    logits=dict(
+        type='FeatureTerm', student='student.head.segmentation',
+        teacher='teacher.head.segmentation', criterion=squared, weight=weight_logits),
+    teacher_head=terms['teacher_head'])
