@@ -193,7 +193,10 @@ def _check_lidar_image(check, image):
     if projection == 'staggered':
         height = check.key(image, 'height', int, path)
         check.key(image, 'width', int, path)
-        check.floats(image.get('pixel_shift_by_row'), (height,), f'{path}.pixel_shift_by_row')
+        shifts = image.get('pixel_shift_by_row')
+        check.floats(shifts, (height,), f'{path}.pixel_shift_by_row')
+        if max(map(abs, shifts), default=0) >= 1 << 16:
+            check.fail(f'{path}.pixel_shift_by_row', 'columns of a scan', shifts)
     for key in ('fov_up', 'fov_down'):
         check.floats(image.get(key), (), f'{path}.{key}')
 

@@ -37,6 +37,8 @@ BAD = [
     (('metainfo', 'dataset'), None, 'metainfo.dataset: missing, expected str'),
     (('metainfo', 'categories', 'car'), 'x',
      "metainfo.categories['car']: expected int, got str 'x'"),
+    (('metainfo', 'lidar_image', 'pixel_shift_by_row'), [0, 10**40],
+     'metainfo.lidar_image.pixel_shift_by_row: expected columns of a scan, got list [0, 1000'),
     (('metainfo', 'lidar_image', 'pixel_shift_by_row'), [1, 2, 3],
      'metainfo.lidar_image.pixel_shift_by_row: expected 2 finite floats, got list [1, 2, 3]'),
     ((*FRAME, 'token'), 7, 'data_list[1].token: expected str, got int 7'),
