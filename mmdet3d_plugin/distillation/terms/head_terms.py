@@ -1,6 +1,6 @@
 """Terms that run a head of one role."""
 from contextlib import contextmanager
-from typing import Dict, Mapping, Optional
+from typing import Dict, Mapping
 
 import torch
 from mmdet3d.registry import MODELS
@@ -72,7 +72,7 @@ class TaskTerm(Term):
 
 
 @contextmanager
-def _still(head: nn.Module, freeze: Optional[bool] = False):
+def _still(head: nn.Module, freeze: bool):
     """Run a head without updating its running statistics and, if asked, its parameters."""
     norms = [m for m in head.modules() if isinstance(m, _NormBase) and m.track_running_stats]
     kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
