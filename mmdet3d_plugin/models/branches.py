@@ -1,5 +1,5 @@
 """Branches: from one sensor's input to its BEV feature map."""
-from typing import Optional
+from typing import Optional, Sequence
 
 from mmcv.cnn import ConvModule
 from mmdet3d.registry import MODELS
@@ -7,7 +7,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..errors import UserError, build_from
+from ..geometry import CameraRig
 from .flips import Flips
+from .view_transforms import VoxelPulling
 
 
 @MODELS.register_module()
@@ -22,6 +24,10 @@ class HeightCompressor(ConvModule):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False,
                          norm_cfg=dict(type='IN', affine=False), act_cfg=dict(type='GELU'))
+
+    def finish(self, bev: Tensor) -> Tensor:
+        """What follows the convolution: norm and activation, which commute with flips."""
+        return self.activate(self.norm(bev))
 
 
 @MODELS.register_module()
@@ -47,12 +53,21 @@ class _PullingBranch(BaseModule):
     """Image encoder -> view transform -> height compressor."""
 
     def __init__(self, encoder: dict, view_transform: dict, compressor: dict, grid,
-                 path: str, init_cfg=None):
+                 path: str, order: str = 'auto', init_cfg=None):
         super().__init__(init_cfg)
         self.encoder = build_from(MODELS, encoder, f'{path}.encoder')
         self.view_transform = build_from(MODELS, view_transform, f'{path}.view_transform',
                                          grid=grid)
         self.compressor = build_from(MODELS, compressor, f'{path}.compressor')
+        if order not in ('auto', 'pull', 'convolve'):
+            raise UserError(f"{path}.order: expected 'auto', 'pull' or 'convolve', got {order!r}")
+        commutes = (isinstance(self.view_transform, VoxelPulling) and
+                    not self.view_transform.occupied and
+                    isinstance(self.compressor, HeightCompressor))
+        if order == 'convolve' and not commutes:
+            raise UserError(f"{path}.order: 'convolve' needs a VoxelPulling of all voxels and a "
+                            "HeightCompressor; use 'auto'")
+        self.order = order if commutes else 'pull'
 
     def _encode(self, images: Tensor, flips: Optional[Flips] = None) -> Tensor:
         """(B, N, C, H, W) -> (B, N, C', h, w)."""
@@ -63,7 +78,18 @@ class _PullingBranch(BaseModule):
 
         return encode(images) if flips is None else flips.run_on_image(encode, images)
 
-    def _compress(self, voxels: Tensor, flips: Optional[Flips] = None) -> Tensor:
+    def _transform(self, features: Tensor, rig: CameraRig, flips: Optional[Flips] = None,
+                   points: Optional[Sequence[Tensor]] = None) -> Tensor:
+        """Features of the views to the BEV map, in the cheaper of both orders."""
+        if self.order == 'convolve' or self.order == 'auto' and features.device.type == 'cpu':
+            weight = self.compressor.conv.weight
+            if flips is None:
+                bev = self.view_transform.convolved(features, rig, weight)
+            else:
+                bev = flips.enter_bev_by_kernel(
+                    lambda turned: self.view_transform.convolved(features, rig, turned), weight)
+            return self.compressor.finish(bev)
+        voxels = self.view_transform(features, rig, points)
         return self.compressor(voxels) if flips is None else flips.enter_bev(
             self.compressor, voxels)
 
@@ -77,17 +103,20 @@ class CameraBranch(_PullingBranch):
         view_transform (dict): Receives the features and the camera rig.
         compressor (dict): Height compressor.
         grid (BEVGrid): The model's grid (passed by the model).
+        order (str): ``'pull'`` then compress, or ``'convolve'`` first, which is the same but for
+            rounding and cheaper on a CPU; ``'auto'``: convolve first on a CPU, where view transform
+            and compressor allow.
     """
 
     def __init__(self, encoder, view_transform, compressor, grid, path='model.camera_branch',
-                 init_cfg=None):
-        super().__init__(encoder, view_transform, compressor, grid, path, init_cfg)
+                 order='auto', init_cfg=None):
+        super().__init__(encoder, view_transform, compressor, grid, path, order, init_cfg)
 
     def forward(self, inputs: dict, flips: Optional[Flips] = None) -> Tensor:
         """``inputs['imgs']`` (B, N, 3, H, W) and ``inputs['rig']`` to (B, C, rows, columns)."""
         require(inputs, 'imgs', 'img', 'a camera loader')
         features = self._encode(inputs['imgs'], flips)
-        return self._compress(self.view_transform(features, inputs['rig']), flips)
+        return self._transform(features, inputs['rig'], flips)
 
 
 @MODELS.register_module()
@@ -99,15 +128,14 @@ class LiDARImageBranch(_PullingBranch):
 
     def __init__(self, encoder, view_transform, compressor, grid, path='model.lidar_branch',
                  init_cfg=None):
-        super().__init__(encoder, view_transform, compressor, grid, path, init_cfg)
+        super().__init__(encoder, view_transform, compressor, grid, path, init_cfg=init_cfg)
 
     def forward(self, inputs: dict, flips: Optional[Flips] = None) -> Tensor:
         """``inputs['lidar_img']`` (B, C, h, w), ``['lidar_rig']``, ``['points']`` to BEV."""
         for key in ('lidar_img', 'points'):
             require(inputs, key, key, 'the LiDAR loaders')
         features = self._encode(inputs['lidar_img'][:, None])
-        voxels = self.view_transform(features, inputs['lidar_rig'], inputs['points'])
-        return self._compress(voxels)
+        return self._transform(features, inputs['lidar_rig'], points=inputs['points'])
 
 
 def require(inputs: dict, key: str, packed: str, loader: str) -> None:

@@ -39,6 +39,16 @@ class Flips(NamedTuple):
         out = function(self._flip_bev(bev))
         return out if self.undo_late else self._flip_bev(out)
 
+    def enter_bev_by_kernel(self, convolve: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
+        """:meth:`enter_bev` of a convolution, with its kernel flipped in place of its input.
+
+        Args:
+            convolve (callable): Kernels of each sample (B, O, C, K, K) to (B, O, rows, cols).
+            weight (Tensor): (O, C, K, K).
+        """
+        out = convolve(self._flip_bev(weight.expand(len(self.rows), *weight.shape)))
+        return self._flip_bev(out) if self.undo_late else out
+
     def leave_bev(self, function: Callable[[Tensor], Tuple[Tensor, ...]],
                   bev: Tensor) -> Tuple[Tensor, ...]:
         """The same for the last layers, which return several maps."""

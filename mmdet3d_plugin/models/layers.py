@@ -34,6 +34,10 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
         rows, cols = (self._padding(x.shape[axis], axis) for axis in (-2, -1))
+        even = not self.wrap and rows[0] == rows[1] and cols[0] == cols[1]
+        if even:  # without a copy
+            return F.conv2d(x, self.weight, self.bias, self.stride, (rows[0], cols[0]),
+                            self.dilation, self.groups)
         return super().forward(pad(x, cols, rows, self.wrap))
 
     def _padding(self, size: int, axis: int) -> Tuple[int, int]:

@@ -36,6 +36,7 @@ class EfficientNet(_EfficientNet):
             raise UserError(f"EfficientNet.arch: expected 'b0' to 'b8', got {arch!r}")
         super().__init__(arch, drop_path_rate, tuple(out_indices),
                          conv_cfg=dict(type='SameConv2d'), norm_cfg=norm_cfg,
+                         act_cfg=dict(type='SiLU'),  # one pass; mmdet's Swish takes two
                          **({} if init_cfg is None else dict(init_cfg=init_cfg)), **kwargs)
         blocks = [part for part in self.modules() if isinstance(part, InvertedResidual)]
         for index, block in enumerate(blocks[1:], start=1):

@@ -10,8 +10,10 @@ from ...geometry import (
     BEVGrid,
     CameraRig,
     PullMap,
+    build_commuted_maps,
     build_pull_map,
     occupied_voxels,
+    pull_convolved,
     pull_dense,
     pull_occupied,
 )
@@ -49,17 +51,25 @@ class VoxelPulling(BaseModule):
         self.occupied = occupied
         self.wrap = wrap
         self.border = border
-        self._pull_maps = OrderedDict()
+        self._constants = OrderedDict()
 
     def pull_map(self, rig: CameraRig) -> PullMap:
         """The rig's constant geometry, from the cache when it was seen before."""
-        key = (rig.fingerprint, rig.lidar2cam.device)
-        if key not in self._pull_maps:
-            self._pull_maps[key] = build_pull_map(self.grid, rig, bounds=self.border == 'clamp')
-            if len(self._pull_maps) > _CACHED_GEOMETRIES:
-                self._pull_maps.popitem(last=False)
-        self._pull_maps.move_to_end(key)
-        return self._pull_maps[key]
+        return self._cached(rig, (), lambda: build_pull_map(
+            self.grid, rig, bounds=self.border == 'clamp'))
+
+    def _cached(self, rig, key, build):
+        key = (rig.fingerprint, rig.lidar2cam.device, *key)
+        if key not in self._constants:
+            self._constants[key] = build()
+            if len(self._constants) > _CACHED_GEOMETRIES:
+                self._constants.popitem(last=False)
+        self._constants.move_to_end(key)
+        return self._constants[key]
+
+    def _style(self, rig):
+        return dict(wrap=self.wrap and rig.wraps,
+                    padding_mode='border' if self.border == 'clamp' else 'zeros')
 
     def forward(self, features: Tensor, rig: CameraRig,
                 points: Optional[Sequence[Tensor]] = None) -> Tensor:
@@ -75,8 +85,7 @@ class VoxelPulling(BaseModule):
             Tensor: (B, C * L, rows, columns), channel index ``c * L + level``.
         """
         shape = (self.grid.num_levels, *self.grid.shape)
-        style = dict(wrap=self.wrap and rig.wraps,
-                     padding_mode='border' if self.border == 'clamp' else 'zeros')
+        style = self._style(rig)
         if not self.occupied:
             return pull_dense(features, self.pull_map(rig), shape, **style)
         if points is None:
@@ -85,5 +94,22 @@ class VoxelPulling(BaseModule):
         occupied = [occupied_voxels(cloud, self.grid) for cloud in points]
         return pull_occupied(features, self.pull_map(rig), occupied, shape, **style)
 
+    def convolved(self, features: Tensor, rig: CameraRig, weight: Tensor) -> Tensor:
+        """Pull all voxels and convolve them, with the convolution first: the same, but cheaper.
+
+        Args:
+            features (Tensor): (B, N, C, h, w) image features of the rig's N views.
+            rig (CameraRig): The calibrated cameras.
+            weight (Tensor): (O, C * L, K, K), or for each sample its own (B, O, C * L, K, K).
+
+        Returns:
+            Tensor: (B, O, rows, columns) float32.
+        """
+        shape = (self.grid.num_levels, *self.grid.shape)
+        size, kernel_size = tuple(features.shape[-2:]), weight.shape[-1]
+        maps = self._cached(rig, (size, kernel_size), lambda: build_commuted_maps(
+            self.pull_map(rig), shape, size, kernel_size, **self._style(rig)))
+        return pull_convolved(features, weight, maps, shape)
+
     def __getstate__(self):
-        return {**self.__dict__, '_pull_maps': OrderedDict()}
+        return {**self.__dict__, '_constants': OrderedDict()}
