@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pooling import PullMap
+from .pooling import PullMap, pull_dense
 
 
 @dataclass(frozen=True)
@@ -142,14 +142,60 @@ def pull_convolved(features: Tensor, weight: Tensor, maps: Sequence[RowSum],
         Tensor: (B, O, rows, columns), channels last in memory.
     """
     batch, _, channels = features.shape[:3]
-    # (B or 1, C, levels * K^2 * O)
-    outputs = weight.shape[-4]
-    matrices = weight.reshape(-1, outputs, channels, shape[0] * weight.shape[-1]**2)
-    matrices = matrices.permute(0, 2, 3, 1).flatten(2)
+    matrices, outputs = _matrices(weight, shape[0]), weight.shape[-4]
     cells = []
     for n in range(batch):
         pixels = features[n].movedim(1, -1).reshape(-1, channels)
-        table = pixels @ matrices[n if len(matrices) > 1 else 0]
+        table = pixels @ matrices[n if len(matrices) > 1 else 0].movedim(0, 1).flatten(1)
         table = table if table.dtype == torch.float64 else table.float()
         cells.append(maps[n if len(maps) > 1 else 0](table.view(-1, outputs)))
     return torch.stack(cells).unflatten(1, shape[1:]).movedim(-1, 1)
+
+
+def _matrices(weight: Tensor, levels: int) -> Tensor:
+    """((B,) O, C * levels, K, K) to each level's matrices, (B or 1, levels, C, K^2 * O)."""
+    outputs, inputs, kernel_size = weight.shape[-4:-1]
+    weight = weight.reshape(-1, outputs, inputs // levels, levels, kernel_size**2)
+    return weight.permute(0, 3, 2, 4, 1).flatten(3)
+
+
+def pull_occupied_convolved(features: Tensor, weight: Tensor, pull: PullMap,
+                            occupied: Sequence[Tensor], shape: Tuple[int, int, int],
+                            wrap: bool = False, padding_mode: str = 'zeros') -> Tensor:
+    """``F.conv2d(pull_occupied(features, ...), weight, padding=K // 2)`` at the occupied voxels.
+
+    Each occupied voxel adds its feature times a tap's matrix to the cells under the kernel.
+
+    Args:
+        features (Tensor): (B, N, C, h, w).
+        weight (Tensor): (O, C * levels, K, K).
+        pull (PullMap): Of the same rig and grid.
+        occupied (list[Tensor]): Per sample the (M,) flat voxel indices, sorted.
+        shape (tuple): (levels, rows, columns).
+        wrap, padding_mode: See :func:`.pooling.sample_features`.
+
+    Returns:
+        Tensor: (B, O, rows, columns), channels last in memory.
+    """
+    levels, rows, cols = shape
+    matrices, outputs, size = _matrices(weight, levels)[0], weight.shape[0], weight.shape[-1]
+    width, half = cols + size - 1, size // 2
+    # A voxel at (row, column) reaches cell (row - i + half, column - j + half) through tap (i, j);
+    # the plane has a border of half a kernel.
+    reach = (size - 1) * (width + 1) - torch.tensor(
+        [i * width + j for i in range(size) for j in range(size)], device=features.device)
+    planes = []
+    for sample, index in enumerate(occupied):
+        geometry = min(sample, len(pull.position) - 1)
+        values = pull_dense(features[sample:sample + 1], pull.at(geometry, index),
+                            (1, 1, len(index)), wrap, padding_mode)[0, :, 0].T
+        level = index // (rows * cols)
+        cell = index // cols % rows * width + index % cols
+        counts = torch.bincount(level, minlength=levels).tolist()
+        plane = torch.zeros((rows + size - 1) * width, outputs, device=values.device,
+                            dtype=torch.promote_types(values.dtype, torch.float32))
+        for matrix, value, start in zip(matrices, values.split(counts), cell.split(counts)):
+            added = (value @ matrix).view(-1, outputs)
+            plane = plane.index_add(0, (start[:, None] + reach).flatten(), added.to(plane.dtype))
+        planes.append(plane.view(-1, width, outputs)[half:half + rows, half:half + cols])
+    return torch.stack(planes).movedim(-1, 1)

@@ -21,6 +21,11 @@ class PullMap(NamedTuple):
     position: Tensor
     seen: Optional[Tensor]
 
+    def at(self, geometry: int, index: Tensor) -> 'PullMap':
+        """Of one geometry, the voxels with the given flat indices (M,)."""
+        return PullMap(self.position[geometry:geometry + 1, :, index], None if self.seen is None
+                       else self.seen[geometry:geometry + 1, :, index])
+
 
 def build_pull_map(grid: BEVGrid, rig: CameraRig, bounds: bool = True) -> PullMap:
     """Project the grid's voxel centres into the rig.
@@ -137,9 +142,7 @@ def pull_occupied(features: Tensor, pull: PullMap, occupied, shape: Tuple[int, i
     levels, rows, cols = shape
     filled = []
     for sample, index in enumerate(occupied):
-        geometry = min(sample, len(pull.position) - 1)
-        chosen = PullMap(pull.position[geometry:geometry + 1, :, index],
-                         None if pull.seen is None else pull.seen[geometry:geometry + 1, :, index])
+        chosen = pull.at(min(sample, len(pull.position) - 1), index)
         values = pull_dense(features[sample:sample + 1], chosen, (1, 1, len(index)), wrap,
                             padding_mode)
         empty = values.new_zeros(channels, levels * rows * cols)

@@ -62,11 +62,10 @@ class _PullingBranch(BaseModule):
         if order not in ('auto', 'pull', 'convolve'):
             raise UserError(f"{path}.order: expected 'auto', 'pull' or 'convolve', got {order!r}")
         commutes = (isinstance(self.view_transform, VoxelPulling) and
-                    not self.view_transform.occupied and
                     isinstance(self.compressor, HeightCompressor))
         if order == 'convolve' and not commutes:
-            raise UserError(f"{path}.order: 'convolve' needs a VoxelPulling of all voxels and a "
-                            "HeightCompressor; use 'auto'")
+            raise UserError(f"{path}.order: 'convolve' needs VoxelPulling and HeightCompressor; "
+                            "use 'auto'")
         self.order = order if commutes else 'pull'
 
     def _encode(self, images: Tensor, flips: Optional[Flips] = None) -> Tensor:
@@ -84,7 +83,7 @@ class _PullingBranch(BaseModule):
         if self.order == 'convolve' or self.order == 'auto' and features.device.type == 'cpu':
             weight = self.compressor.conv.weight
             if flips is None:
-                bev = self.view_transform.convolved(features, rig, weight)
+                bev = self.view_transform.convolved(features, rig, weight, points)
             else:
                 bev = flips.enter_bev_by_kernel(
                     lambda turned: self.view_transform.convolved(features, rig, turned), weight)
@@ -127,8 +126,8 @@ class LiDARImageBranch(_PullingBranch):
     """
 
     def __init__(self, encoder, view_transform, compressor, grid, path='model.lidar_branch',
-                 init_cfg=None):
-        super().__init__(encoder, view_transform, compressor, grid, path, init_cfg=init_cfg)
+                 order='auto', init_cfg=None):
+        super().__init__(encoder, view_transform, compressor, grid, path, order, init_cfg)
 
     def forward(self, inputs: dict, flips: Optional[Flips] = None) -> Tensor:
         """``inputs['lidar_img']`` (B, C, h, w), ``['lidar_rig']``, ``['points']`` to BEV."""

@@ -12,6 +12,8 @@ from mmdet3d_plugin.geometry import (
     build_pull_map,
     pull_convolved,
     pull_dense,
+    pull_occupied,
+    pull_occupied_convolved,
 )
 from mmdet3d_plugin.geometry.commuted import RowSum
 
@@ -47,6 +49,24 @@ def test_equals_pulling_first_forward_and_backward(wrap, border, views, fov, ker
     for ours, theirs in zip(*(torch.autograd.grad(out, (features, weight), grad)
                               for out in (commuted, plain))):
         torch.testing.assert_close(ours, theirs, atol=5e-4, rtol=0)
+
+
+@pytest.mark.parametrize('views, fov, kernel_size', [(1, 90, 3), (2, 30, 3), (1, 30, 5)])
+def test_occupied_voxels_equal_pulling_first_forward_and_backward(views, fov, kernel_size):
+    pull = build_pull_map(GRID, rig(2, views, fov))
+    occupied = [torch.arange(4 * 14 * 16)[::7], torch.tensor([0, 15, 208, 895]),
+                torch.zeros(0, dtype=torch.long)][:2 + (views == 1)]
+    pull = pull if len(occupied) == 2 else build_pull_map(GRID, rig(1, views, fov))
+    features = torch.randn(len(occupied), views, 5, *SIZE, dtype=torch.double, requires_grad=True)
+    weight = torch.randn(7, 20, kernel_size, kernel_size, dtype=torch.double, requires_grad=True)
+    plain = F.conv2d(pull_occupied(features, pull, occupied, SHAPE), weight,
+                     padding=kernel_size // 2)
+    commuted = pull_occupied_convolved(features, weight, pull, occupied, SHAPE)
+    torch.testing.assert_close(commuted, plain)
+    grad = torch.randn_like(plain)
+    for ours, theirs in zip(*(torch.autograd.grad(out, (features, weight), grad)
+                              for out in (commuted, plain))):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_each_sample_may_have_its_own_kernel():

@@ -128,18 +128,22 @@ def test_late_undoing_leaves_the_taps_flipped_and_the_output_true():
     torch.testing.assert_close(late_tap, tap.flip(-1, -2))
 
 
-@pytest.mark.parametrize('flips', [
-    None, dict(image=0.5, rows=0.5, cols=0.5), dict(rows=1.0, cols=0.5, undo_late=True)])
-def test_both_orders_of_pulling_and_compressing_train_alike(flips):
+@pytest.mark.parametrize('branch, flips', [
+    (CAMERA, None), (LIDAR, None), (CAMERA, dict(image=0.5, rows=0.5, cols=0.5)),
+    (CAMERA, dict(rows=1.0, cols=0.5, undo_late=True))])
+def test_both_orders_of_pulling_and_compressing_train_alike(branch, flips):
     losses, gradients = [], []
+    name = 'camera_branch' if branch is CAMERA else 'lidar_branch'
     for order in ('pull', 'convolve'):
-        model = build(camera_branch={**CAMERA, 'order': order}, flips=flips).train()
-        data = model.data_preprocessor(batch(4, lidar=False), True)
+        branches = dict(camera_branch=None, lidar_branch=None)
+        branches[name] = {**branch, 'order': order}
+        model = build(**branches, flips=flips).train()
+        data = model.data_preprocessor(batch(4), True)
         torch.manual_seed(1)
         loss = sum(model(**data, mode='loss').values())
         loss.backward()
         losses.append(loss.detach())
-        gradients.append([p.grad for p in model.camera_branch.parameters()])
+        gradients.append([p.grad for p in getattr(model, name).parameters()])
     torch.testing.assert_close(*losses)
     for pulled, convolved in zip(*gradients):
         torch.testing.assert_close(pulled, convolved, atol=1e-4, rtol=1e-3)
@@ -149,7 +153,7 @@ def test_orders_are_checked():
     with pytest.raises(UserError, match="order: expected 'auto', 'pull' or 'convolve', got 'pul'"):
         build(camera_branch={**CAMERA, 'order': 'pul'})
     compressor = dict(type='BEVDownsample', channels=32)
-    with pytest.raises(UserError, match="needs a VoxelPulling of all voxels"):
+    with pytest.raises(UserError, match="needs VoxelPulling and HeightCompressor"):
         build(camera_branch={**CAMERA, 'order': 'convolve', 'compressor': compressor})
 
 

@@ -16,6 +16,7 @@ from ...geometry import (
     pull_convolved,
     pull_dense,
     pull_occupied,
+    pull_occupied_convolved,
 )
 
 _CACHED_GEOMETRIES = 8
@@ -88,24 +89,32 @@ class VoxelPulling(BaseModule):
         style = self._style(rig)
         if not self.occupied:
             return pull_dense(features, self.pull_map(rig), shape, **style)
+        return pull_occupied(features, self.pull_map(rig), self._voxels_of(points), shape, **style)
+
+    def _voxels_of(self, points):
         if points is None:
             raise ValueError('VoxelPulling(occupied=True) needs the LiDAR points; load them in the '
                              'pipeline and keep them in PackBEVInputs')
-        occupied = [occupied_voxels(cloud, self.grid) for cloud in points]
-        return pull_occupied(features, self.pull_map(rig), occupied, shape, **style)
+        return [occupied_voxels(cloud, self.grid) for cloud in points]
 
-    def convolved(self, features: Tensor, rig: CameraRig, weight: Tensor) -> Tensor:
-        """Pull all voxels and convolve them, with the convolution first: the same, but cheaper.
+    def convolved(self, features: Tensor, rig: CameraRig, weight: Tensor,
+                  points: Optional[Sequence[Tensor]] = None) -> Tensor:
+        """Pull and convolve, with the kernel's matrices first: the same, but cheaper.
 
         Args:
             features (Tensor): (B, N, C, h, w) image features of the rig's N views.
             rig (CameraRig): The calibrated cameras.
-            weight (Tensor): (O, C * L, K, K), or for each sample its own (B, O, C * L, K, K).
+            weight (Tensor): (O, C * L, K, K), or for each sample its own (B, O, C * L, K, K) if not
+                ``occupied``.
+            points (list[Tensor], optional): As in :meth:`forward`.
 
         Returns:
             Tensor: (B, O, rows, columns) float32.
         """
         shape = (self.grid.num_levels, *self.grid.shape)
+        if self.occupied:
+            return pull_occupied_convolved(features, weight, self.pull_map(rig),
+                                           self._voxels_of(points), shape, **self._style(rig))
         size, kernel_size = tuple(features.shape[-2:]), weight.shape[-1]
         maps = self._cached(rig, (size, kernel_size), lambda: build_commuted_maps(
             self.pull_map(rig), shape, size, kernel_size, **self._style(rig)))
