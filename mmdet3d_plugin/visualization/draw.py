@@ -346,7 +346,9 @@ def _map_rows(grid, classes, truth, predictions, points, boxes, width, threshold
     if points is not None:
         maps.append((f'scan, {len(boxes)} boxes', bev_picture(
             grid, points=points, boxes=boxes)))
-    return [("bird's-eye view", maps[:4]), *(('', maps[n:n + 4]) for n in range(4, len(maps), 4)),
+    row = len(maps) if len(maps) <= 5 else 4
+    return [("bird's-eye view", maps[:row]),
+            *(('', maps[n:n + row]) for n in range(row, len(maps), row)),
             ('', [('', map_legend(classes, width - 16, threshold if predictions else None))])]
 
 
