@@ -58,7 +58,7 @@ def measure(rank, processes, folder):
 def test_two_processes_count_each_of_five_samples_once(tmp_path):
     """The sampler gives the second process a sixth, which is the first again."""
     measure(0, 1, tmp_path)
-    torch.multiprocessing.spawn(measure, (2, str(tmp_path)), 2)
+    torch.multiprocessing.start_processes(measure, (2, str(tmp_path)), 2, start_method='fork')
     one, two = (torch.load(tmp_path / f'scores_{n}.pth') for n in (1, 2))
     assert one == two and len(one) == 1 + 2 * 8
     assert 0 < one['map/line'] < 50  # cells of both are drawn at random
