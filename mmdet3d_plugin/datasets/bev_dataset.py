@@ -211,15 +211,14 @@ class NuScenesBEVDataset(BEVDataset):
 
     def parse_data_info(self, info: dict) -> dict:
         """Join paths, turn to the car's axes, and add the annotations of one frame."""
-        if not self._metainfo.get('lidar_frame', '').startswith('x right'):
-            if self.axes == 'scanner':
-                _turn(info, np.linalg.inv(_LEVEL) @ np.array(info['lidar_points']['lidar2sensor']))
-        else:
+        points = info.get('lidar_points', {})
+        if self._metainfo.get('lidar_frame', '').startswith('x right'):
             change_axes(info, self.axes)
-            points = info['lidar_points']
             points['lidar_path'] = f'samples/LIDAR_TOP/{points["lidar_path"]}'
             for name, camera in info['images'].items():
                 camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
+        elif self.axes == 'scanner' and 'lidar2sensor' in points:
+            _turn(info, np.linalg.inv(_LEVEL) @ np.array(points['lidar2sensor']))
         info['map_root'] = self.data_root
         for sweep in info.get('lidar_sweeps', ()):
             points = sweep['lidar_points']
@@ -271,10 +270,11 @@ def _turn(info, turn):
         stored = np.array(sweep['lidar_points']['lidar2sensor'])  # points as rows: p R - t
         to_key = rigid.rigid(stored[:3, :3].T, -stored[:3, 3])
         sweep['lidar_points']['scan2lidar'] = (turn @ to_key).tolist()
-    for camera in info['images'].values():
+    for camera in info.get('images', {}).values():
         camera['lidar2cam'] = (np.array(camera['lidar2cam']) @ back).tolist()
-    boxes = np.array([i['bbox_3d'] for i in info['instances']]).reshape(-1, 7)
-    for instance, box in zip(info['instances'], rigid.transform_boxes(turn, boxes)):
+    instances = info.get('instances', ())
+    boxes = np.array([i['bbox_3d'] for i in instances]).reshape(-1, 7)
+    for instance, box in zip(instances, rigid.transform_boxes(turn, boxes)):
         instance['bbox_3d'] = box.tolist()
         if 'velocity' in instance:
             velocity = turn[:3, :3] @ [*instance['velocity'], 0.0]

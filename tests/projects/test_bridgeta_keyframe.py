@@ -10,7 +10,7 @@ from mmengine.config import Config
 from data_converter.nuscenes_frame import convert
 from mmdet3d_plugin.apis import BEVInferencer
 from mmdet3d_plugin.geometry import CameraRig
-from mmdet3d_plugin.structures import load_plain
+from mmdet3d_plugin.structures import load_infos, load_plain
 from mmdet3d_plugin.visualization.draw import map_colours
 from tools import visualize
 
@@ -75,6 +75,21 @@ def test_a_frame_without_a_map_has_a_grid_and_no_truth(inferencers):
         assert 'gt_bev' not in sample and sample.map_classes[0] == 'drivable_area'
         assert sample.bev_grid['ahead'] == '+y' and packed['inputs']['img'].shape == (
             6, 3, 256, 704)
+
+
+def test_frames_of_the_info_file_and_loose_pictures(inferencers):
+    """Frames that are given are read as those of the test data; pictures alone need no scan."""
+    student = inferencers['student']
+    expected = student.dataset[0]
+    given = load_infos(student.dataset.ann_file)['data_list'][0]
+    loose = dict(images={camera['name']: {key: camera[key] for key in (
+        'img_path', 'lens', 'lidar2cam', 'cam2img')} | dict(height=900, width=1600)
+        for camera in expected['data_samples'].cameras})  # in the scanner's axes
+    for frame in (given, loose):
+        packed = student._load(frame)
+        assert torch.equal(packed['inputs']['img'], expected['inputs']['img'])
+        for one, other in zip(packed['data_samples'].cameras, expected['data_samples'].cameras):
+            np.testing.assert_array_equal(one['lidar2cam'], other['lidar2cam'])
 
 
 @pytest.mark.slow
