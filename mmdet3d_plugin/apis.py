@@ -135,15 +135,17 @@ class BEVInferencer:
 
     def _frame_of_info(self, info: Mapping) -> dict:
         """A frame as the pipeline expects it; paths relative to the config's data root."""
-        frame = copy.deepcopy(dict(info))
-        root = Path(self.dataset_cfg.get('data_root', ''))
-        for camera in frame.get('images', {}).values():
-            camera['img_path'] = str(root / camera['img_path'])
-            frame.setdefault('img_path', camera['img_path'])
-        if 'lidar_points' in frame:
-            frame['lidar_points']['lidar_path'] = str(root / frame['lidar_points']['lidar_path'])
-            frame['lidar_path'] = frame['lidar_points']['lidar_path']
-            metainfo = self.dataset.metainfo if self.metainfo is None else self.metainfo
-            if 'lidar_image' in metainfo:
-                frame['lidar_image'] = metainfo['lidar_image']
+        frame, metainfo = copy.deepcopy(dict(info)), self.metainfo or {}
+        if 'lidar_points' in frame and self.metainfo is None:
+            metainfo = self.dataset.metainfo
+        self._reader._metainfo.update(metainfo)
+        frame = self._reader.parse_data_info(frame)
+        if 'lidar_image' in metainfo:
+            frame['lidar_image'] = metainfo['lidar_image']
         return frame
+
+    @functools.cached_property
+    def _reader(self) -> BaseDataset:
+        """The test data's class without its frames: it knows its paths and axes."""
+        return DATASETS.build({**self.dataset_cfg, 'lazy_init': True, 'test_mode': True,
+                               'load_eval_anns': False})

@@ -1,6 +1,7 @@
 """Tabulate and plot the curves of one or more trainings.
 
     python tools/analyze_logs.py LOG [LOG ...] [--keys loss bev/IoU100] [--out curves.png]
+        [--smooth N] [--log]
 
 LOG is a ``vis_data/*.json`` file of mmengine, or a work dir, whose newest log is taken. Without
 ``--keys`` every loss term and every metric is shown.
@@ -8,7 +9,9 @@ LOG is a ``vis_data/*.json`` file of mmengine, or a work dir, whose newest log i
 import argparse
 import json
 from collections import defaultdict
+from itertools import cycle
 from pathlib import Path
+from statistics import fmean
 from typing import Dict, List, Tuple
 
 from mmdet3d_plugin.engine.cli import run_tool
@@ -78,28 +81,47 @@ def print_table(curves: Curves) -> None:
               f'{min(values):11.5g} {max(values):11.5g}')
 
 
-def plot(runs: Dict[str, Curves], out: Path) -> None:
-    """One panel per curve, one line per run."""
+def smoothed(points: List[Tuple[float, float]], count: int) -> List[Tuple[float, float]]:
+    """Each value as the mean of the last ``count``, of fewer where there are not yet so many."""
+    return [(step, fmean(value for _, value in points[max(0, n - count):n]))
+            for n, (step, _) in enumerate(points, 1)]
+
+
+def plot(runs: Dict[str, Curves], out: Path, smooth: int = 1, log: bool = False) -> None:
+    """One panel per curve, one colour per run; behind a smoothed curve its values, faint."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    names = sorted({name for curves in runs.values() for name in curves})
+    names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(5 * columns, 3 * rows), squeeze=False)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(5 * columns, 3.2 * rows), squeeze=False,
+                                   layout='constrained')
+    colours = [*pyplot.get_cmap('tab10').colors, *pyplot.get_cmap('Dark2').colors]
     for axis, name in zip(axes.flat, names):
-        for number, (run, curves) in enumerate(runs.items()):
-            if name in curves:
-                axis.plot(*zip(*curves[name]), f'C{number}', label=run, linewidth=1,
-                          marker='.' if len(curves[name]) < 30 else None)
+        for (run, curves), colour in zip(runs.items(), cycle(colours)):
+            points = curves.get(name, [])
+            if smooth > 1 and points:
+                axis.plot(*zip(*points), color=colour, linewidth=0.6, alpha=0.25)
+            if points:
+                axis.plot(*zip(*smoothed(points, smooth)), color=colour, label=run, linewidth=1.4,
+                          marker='.' if len(points) < 30 else None)
         axis.set(title=name, xlabel='iteration')
-        axis.grid(alpha=0.3)
+        if log and axis.dataLim.ymin > 0:
+            axis.set_yscale('log')
+            axis.yaxis.set_major_formatter('{x:g}')
+            axis.yaxis.set_minor_formatter('{x:g}')
+        axis.grid(alpha=0.3, which='both')
     for axis in axes.flat[len(names):]:
         axis.axis('off')
+    lines: Dict[str, object] = {}
+    for axis in axes.flat:
+        lines.update((line.get_label(), line) for line in axis.get_legend_handles_labels()[0])
     if len(runs) > 1:
-        axes.flat[0].legend()
-    figure.tight_layout()
+        shown = [run for run in runs if run in lines]
+        figure.legend([lines[run] for run in shown], shown, loc='outside lower center',
+                      ncols=min(4, len(shown)), frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
 
@@ -109,7 +131,13 @@ def main() -> None:
     parser.add_argument('logs', nargs='+', type=Path, help='log files or work dirs')
     parser.add_argument('--keys', nargs='+', default=[], help='names of curves; default: all')
     parser.add_argument('--out', type=Path, help='picture to write (.png, .pdf, .svg)')
+    parser.add_argument('--smooth', type=int, default=1, metavar='N',
+                        help='draw the mean of the last N values (default: 1)')
+    parser.add_argument('--log', action='store_true',
+                        help='logarithmic values, in panels where all are positive')
     args = parser.parse_args()
+    if args.smooth < 1:
+        parser.error('expected --smooth of at least 1')
     logs = [read_curves(find_log(log)) for log in args.logs]
     runs = choose(dict(zip(names_of(args.logs), logs)), args.keys)
     for name, curves in runs.items():
@@ -118,7 +146,7 @@ def main() -> None:
         print(f'== {name}')
         print_table(curves)
     if args.out:
-        plot(runs, args.out)
+        plot(runs, args.out, args.smooth, args.log)
         print(f'wrote {args.out}')
 
 

@@ -38,7 +38,7 @@ from mmdet3d_plugin.checkpoints import atomic_write
 from mmdet3d_plugin.datasets.timing import time_loader, time_transforms
 from mmdet3d_plugin.datasets.transforms.loading import equirect_camera
 from mmdet3d_plugin.engine import load_config
-from mmdet3d_plugin.engine.cli import CfgOptions, run_tool
+from mmdet3d_plugin.engine.cli import CfgOptions, read_result, run_tool
 from mmdet3d_plugin.errors import UserError, build_from
 from mmdet3d_plugin.structures import fields
 
@@ -170,21 +170,6 @@ def evaluate(entry: Entry) -> Dict[str, float]:
         samples = entry.inferencer.model.test_step(batch)
         metric.process(batch, [sample.to_dict() for sample in samples])
     return metric.evaluate(len(dataset))
-
-
-def read_result(path: str) -> Dict[str, float]:
-    """The metrics in a file of tools/test.py or tools/run_experiments.py."""
-    try:
-        content = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'result {path}: {error}; give the .json that tools/test.py or '
-                        'tools/run_experiments.py wrote') from error
-    values = content.get('metrics', content)
-    found = {key: value for key, value in values.items() if '/' in key}
-    if not found:
-        raise UserError(f'result {path}: it holds no metrics such as bev/IoU100; give the .json '
-                        'that tools/test.py or tools/run_experiments.py wrote')
-    return found
 
 
 def describe(entry: Entry, macs: int, metrics: Mapping[str, float], batch_size: int) -> dict:

@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
@@ -41,7 +41,8 @@ from mmdet3d_plugin.errors import UserError, build_from, did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = {'title', 'metrics', 'seeds', 'runs'}
-RUN_KEYS = {'config', 'options', 'teacher', 'columns', 'paper'}
+PARENTS = ('teacher', 'start')
+RUN_KEYS = {'config', 'options', *PARENTS, 'columns', 'paper'}
 
 
 # ------------------------------------------------------------------------------ the experiment file
@@ -54,10 +55,11 @@ class Experiment:
         metrics: names of the config's metrics, such as ``bev/IoU100``.
         seeds: of the trainings.
         runs: by name, ``config``, and where given ``options`` (nested or dotted overrides),
-            ``teacher`` (name of a run), ``columns`` (cells of the table) and ``paper`` (for each
-            metric a figure or None).
+            ``teacher`` (name of a run), ``start`` (name of the run whose weights it starts from),
+            ``columns`` (cells of the table) and ``paper`` (for each metric a figure or None).
         paper: what the paper's figures were measured on.
         baseline: run that the others are compared with, seed by seed.
+        others: rows of the paper's that are not trained here: its figures by name.
     """
 
     title: str
@@ -66,6 +68,7 @@ class Experiment:
     runs: Mapping[str, Mapping]
     paper: str = ''
     baseline: Optional[str] = None
+    others: Mapping[str, Sequence] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> 'Experiment':
@@ -83,6 +86,8 @@ class Experiment:
         experiment = cls(**known)
         for name, run in experiment.runs.items():
             experiment._check_run(f'experiment {path}: runs.{name}', name, run)
+        for name, figures in experiment.others.items():
+            experiment._check_figures(f'experiment {path}: others.{name}', figures)
         if experiment.baseline is not None:
             experiment.check_names([experiment.baseline], f'experiment {path}: baseline')
         return experiment
@@ -95,15 +100,23 @@ class Experiment:
                 raise UserError(f'{where}.{key}: no such key{did_you_mean(key, RUN_KEYS)}')
         if 'config' not in run:
             raise UserError(f'{where}: it has no config')
-        if len(run.get('paper') or self.metrics) != len(self.metrics):
-            raise UserError(f'{where}.paper: expected {len(self.metrics)} figures, one for each of '
-                            f'metrics, got {run["paper"]}')
-        chain = [name]
-        while teacher := self.runs[chain[-1]].get('teacher'):
-            self.check_names([teacher], f'{where}.teacher')
-            if teacher in chain:
-                raise UserError(f'{where}.teacher: {" <- ".join([*chain, teacher])} is a circle')
-            chain.append(teacher)
+        self._check_figures(f'{where}.paper', run.get('paper') or self.metrics)
+        self._check_parents(where, (name, ))
+
+    def _check_figures(self, where: str, figures: Sequence) -> None:
+        if len(figures) != len(self.metrics):
+            raise UserError(f'{where}: expected {len(self.metrics)} figures, one for each of '
+                            f'metrics, got {figures}')
+
+    def _check_parents(self, where: str, chain: Sequence[str]) -> None:
+        for key in PARENTS:
+            parent = self.runs[chain[-1]].get(key)
+            if not parent:
+                continue
+            self.check_names([parent], f'{where}.{key}')
+            if parent in chain:
+                raise UserError(f'{where}.{key}: {" <- ".join([*chain, parent])} is a circle')
+            self._check_parents(where, (*chain, parent))
 
     def check_names(self, names: Sequence[str], where: str) -> None:
         """Raise an error unless all names are runs."""
@@ -111,18 +124,20 @@ class Experiment:
             if name not in self.runs:
                 raise UserError(f'{where}: no run {name!r}{did_you_mean(name, self.runs)}')
 
-    def depth(self, name: str) -> int:
-        """Number of teachers before a run."""
-        teacher = self.runs[name].get('teacher')
-        return 1 + self.depth(teacher) if teacher else 0
+    def parents(self, name: str) -> Dict[str, str]:
+        """The runs that a run needs, by what for."""
+        return {key: self.runs[name][key] for key in PARENTS if self.runs[name].get(key)}
 
-    def with_teachers(self, names: Sequence[str]) -> List[str]:
-        """The runs and whom they learn from, teachers first, else in the file's order."""
-        found: Set[str] = set()
-        for name in names:
-            while name and name not in found:
-                found.add(name)
-                name = self.runs[name].get('teacher')
+    def depth(self, name: str) -> int:
+        """Number of runs that must be trained one after another before a run."""
+        return max((1 + self.depth(parent) for parent in self.parents(name).values()), default=0)
+
+    def with_parents(self, names: Sequence[str]) -> List[str]:
+        """The runs and those that they need, which come first, else in the file's order."""
+        found, left = set(), list(names)
+        while left:
+            found.add(name := left.pop())
+            left += self.parents(name).values()
         return sorted(found, key=lambda name: (self.depth(name), list(self.runs).index(name)))
 
 
@@ -133,9 +148,9 @@ class Task:
     Attributes:
         name, seed: which.
         folder: work dir of the training.
-        config: complete, but for the paths of its teacher.
-        fingerprint: of the config and, if it has a teacher, of the teacher's.
-        teacher: must be finished before.
+        config: complete, but for the paths of its parents.
+        fingerprint: of the config and of the parents'.
+        parents: ``teacher`` and ``start`` where it has them; must be finished before.
     """
 
     name: str
@@ -143,10 +158,15 @@ class Task:
     folder: Path
     config: Config
     fingerprint: str
-    teacher: Optional['Task'] = None
+    parents: Mapping[str, 'Task'] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f'{self.name}, seed {self.seed}'
+
+    def unfinished(self) -> List[str]:
+        """The parents that are not finished, with what they are."""
+        return [f'its {key} ({parent})' for key, parent in self.parents.items()
+                if parent.status() != 'finished']
 
     @property
     def result(self) -> Optional[dict]:
@@ -177,19 +197,20 @@ class Task:
 
 def make_tasks(experiment: Experiment, names: Sequence[str], seeds: Sequence[int], work_dir: Path,
                overrides: Mapping) -> List[Task]:
-    """The trainings of the named runs and of their teachers, in an order that can be run."""
+    """The trainings of the named runs and of their parents, in an order that can be run."""
     tasks: Dict[tuple, Task] = {}
-    for name in experiment.with_teachers(names):
-        run = experiment.runs[name]
+    for name in experiment.with_parents(names):
         config = _load(experiment, name, overrides)
         for seed in seeds:
             own = copy.deepcopy(config)
             own.merge_from_dict({'randomness.seed': seed})
-            teacher = tasks.get((run.get('teacher'), seed))
+            parents = {key: tasks[parent, seed]
+                       for key, parent in experiment.parents(name).items()}
             content = sorted(flat(own._cfg_dict.to_dict()).items())
-            digest = hashlib.sha256(repr((content, teacher and teacher.fingerprint)).encode())
+            needed = [parent.fingerprint for parent in parents.values()]
+            digest = hashlib.sha256(repr((content, *(needed or [None]))).encode())
             tasks[name, seed] = Task(name, seed, work_dir / name / f'seed_{seed}', own,
-                                     digest.hexdigest()[:16], teacher)
+                                     digest.hexdigest()[:16], parents)
     return list(tasks.values())
 
 
@@ -240,8 +261,8 @@ class Runner:
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 while left or running:
-                    for task in [t for t in left if t.teacher is None
-                                 or t.teacher.status() == 'finished'][:self.jobs - len(running)]:
+                    for task in [task for task in left
+                                 if not task.unfinished()][:self.jobs - len(running)]:
                         left.remove(task)
                         running[pool.submit(self._train, task)] = task
                     if not running:
@@ -254,7 +275,7 @@ class Runner:
                     process.terminate()
                 raise
         for task in left:
-            self.failed[str(task)] = f'its teacher ({task.teacher}) is not finished'
+            self.failed[str(task)] = f'{task.unfinished()[0]} is not finished'
 
     def _report(self, task: Task, future, left: int) -> None:
         try:
@@ -331,13 +352,15 @@ class Runner:
 
 def prepare(task: Task) -> List[str]:
     """Write the config of a task that begins or goes on; returns the training's arguments."""
-    config = copy.deepcopy(task.config)
-    if task.teacher:
-        if task.teacher.status() != 'finished':
-            raise UserError(f'its teacher ({task.teacher}) is not finished')
-        config.model.teacher = dict(
-            config=str(task.teacher.folder / 'config.py'),
-            checkpoint=str(task.teacher.folder / task.teacher.result['checkpoint']))
+    if unfinished := task.unfinished():
+        raise UserError(f'{unfinished[0]} is not finished')
+    config, last = copy.deepcopy(task.config), {
+        key: str(parent.folder / parent.result['checkpoint'])
+        for key, parent in task.parents.items()}
+    if 'teacher' in last:
+        config.model.teacher = dict(config=str(task.parents['teacher'].folder / 'config.py'),
+                                    checkpoint=last['teacher'])
+    config.load_from = last.get('start', config.get('load_from'))
     task.folder.mkdir(parents=True, exist_ok=True)
     task.note()
     write_text(task.folder / 'config.py', config.pretty_text)
@@ -410,7 +433,10 @@ def describe(metrics: Mapping[str, float]) -> str:
 
 # ------------------------------------------------------------------------------------------ results
 def collect(experiment: Experiment, tasks: Sequence[Task]) -> List[dict]:
-    """One row per run: its cells and, by metric, the values by seed of what is finished."""
+    """One row per run: its cells and, by metric, the values by seed of what is finished.
+
+    The paper's other rows follow, without values.
+    """
     rows = []
     for name in [name for name in experiment.runs if any(t.name == name for t in tasks)]:
         run = experiment.runs[name]
@@ -421,6 +447,9 @@ def collect(experiment: Experiment, tasks: Sequence[Task]) -> List[dict]:
             values={metric: {seed: values[metric] for seed, values in results.items()
                              if metric in values} for metric in experiment.metrics},
             paper=dict(zip(experiment.metrics, run.get('paper') or ()))))
+    rows += [dict(name=name, columns={}, values={metric: {} for metric in experiment.metrics},
+                  paper=dict(zip(experiment.metrics, figures)))
+             for name, figures in experiment.others.items()]
     base = next((row for row in rows if row['name'] == experiment.baseline), None)
     for row in rows:
         if base and row is not base:
@@ -453,8 +482,8 @@ def markdown(experiment: Experiment, rows: Sequence[dict], command: str) -> str:
         header.append(f'paper: {" / ".join(measured)}')
     lines = [header, ['---'] * len(header)]
     for row in rows:
-        seeds = len(next(iter(row['values'].values())))
-        cells = [row['name'], *(str(row['columns'].get(key, '')) for key in columns), str(seeds),
+        seeds = str(len(next(iter(row['values'].values())))) if 'config' in row else '–'
+        cells = [row['name'], *(str(row['columns'].get(key, '')) for key in columns), seeds,
                  *(spread(row['values'][metric]) for metric in experiment.metrics)]
         if with_gain:
             gain = row.get('gain')
@@ -520,7 +549,7 @@ def write_table(experiment: Experiment, tasks: Sequence[Task], work_dir: Path,
 
 # ---------------------------------------------------------------------------------------- the tool
 def slurm_script(experiment: Experiment, tasks: Sequence[Task], command: Sequence[str]) -> str:
-    """A script that submits one array per generation of teachers and students, then the table."""
+    """A script that submits one array per generation of parents and children, then the table."""
     depths = [experiment.depth(task.name) for task in tasks]
     base = shlex.join(['python', 'tools/run_experiments.py', *command])
     lines = ['#!/usr/bin/env bash',
@@ -548,7 +577,7 @@ def list_tasks(tasks: Sequence[Task]) -> None:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('file', type=Path, help='experiment file')
-    parser.add_argument('--only', nargs='+', metavar='NAME', help='runs, with their teachers')
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='runs, with those that they need')
     parser.add_argument('--seeds', nargs='+', type=int, help="default: the file's")
     parser.add_argument('--work-dir', type=Path,
                         help='default: work_dirs/experiments/<name of the file>')
@@ -597,7 +626,7 @@ def refuse_changed(tasks: Sequence[Task]) -> None:
         keys = sorted({key for task in changed.values() for key in task.differences()})
         raise UserError(
             f'{", ".join(changed)}: {tasks[0].folder.parents[1]} has results of another config '
-            f'({", ".join(keys[:3]) or "of a teacher"}{" ..." * (len(keys) > 3)}); train them '
+            f'({", ".join(keys[:3]) or "of a parent"}{" ..." * (len(keys) > 3)}); train them '
             'again with --redo, count them as they are with --keep, or choose another --work-dir')
 
 
@@ -618,7 +647,7 @@ def main() -> None:
         if args.keep is not None and task.name in set(args.keep or changed) & set(changed):
             task.note()
         if args.redo is not None and task.folder.is_dir() and set(
-                experiment.with_teachers([task.name])) & set(args.redo or changed):
+                experiment.with_parents([task.name])) & set(args.redo or changed):
             print(f'removing {task.folder}')
             shutil.rmtree(task.folder)
     refuse_changed(tasks)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmdet3d_plugin.engine import build_runner, load_config
+from mmdet3d_plugin.engine import build_runner, latest_checkpoint, load_config
 from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
 from mmdet3d_plugin.errors import UserError
 
@@ -25,7 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the real total batch size')
     parser.add_argument('--resume', nargs='?', const='auto',
-                        help='continue from the newest checkpoint of the work dir, or from a path')
+                        help='continue from the newest checkpoint of the work dir, if there is '
+                        'one, or from a path')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='how the processes were started')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
@@ -47,8 +48,9 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
                             'auto_scale_lr = dict(base_batch_size=<GPUs x batch size of its lr>)')
         cfg.auto_scale_lr.enable = True
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        path = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        cfg.resume = path is not None
+        cfg.load_from = path or cfg.get('load_from')
     return cfg
 
 

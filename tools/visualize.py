@@ -1,10 +1,11 @@
 """Draw what models see and predict, side by side.
 
-    python tools/visualize.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...] --out-dir DIR
+    python tools/visualize.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...] --out-dir DIR [--roles]
 
 For every frame of the test data one picture: the panorama with the ground truth's boxes, the LiDAR
 image (if one of the models reads it), the ground truth and each model's bird's-eye view against it;
-with --instances also the instances that each model's centerness and offset make of it.
+with --instances also the instances that each model's centerness and offset make of it. With --roles
+a distillation's CONFIG and the CHECKPOINT of its training give teacher, assistant and student.
 """
 import argparse
 from pathlib import Path
@@ -14,9 +15,10 @@ import torch
 from mmengine.dataset import pseudo_collate
 
 from mmdet3d_plugin.apis import BEVInferencer
+from mmdet3d_plugin.checkpoints import read_checkpoint
 from mmdet3d_plugin.engine import load_config
-from mmdet3d_plugin.engine.cli import CfgOptions, run_tool
-from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.engine.cli import CfgOptions, read_result, run_tool
+from mmdet3d_plugin.errors import UserError, did_you_mean
 from mmdet3d_plugin.visualization import frame_panel
 
 
@@ -31,8 +33,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--width', type=int, default=1440, help='of a picture, px (default: 1440)')
     parser.add_argument('--instances', action='store_true',
                         help='group the maps to instances and draw these and their boxes')
-    parser.add_argument('--threshold', nargs='+', type=float, default=[0.5], metavar='P',
-                        help='of the classes of a map, one or one for each (default: 0.5)')
+    parser.add_argument('--roles', action='store_true',
+                        help='of distillations, draw teacher, assistant and student')
+    parser.add_argument('--threshold', nargs='+', default=['0.5'], metavar='P',
+                        help='of the classes of a map: one, one for each, CLASS=P of some, or a '
+                        'RESULT.json of tools/test.py, whose best are taken (default: 0.5)')
     parser.add_argument('--device', help='default: the GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
                         metavar='KEY=VALUE', help='to override in every config')
@@ -76,7 +81,14 @@ def draw_frame(index, models, width, threshold=0.5):
                                 'the same test data and grid')
         extra = {k: v for k, v in sample.metainfo.items() if k not in shown.metainfo}
         shown.set_metainfo(extra)
-        result = model.model.test_step(pseudo_collate([packed]))[0]
+        batch = pseudo_collate([packed])
+        if _has_roles(model):
+            roles = model.model.predict_roles(batch)
+            shared = len(models) > 1
+            predictions.update({f'{name}, {role}' if shared else role: found.seg.cpu().numpy()
+                                for role, [found] in roles.items()})
+            continue
+        result = model.model.test_step(batch)[0]
         predictions[name] = result.pred_bev.seg.cpu().numpy()
         if 'pred_instances_3d' in result:
             instances[name] = result.cpu()
@@ -84,6 +96,74 @@ def draw_frame(index, models, width, threshold=0.5):
     title = f'frame {index}: {token}'
     return token, frame_panel(shown, inputs, predictions, title, width, instances,
                               threshold)
+
+
+def read_thresholds(words, classes):
+    """The thresholds that ``--threshold`` says: one number, or one for each class.
+
+    Raises:
+        UserError: A word is no number and names no class or file, or there are too many.
+    """
+    if len(words) == 1 and words[0].endswith('.json'):
+        return _best_thresholds(words[0], classes)
+    named = dict(word.split('=', 1) for word in words if '=' in word)
+    plain = [_probability(word) for word in words if '=' not in word] or [0.5]
+    for name in named:
+        if name not in classes:
+            raise UserError(f'--threshold {name}: no such class{did_you_mean(name, classes)}')
+    if len(plain) not in {1, len(classes)}:
+        raise UserError(f'--threshold: {len(plain)} numbers for {len(classes)} classes; give one, '
+                        'or one for each')
+    if not named:
+        return plain
+    limits = dict(zip(classes, plain * (len(classes) if len(plain) == 1 else 1)))
+    return list({**limits, **{name: _probability(p) for name, p in named.items()}}.values())
+
+
+def _probability(word):
+    try:
+        return float(word)
+    except ValueError:
+        raise UserError(f'--threshold {word}: expected a number, CLASS=NUMBER, or a RESULT.json '
+                        'alone') from None
+
+
+def _best_thresholds(path, classes):
+    """The threshold of each class whose IoU is the highest in a result of ``MapIoUMetric``."""
+    result, best = read_result(path), []
+    for name in classes:
+        found = {key.rpartition('_')[2]: value for key, value in result.items()
+                 if key.rpartition('_')[0] == f'map/{name}'}
+        if not found:
+            raise UserError(f'--threshold {path}: it has no IoU of {name} by threshold, such as '
+                            f'map/{name}_0.50; give the .json that tools/test.py wrote')
+        best.append(float(max(found, key=found.get)))
+    return best
+
+
+def _has_roles(model):
+    """Whether the model is a distiller whose teacher is loaded."""
+    teacher = getattr(model.model, 'teacher', None)
+    return teacher is not None and teacher.model is not None
+
+
+def load_model(config, checkpoint, args):
+    """The model with its test data; with ``--roles`` the teacher too, and its test data."""
+    cfg = read_config(config, args)
+    if not args.roles or cfg.model.type != 'Distiller':
+        return BEVInferencer(cfg, checkpoint, args.device)
+    state = read_checkpoint(checkpoint)
+    if cfg.model.get('assistant') and not any(
+            key.startswith('assistant.') for key in state.get('state_dict', state)):
+        raise UserError(f'--roles: {checkpoint} has no assistant; give a checkpoint of the '
+                        'training, not a published one')
+    model = BEVInferencer(cfg, checkpoint, args.device)
+    model.model.load_teacher()
+    options = {key: value for key, value in args.cfg_options.items()
+               if key.startswith('test_dataloader')}
+    model.dataset_cfg = load_config(
+        model.model.teacher.config_file(), options).test_dataloader.dataset
+    return model
 
 
 def read_config(path, args):
@@ -100,8 +180,11 @@ def read_config(path, args):
 
 def main() -> None:
     args = parse_args()
-    models = {name: BEVInferencer(read_config(config, args), checkpoint, args.device)
+    models = {name: load_model(config, checkpoint, args)
               for name, (config, checkpoint) in zip(args.names, args.models)}
+    first = next(iter(models.values())).model
+    threshold = read_thresholds(
+        args.threshold, getattr(getattr(first, 'student', first).head, 'classes', ()))
     count = len(next(iter(models.values())).dataset)
     indices = args.indices or sorted({n * count // 8 for n in range(8)})
     if not 0 <= min(indices) <= max(indices) < count:
@@ -109,7 +192,7 @@ def main() -> None:
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     for index in indices:
-        token, picture = draw_frame(index, models, args.width, args.threshold)
+        token, picture = draw_frame(index, models, args.width, threshold)
         path = out_dir / f'{index:06d}_{token}.png'
         cv2.imwrite(str(path), picture[..., ::-1])
         print(path)

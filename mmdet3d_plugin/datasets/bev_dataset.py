@@ -188,7 +188,7 @@ class NuScenesBEVDataset(BEVDataset):
         *args: See :class:`BEVDataset`.
         min_visibility (int): Leave out boxes of which less is visible: 2 = 40 %, 3 = 60 %,
             4 = 80 %; 0 keeps all.
-        axes (str): ``'car'``, or ``'scanner'``: the file's own, x right and y ahead, in which
+        axes (str): ``'car'``, or ``'scanner'``: the scanner's own, x right and y ahead, in which
             BEVFusion works.
         **kwargs: See :class:`BEVDataset`.
     """
@@ -211,12 +211,14 @@ class NuScenesBEVDataset(BEVDataset):
 
     def parse_data_info(self, info: dict) -> dict:
         """Join paths, turn to the car's axes, and add the annotations of one frame."""
+        points = info.get('lidar_points', {})
         if self._metainfo.get('lidar_frame', '').startswith('x right'):
             change_axes(info, self.axes)
-            points = info['lidar_points']
             points['lidar_path'] = f'samples/LIDAR_TOP/{points["lidar_path"]}'
             for name, camera in info['images'].items():
                 camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
+        elif self.axes == 'scanner' and 'lidar2sensor' in points:
+            _turn(info, np.linalg.inv(_LEVEL) @ np.array(points['lidar2sensor']))
         info['map_root'] = self.data_root
         for sweep in info.get('lidar_sweeps', ()):
             points = sweep['lidar_points']
@@ -237,33 +239,43 @@ class NuScenesBEVDataset(BEVDataset):
         return super().label_of(instance)
 
 
+_LEVEL = rigid.rigid([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # the scanner's axes to x ahead, y left
+
+
 def change_axes(info: dict, axes: str = 'car') -> None:
     """Bring a frame from the axes of nuScenes' scanner to those of the car, in place.
 
     They are x forward, y left, z up; the origin is above the rear axle, at the height of the
     scanner. Files stay as they are: ``scan2lidar`` of ``lidar_points`` and of each sweep's brings
-    their points there.
+    their points there. ``ego2global`` stays, ``lidar2ego`` follows.
 
     Args:
         info: a frame with ``lidar2ego`` in its ``lidar_points``.
         axes: ``'car'``, or ``'scanner'``: everything stays, and sweeps are brought to the frame's.
     """
-    points = info['lidar_points']
-    lidar2ego = np.array(points['lidar2ego'])
-    up = rigid.rigid(translation=(0, 0, lidar2ego[2, 3])) if axes == 'car' else lidar2ego
-    turn = np.linalg.inv(up) @ lidar2ego if axes == 'car' else np.eye(4)
-    back = np.linalg.inv(turn)
-    level = rigid.rigid([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # the scanner's, x forward, y left
-    points.update(scan2lidar=turn.tolist(), lidar2sensor=(level @ back).tolist(),
-                  lidar2ego=np.eye(4).tolist())  # the frame's axes are the ego vehicle's, too
+    lidar2ego, turn = np.array(info['lidar_points']['lidar2ego']), np.eye(4)
+    if axes == 'car':
+        turn = rigid.rigid(translation=(0, 0, -lidar2ego[2, 3])) @ lidar2ego
+    info['lidar_points']['lidar2sensor'] = _LEVEL
+    _turn(info, turn)
+
+
+def _turn(info, turn):
+    """Bring a frame to other axes, in place; ``turn`` takes its own coordinates to them."""
+    points, back = info['lidar_points'], np.linalg.inv(turn)
+    for key in ('lidar2ego', 'lidar2sensor'):
+        points[key] = (np.array(points.get(key, np.eye(4))) @ back).tolist()
+    points['scan2lidar'] = turn.tolist()
     for sweep in info.get('lidar_sweeps', ()):
         stored = np.array(sweep['lidar_points']['lidar2sensor'])  # points as rows: p R - t
         to_key = rigid.rigid(stored[:3, :3].T, -stored[:3, 3])
         sweep['lidar_points']['scan2lidar'] = (turn @ to_key).tolist()
-    info['ego2global'] = info['lidar2global'] = (np.array(info['ego2global']) @ up).tolist()
-    for camera in info['images'].values():
+    for camera in info.get('images', {}).values():
         camera['lidar2cam'] = (np.array(camera['lidar2cam']) @ back).tolist()
-    boxes = np.array([i['bbox_3d'] for i in info['instances']]).reshape(-1, 7)
-    for instance, box in zip(info['instances'], rigid.transform_boxes(turn, boxes)):
-        velocity = turn[:3, :3] @ [*instance['velocity'], 0.0]
-        instance.update(bbox_3d=box.tolist(), velocity=velocity[:2].tolist())
+    instances = info.get('instances', ())
+    boxes = np.array([i['bbox_3d'] for i in instances]).reshape(-1, 7)
+    for instance, box in zip(instances, rigid.transform_boxes(turn, boxes)):
+        instance['bbox_3d'] = box.tolist()
+        if 'velocity' in instance:
+            velocity = turn[:3, :3] @ [*instance['velocity'], 0.0]
+            instance['velocity'] = velocity[:2].tolist()

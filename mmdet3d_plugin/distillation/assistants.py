@@ -1,5 +1,5 @@
 """Assistants: train-only modules between teacher and student."""
-from typing import Mapping, Optional
+from typing import Dict, Mapping, Optional
 
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
@@ -37,11 +37,14 @@ class AuxiliaryModule(BaseModule):
         self.bev_encoder = build_from(MODELS, bev_encoder, 'assistant.bev_encoder')
         self.head = build_from(MODELS, head, 'assistant.head')
 
-    def forward(self, feats: Mapping[str, Tensor]) -> None:
-        """Run on the tapped maps; the results are read through taps ``assistant.*``."""
+    def forward(self, feats: Mapping[str, Tensor]) -> Optional[Dict[str, Tensor]]:
+        """Run on the tapped maps; terms read the results through taps ``assistant.*``.
+
+        Returns:
+            dict | None: The head's outputs, where there is one.
+        """
         camera = feats[self.camera].detach() if self.detach_camera else feats[self.camera]
         features = self.fuser(camera, feats[self.lidar])
         if self.bev_encoder is not None:
             features = self.bev_encoder(features)
-        if self.head is not None:
-            self.head(features)
+        return None if self.head is None else self.head(features)

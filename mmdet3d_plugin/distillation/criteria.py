@@ -68,9 +68,14 @@ class SquaredDistance(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None) -> Tensor:
         """(N, C, H, W) each, and an optional (N, 1, H, W) weight >= 0, to a scalar."""
-        square = (student.float() - teacher.float()).square()
-        square = square.sum(1) if self.channels == 'sum' else square.mean(1)
+        square = squared_distance(student.float(), teacher.float(), self.channels)
         return _weighted_mean(square, weight)
+
+
+def squared_distance(one: Tensor, other: Tensor, channels: str = 'sum') -> Tensor:
+    """(N, C, H, W) each to the (N, H, W) squared distances of cells; see `SquaredDistance`."""
+    square = (one - other).square()
+    return square.sum(1) if channels == 'sum' else square.mean(1)
 
 
 @MODELS.register_module()

@@ -1,10 +1,11 @@
 """The distiller: to the Runner an ordinary model."""
-from typing import Dict, Mapping, Optional, Set
+from typing import Dict, List, Mapping, Optional, Set
 
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.structures import PixelData
 from torch import nn
 
 from ..errors import UserError, build_from
@@ -73,13 +74,21 @@ class Distiller(BaseModel):
                             'distillation compares cell by cell, so both need the same grid')
         self._check_normalisation(teacher)
 
+    def load_teacher(self) -> None:
+        """Build the teacher, check that it fits, and load its weights.
+
+        Raises:
+            UserError: See :meth:`build_teacher`; or its checkpoint is missing or foreign.
+        """
+        self.build_teacher()
+        self.teacher.load()
+
     def init_weights(self) -> None:
         """Called by the Runner when training starts, and only then: loads the teacher."""
         super().init_weights()
         if self.teacher is None:
             return
-        self.build_teacher()
-        self.teacher.load()
+        self.load_teacher()
         if self.init_assistant and self.assistant is not None:
             for name, part in self.assistant.named_children():
                 _copy_matching(getattr(self.teacher.model, name), part, f'assistant.{name}')
@@ -101,13 +110,32 @@ class Distiller(BaseModel):
             losses.update({f'{key}_{name}': value for key, value in term(recorded, ctx).items()})
         return losses
 
+    @torch.no_grad()
+    def predict_roles(self, data: dict) -> Dict[str, List[PixelData]]:
+        """What each role makes of a batch; the assistant if it has a head.
+
+        Args:
+            data (dict): Unprocessed batch with what the teacher reads.
+
+        Returns:
+            dict: One prediction a sample, by role.
+        """
+        inputs = self.data_preprocessor(data)['inputs']
+        recorded, taps, models = Recorded(), self.taps(), self._roles()
+        outs = dict(teacher=self._run_teacher(inputs, None, taps, recorded))
+        with listen('student', self.student, taps, recorded):
+            outs['student'] = self.student(inputs, mode='tensor')
+        outs['assistant'] = self.assistant(recorded) if self.assistant is not None else None
+        return {role: models[role].head.predict(outs[role])
+                for role in ('teacher', 'assistant', 'student') if outs[role] is not None}
+
     def _run_teacher(self, inputs, data_samples, taps, recorded):
         if self.teacher.model is None:
             raise UserError('the teacher is not loaded; call init_weights() before mode="loss", as '
                             'the Runner does when training starts')
         teacher = self.teacher.to(next(self.student.parameters()).device)
         with torch.no_grad(), listen('teacher', teacher, taps, recorded):
-            teacher(inputs, data_samples, mode='tensor')
+            return teacher(inputs, data_samples, mode='tensor')
 
     def _check_normalisation(self, teacher: BaseModel) -> None:
         """The teacher reads batches of this preprocessor: its own must have the same statistics."""

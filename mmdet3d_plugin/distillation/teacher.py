@@ -26,14 +26,21 @@ class FrozenTeacher:
         self.config, self.checkpoint = config, checkpoint
         self.model: Optional[BaseModel] = None
 
+    def config_file(self) -> Path:
+        """Where the config is, from the current folder or from the repository's root.
+
+        Raises:
+            UserError: The config file does not exist.
+        """
+        return _find(self.config, 'teacher.config', 'name the config that trained the teacher')
+
     def build(self) -> BaseModel:
         """Build without weights, frozen: eval mode and no gradient.
 
         Raises:
             UserError: The config file does not exist.
         """
-        path = _find(self.config, 'teacher.config', 'name the config that trained the teacher')
-        model = build_from(MODELS, Config.fromfile(path).model, 'teacher')
+        model = build_from(MODELS, Config.fromfile(self.config_file()).model, 'teacher')
         self.model = model.eval().requires_grad_(False)
         return self.model
 

@@ -1,10 +1,12 @@
 """What the command line tools share."""
+import json
 import logging
 import os
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
-from typing import Callable, Sequence
+from pathlib import Path
+from typing import Callable, Dict, Sequence
 
 import torch.distributed
 from mmengine.config import DictAction
@@ -29,6 +31,21 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options', nargs='+', action=CfgOptions, default={}, metavar='KEY=VALUE',
         help='override config values, e.g. train_dataloader.batch_size=2')
+
+
+def read_result(path: str) -> Dict[str, float]:
+    """The metrics in a file of tools/test.py or tools/run_experiments.py."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'result {path}: {error}; give the .json that tools/test.py or '
+                        'tools/run_experiments.py wrote') from error
+    values = content.get('metrics', content)
+    found = {key: value for key, value in values.items() if '/' in key}
+    if not found:
+        raise UserError(f'result {path}: it holds no metrics such as bev/IoU100; give the .json '
+                        'that tools/test.py or tools/run_experiments.py wrote')
+    return found
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -7,10 +7,11 @@ import torch.distributed
 from mmdet3d.registry import MODELS, RUNNERS
 from mmengine.config import Config
 from mmengine.dist import is_distributed
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoints import known_types, read_checkpoint
+from ..checkpoints import known_types, load_weights, read_checkpoint, student_weights
 from ..errors import UserError, build_from
 from .config import check_config
 from .memory import keep_freed_memory
@@ -28,6 +29,7 @@ class PluginRunner(Runner):
     * has checkpoints that a kill cannot spoil and resumes exactly, unless the config names other
       hooks for the slots ``checkpoint`` and ``sampler_seed``,
     * resumes checkpoints under torch's ``weights_only`` loading,
+    * starts a distiller's student from a checkpoint of the student alone (``load_from``),
     * trains on several CPU processes (gloo) where there is no GPU.
     """
 
@@ -60,8 +62,16 @@ class PluginRunner(Runner):
         """Load a checkpoint of this Runner or of mmengine's, without running code from it.
 
         Raises:
-            UserError: The run is to be resumed and the weights are not this model's.
+            UserError: The run is to be resumed and the weights are not this model's, or it is to
+                start from a student's checkpoint which is not its student's.
         """
+        if not self._resume and self._is_of_a_student(filename):
+            self.logger.info(f'The student starts from {filename}')
+            model = _unwrapped(self.model)
+            load_weights(model, filename)
+            checkpoint = dict(state_dict=model.state_dict())
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+            return checkpoint
         try:
             with known_types():
                 return super().load_checkpoint(
@@ -71,6 +81,18 @@ class PluginRunner(Runner):
             raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
                             f'config ({reason[:300]}); resume with the config that trained it, '
                             'or start anew from it: --cfg-options load_from=PATH') from error
+
+    def _is_of_a_student(self, filename: str) -> bool:
+        """Whether the model is a distiller and the checkpoint is not of one."""
+        if not hasattr(_unwrapped(self.model), 'student') or '://' in filename:
+            return False
+        content = read_checkpoint(filename)
+        state = content.get('state_dict', content)
+        return student_weights(state) is state
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -143,13 +143,13 @@ def map_picture(grid: BEVGrid, seg, size: int = 480, threshold=0.5) -> np.ndarra
         grid: of the map.
         seg: (K, R, C) in [0, 1].
         size: of the longer side of the picture, px.
-        threshold: cells above are in the class; one number, or one for each class.
+        threshold: cells of at least it are in the class; one number, or one for each class.
     """
     view = grid.from_above()
     out = np.full((*view.shape, 3), GROUND, np.uint8)
     limits = np.broadcast_to(threshold, len(seg))
     for channel, limit, colour in zip(seg, limits, map_colours(len(seg))):
-        out[_seen_from_above(channel, grid, view) > limit] = colour
+        out[_seen_from_above(channel, grid, view) >= limit] = colour
     out = _enlarged(out, size)
     _draw_car(out, view, size / max(view.shape))
     return out
@@ -162,9 +162,12 @@ def map_colours(count: int) -> np.ndarray:
     return np.concatenate([known, more])[:count]
 
 
-def map_legend(names: Sequence[str], width: int = 1440) -> np.ndarray:
-    """A strip with the colour and the name of each class."""
+def map_legend(names: Sequence[str], width: int = 1440, threshold=None) -> np.ndarray:
+    """A strip with the colour, the name and, where given, the threshold of each class."""
     strip = np.full((24, width, 3), PAPER, np.uint8)
+    if threshold is not None:
+        limits = np.broadcast_to(threshold, len(names))
+        names = [f'{name} >= {limit:g}' for name, limit in zip(names, limits)]
     for n, (name, colour) in enumerate(zip(names, map_colours(len(names)))):
         x = 8 + n * (width - 8) // len(names)
         cv2.rectangle(strip, (x, 5), (x + 14, 19), colour.tolist(), -1)
@@ -196,16 +199,19 @@ def heat_picture(grid: BEVGrid, bev_map, size: int = 480) -> np.ndarray:
     return _enlarged(_colour(values, cv2.COLORMAP_VIRIDIS), size)
 
 
-def target_pictures(grid: BEVGrid, gt_bev: Mapping) -> Dict[str, np.ndarray]:
+def target_pictures(grid: BEVGrid, gt_bev: Mapping,
+                    names: Optional[Sequence[str]] = None) -> Dict[str, np.ndarray]:
     """Targets that :func:`bev_picture` does not show: centerness, and channels if there are more.
 
     Args:
         grid: of the maps.
         gt_bev: ``seg`` (K, R, C), and ``centerness`` (1, R, C) where there is one.
+        names: of the channels; default their numbers.
     """
     found = dict(centerness=gt_bev['centerness']) if 'centerness' in gt_bev else {}
     if len(gt_bev['seg']) > 1:
-        found.update((f'channel {n}', channel) for n, channel in enumerate(gt_bev['seg']))
+        names = names or [f'channel {n}' for n in range(len(gt_bev['seg']))]
+        found.update(zip(names, gt_bev['seg']))
     return {name: heat_picture(grid, np.asarray(values)) for name, values in found.items()}
 
 
@@ -263,11 +269,16 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
         threshold: of the classes of a map, one number or one for each.
     """
     meta, rows, instances = sample.metainfo, [], instances or {}
+    grid = BEVGrid(**meta['bev_grid']) if 'bev_grid' in meta else None
     boxes = _boxes(sample.gt_instances_3d) if 'gt_instances_3d' in sample else np.zeros((0, 7))
     if 'img' in inputs:
         lidar = np.linalg.inv(meta.get('bev_aug', np.eye(4)))
         views, in_row = [], min(3, len(meta['cameras']))
-        for camera, picture in zip(meta['cameras'], inputs['img']):
+        seen = dict(zip((camera['name'] for camera in meta['cameras']),
+                        zip(meta['cameras'], inputs['img'])))
+        order = by_direction({name: camera['lidar2cam'] for name, (camera, _) in seen.items()},
+                             grid)
+        for camera, picture in (seen[name] for row in order for name in row):
             picture, camera = _shown(picture.permute(1, 2, 0).numpy(), camera, width // in_row)
             views.append((f"{camera['name']}, {len(boxes)} boxes", draw_boxes(
                 picture, camera, rigid.transform_boxes(lidar, boxes))))
@@ -279,8 +290,7 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
         rows += [('', views[n:n + in_row]) for n in range(0, len(views), in_row)]
     if 'lidar_img' in inputs:
         rows.append(('', [('LiDAR image', lidar_picture(inputs['lidar_img'].numpy()))]))
-    if 'bev_grid' in meta:
-        grid = BEVGrid(**meta['bev_grid'])
+    if grid is not None:
         truth = sample.gt_bev.seg.numpy() if 'gt_bev' in sample else None
         points = inputs['points'].numpy() if 'points' in inputs else None
         if 'map_classes' in meta:
@@ -305,6 +315,29 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
     return panel(rows, width, title=title)
 
 
+def by_direction(lidar2cam: Mapping[str, np.ndarray],
+                 grid: Optional[BEVGrid] = None) -> List[List[str]]:
+    """Names of cameras in rows; more than two: those that look ahead, and those that look back.
+
+    From left to right, each row is what one sees who turns his head.
+
+    Args:
+        lidar2cam: 4x4 by name, of pinholes.
+        grid: whose ``ahead`` is the car's; default +x.
+    """
+    if len(lidar2cam) <= 2:
+        return [list(lidar2cam)] if lidar2cam else []
+    ahead = dict(x=(1, 0), y=(0, 1))[grid.ahead[1] if grid else 'x']
+    ahead = np.array(ahead) * (-1 if grid and grid.ahead[0] == '-' else 1)
+    rows: List[List[tuple]] = [[], []]
+    for name, matrix in lidar2cam.items():
+        seen = np.asarray(matrix)[2, :2]
+        along, left = seen @ ahead, seen @ (-ahead[1], ahead[0])
+        rows[int(along < 0)].append(
+            (np.arctan2(-left, along) if along >= 0 else np.arctan2(left, -along), name))
+    return [[name for _, name in sorted(row)] for row in rows if row]
+
+
 def _map_rows(grid, classes, truth, predictions, points, boxes, width, threshold):
     """Rows of the pictures of a map: all classes together, and the scan with the boxes."""
     maps = [] if truth is None else [('ground truth', map_picture(grid, truth))]
@@ -313,15 +346,17 @@ def _map_rows(grid, classes, truth, predictions, points, boxes, width, threshold
     if points is not None:
         maps.append((f'scan, {len(boxes)} boxes', bev_picture(
             grid, points=points, boxes=boxes)))
-    return [("bird's-eye view", maps[:4]), *(('', maps[n:n + 4]) for n in range(4, len(maps), 4)),
-            ('', [('', map_legend(classes, width - 16))])]
+    row = len(maps) if len(maps) <= 5 else 4
+    return [("bird's-eye view", maps[:row]),
+            *(('', maps[n:n + row]) for n in range(row, len(maps), row)),
+            ('', [('', map_legend(classes, width - 16, threshold if predictions else None))])]
 
 
 def _class_iou(truth, seg, threshold) -> str:
     """Mean over the classes that are there."""
     if truth is None:
         return ''
-    pred = np.asarray(seg) > np.broadcast_to(threshold, len(seg))[:, None, None]
+    pred = np.asarray(seg) >= np.broadcast_to(threshold, len(seg))[:, None, None]
     truth = truth > 0.5
     union = (truth | pred).sum((1, 2))
     iou = (truth & pred).sum((1, 2))[union > 0] / union[union > 0]

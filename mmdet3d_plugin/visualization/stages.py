@@ -9,7 +9,15 @@ import torch
 from ..geometry import BEVGrid, rigid
 from ..geometry.cameras import LENSES
 from ..structures import fields
-from .draw import bev_picture, draw_boxes, lidar_picture, panel, target_pictures
+from .draw import (
+    bev_picture,
+    by_direction,
+    draw_boxes,
+    lidar_picture,
+    map_picture,
+    panel,
+    target_pictures,
+)
 
 Named = Dict[str, np.ndarray]
 
@@ -27,10 +35,10 @@ def original_panel(frame: Mapping, points=None, grid: Optional[BEVGrid] = None, 
     """
     rows = [('', [(name, _with_boxes(picture, frame['images'][name], raw_boxes(frame)))
                   for name, picture in row])
-            for row in _by_direction(read_pictures(frame), frame)]
+            for row in _in_rows(read_pictures(frame), frame, grid)]
     if points is not None:
         grid = grid or BEVGrid()
-        near = BEVGrid((-20, 20), (-20, 20), 0.25, grid.rows, grid.cols)
+        near = BEVGrid((-20, 20), (-20, 20), 0.25, grid.rows, grid.cols, ahead=grid.ahead)
         rows.append(('', [(name, bev_picture(view, points=points, boxes=raw_boxes(frame), size=960))
                           for name, view in ((f'scan, {len(points)} points', grid),
                                              ('20 m around the vehicle', near))]))
@@ -84,7 +92,7 @@ def pictures_of(results: Mapping, grid: Optional[BEVGrid] = None) -> Named:
         views = [_with_boxes(picture, camera, boxes)
                  for picture, camera in zip(state[fields.IMG], state[fields.CAMERAS])]
     else:
-        views = [picture for row in _by_direction(read_pictures(state), state)
+        views = [picture for row in _in_rows(read_pictures(state), state, grid)
                  for _, picture in row]
     if views:
         height = min(v.shape[0] for v in views)
@@ -95,15 +103,17 @@ def pictures_of(results: Mapping, grid: Optional[BEVGrid] = None) -> Named:
         shown['LiDAR image'] = lidar_picture(np.asarray(state[fields.LIDAR_IMG]))
     if fields.BEV_GRID in state:
         grid = BEVGrid(**state[fields.BEV_GRID])
-    truth = state.get(fields.GT_BEV)
-    if fields.POINTS in state or truth is not None:
+    truth, classes = state.get(fields.GT_BEV), state.get(fields.MAP_CLASSES)
+    seg = None if truth is None else np.asarray(truth[fields.SEG])
+    if fields.POINTS in state or (truth is not None and not classes):
         points = state.get(fields.POINTS)
         shown['from above'] = bev_picture(
-            grid or BEVGrid(), None if truth is None else np.asarray(truth[fields.SEG]),
+            grid or BEVGrid(), None if classes else seg,
             points=None if points is None else np.asarray(getattr(points, 'tensor', points)),
             boxes=moved)
     if truth is not None:
-        shown.update(target_pictures(grid, truth))
+        shown.update({'map': map_picture(grid, seg)} if classes else {})
+        shown.update(target_pictures(grid, truth, classes))
     return shown
 
 
@@ -132,19 +142,10 @@ def _with_boxes(picture, camera, boxes):
     return draw_boxes(picture, camera, boxes, thickness=thickness)
 
 
-def _by_direction(pictures: Named, frame) -> List[List[Tuple[str, np.ndarray]]]:
-    """Rows of named pictures; more than two: those that look ahead, and those that look back.
-
-    From left to right, each row is what one sees who turns his head.
-    """
-    if len(pictures) <= 2:
-        return [list(pictures.items())] if pictures else []
-    rows: List[List[tuple]] = [[], []]
-    for name, picture in pictures.items():
-        x, y = np.asarray(frame['images'][name]['lidar2cam'])[2, :2]
-        rows[int(x < 0)].append((np.arctan2(-y, x) if x >= 0 else np.arctan2(y, -x), name, picture))
-    return [[entry[1:] for entry in sorted(row, key=lambda entry: entry[:2])]
-            for row in rows if row]
+def _in_rows(pictures: Named, frame, grid) -> List[List[Tuple[str, np.ndarray]]]:
+    """Rows of named pictures; see :func:`by_direction`."""
+    rows = by_direction({name: frame['images'][name]['lidar2cam'] for name in pictures}, grid)
+    return [[(name, pictures[name]) for name in row] for row in rows]
 
 
 def _unpacked(results: Mapping) -> Mapping[str, Any]:

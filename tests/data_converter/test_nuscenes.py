@@ -292,7 +292,7 @@ def test_one_place_in_pictures_lidar_image_and_bev(root):
     rig = CameraRig.from_dicts([[results['lidar_camera']]])
     points = results['points'].tensor.numpy().astype(np.float64)
     users = {user.instance: user for user in town.road_users}
-    frame2town = to_town @ results['ego2global']
+    frame2town = to_town @ results['ego2global'] @ results['lidar_points']['lidar2ego']
     checked = 0
     for instance in results['instances']:
         box = np.array(instance['bbox_3d'])
@@ -345,7 +345,10 @@ def test_convention_car_axes():
     np.testing.assert_allclose(info['instances'][0]['bbox_3d'], [20.9, 5, -1, 4, 2, 1.5, 0],
                                atol=1e-12)
     np.testing.assert_allclose(info['instances'][0]['velocity'], [3, 0], atol=1e-12)
-    np.testing.assert_allclose(np.array(info['ego2global'])[:3, 3], [100, 0, 1.8])
+    np.testing.assert_allclose(np.array(info['ego2global'])[:3, 3], [100, 0, 0])
+    np.testing.assert_allclose(info['lidar_points']['lidar2ego'],
+                               rigid.rigid(translation=(0, 0, 1.8)), atol=1e-12)
+    assert 'lidar2global' not in info  # the pose is said once
     points = rigid.apply(info['lidar_points']['scan2lidar'], [[-5., 20, -1], [0, 0, 0]])
     np.testing.assert_allclose(points, [[20.9, 5, -1], [0.9, 0, 0]])
     np.testing.assert_allclose(rigid.apply(info['images']['CAM']['lidar2cam'], points),

@@ -65,6 +65,26 @@ def test_convention_everything_moves_into_forward_left_up(folder, tmp_path):
     np.testing.assert_allclose(np.array(frame['ego2global'])[:3, 3], [1, 0, 1.8])
 
 
+def test_the_scanners_own_axes_come_back(folder, tmp_path):
+    """``axes='scanner'``: scan, boxes and calibration are those of the file of mmdet3d."""
+    with open(folder / 'i.pkl', 'rb') as file:
+        stored = pickle.load(file)['data_list'][0]  # noqa: S301 (written above)
+    nuscenes_frame.convert(folder, tmp_path / 'out')
+    frame = DATASETS.build(dict(
+        type='NuScenesBEVDataset', data_root=str(tmp_path / 'out'), axes='scanner',
+        ann_file='nuscenes_frame_infos.pkl', pipeline=[dict(type='LoadPointCloud')]))[0]
+    np.testing.assert_allclose(frame['images']['CAM_FRONT']['lidar2cam'],
+                               stored['images']['CAM_FRONT']['lidar2cam'], atol=1e-9)
+    scan = np.fromfile(folder / 'sweep.bin', '<f4').reshape(-1, 5)
+    np.testing.assert_allclose(frame['points'].tensor[:, :3], scan[:, :3], atol=1e-4)
+    np.testing.assert_allclose(frame['instances'][0]['bbox_3d'], stored['instances'][0]['bbox_3d'],
+                               atol=5e-3)  # its yaw was about two verticals
+    pose = np.array(frame['ego2global']) @ frame['lidar_points']['lidar2ego']
+    np.testing.assert_allclose(pose, stored['lidar_points']['lidar2ego'], atol=1e-9)
+    np.testing.assert_allclose(frame['lidar_points']['lidar2sensor'],
+                               rigid.rigid([[0, 1, 0], [-1, 0, 0], [0, 0, 1]]), atol=1e-9)
+
+
 def test_lidar_image_uses_the_axes_of_the_scanner(folder, tmp_path):
     """The camera of the LiDAR image finds every point in the row of its beam."""
     nuscenes_frame.convert(folder, tmp_path / 'out')

@@ -336,19 +336,29 @@ def frame_at(town, t=0.0, **extra):
     return dict(token='t', location=layout.location(town), ego2global=pose.tolist(), **extra)
 
 
-def test_frames_of_mmdet3d_and_ours(root, towns):
-    """The pose is lidar2global where it is known, else ego2global after lidar2ego."""
+def test_the_pose_is_that_of_the_scanner(root, towns):
+    """``ego2global`` after ``lidar2ego``, which is the identity where a frame does not say it."""
     town = towns[1]
     transform = TRANSFORMS.build(dict(type='RasterizeMap', data_root=str(root), grid=GRID,
                                       classes=('divider', 'lane_divider', 'lane')))
     scanner = layout.RIG['LIDAR_TOP']
-    plain = frame_at(town, lidar_points=dict(lidar2ego=scanner.tolist()))
-    pose = (np.array(plain['ego2global']) @ scanner).tolist()
-    known = dict(frame_at(town), lidar2global=pose)
-    masks = [transform.transform(frame)[fields.GT_BEV]['seg'] for frame in (plain, known)]
+    mounted = frame_at(town, lidar_points=dict(lidar2ego=scanner.tolist()))
+    moved = dict(frame_at(town), ego2global=(np.array(mounted['ego2global']) @ scanner).tolist())
+    masks = [transform.transform(frame)[fields.GT_BEV]['seg'] for frame in (mounted, moved)]
     np.testing.assert_array_equal(*masks)
+    plain = transform.transform(frame_at(town))[fields.GT_BEV]['seg']
+    assert (masks[0] != plain).any()
     assert (masks[0][0] >= masks[0][1]).all() and masks[0][0].sum() > masks[0][1].sum() > 0
-    assert known[fields.BEV_GRID] == BEVGrid(**GRID).asdict()
+    assert moved[fields.BEV_GRID] == BEVGrid(**GRID).asdict()
+
+
+def test_new_data_has_a_grid_and_no_truth(root):
+    """A frame of no known place is predicted; it cannot be trained on."""
+    transform = TRANSFORMS.build(dict(type='RasterizeMap', data_root=str(root), grid=GRID))
+    assert transform.transform(dict(token='t')) == dict(
+        token='t', bev_grid=BEVGrid(**GRID).asdict(), map_classes=vector_map.CLASSES)
+    with pytest.raises(UserError, match='frame t has no location; convert nuScenes with'):
+        transform.transform(dict(token='t', ann_info={}))
 
 
 def test_random_yaw_turns_the_map(root, towns):
@@ -379,7 +389,6 @@ def test_wrong_options(root, options, message):
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(location=None), 'frame t has no location; convert nuScenes with'),
     (dict(ego2global=None), 'frame t has no ego2global'),
     (dict(gt_bev={}), 'has gt_bev already; keep one of RasterizeBEV and RasterizeMap'),
     (dict(location='boston-seaprot'), "did you mean 'boston-seaport.json'"),

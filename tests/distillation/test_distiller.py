@@ -9,6 +9,7 @@ from mmengine.model import ExponentialMovingAverage
 from torch import nn
 
 from mmdet3d_plugin.distillation.taps import Recorded, Tap, listen
+from mmdet3d_plugin.engine import PluginRunner
 from mmdet3d_plugin.errors import UserError
 from tests.factories import CAMERA, LIDAR, batch, build, model_config
 
@@ -135,6 +136,42 @@ def test_init_assistant_copies_the_teacher(teacher_files):
     model = distiller(teacher_files, assistant=wrong, init_assistant=True)
     with pytest.raises(UserError, match='init_assistant: assistant.bev_encoder'):
         model.init_weights()
+
+
+def test_what_each_role_makes_of_a_batch(teacher_files):
+    model = distiller(teacher_files)
+    model.init_weights()
+    model.eval()
+    before, data = copy.deepcopy(model.state_dict()), batch()
+    roles = {name: torch.stack([one.seg for one in found])
+             for name, found in model.predict_roles(data).items()}
+    assert list(roles) == ['teacher', 'assistant', 'student']
+    inputs = model.data_preprocessor(data)['inputs']
+    teacher, student, assistant = model.teacher.model, model.student, model.assistant
+    with torch.no_grad():
+        expected = {name: role(inputs)['segmentation']
+                    for name, role in dict(teacher=teacher, student=student).items()}
+        fused = assistant.fuser(student.camera_branch(inputs, None),
+                                teacher.lidar_branch(inputs, None))
+        expected['assistant'] = assistant.head(assistant.bev_encoder(fused))['segmentation']
+    for name, logits in expected.items():
+        torch.testing.assert_close(roles[name], logits.sigmoid())
+    assert len({float(maps.mean()) for maps in roles.values()}) == 3
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_training_starts_from_a_checkpoint_of_the_student_alone(teacher_files, tmp_path):
+    trained = build(CAMERA)
+    torch.save(dict(state_dict=trained.state_dict()), tmp_path / 'student.pth')
+    runner = PluginRunner(distiller(teacher_files), str(tmp_path), default_scope='mmdet3d',
+                          log_level='ERROR')
+    before = copy.deepcopy(runner.model.assistant.state_dict())
+    runner.load_checkpoint(str(tmp_path / 'student.pth'))
+    for found, expected in ((runner.model.student.state_dict(), trained.state_dict()),
+                            (runner.model.assistant.state_dict(), before)):
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+    with pytest.raises(UserError, match='not of this model .* entries missing'):
+        runner.load_checkpoint(teacher_files['checkpoint'])
 
 
 @pytest.mark.parametrize('address, message', [

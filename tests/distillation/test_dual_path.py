@@ -7,6 +7,7 @@ from torch import nn
 from mmdet3d_plugin.distillation import (
     CrossHeadTerm,
     DualPathTerm,
+    FeatureTerm,
     PredictionKL,
     SquaredDistance,
     TaskTerm,
@@ -129,6 +130,17 @@ def test_squared_distance_by_hand():
     assert float(SquaredDistance('mean')(student, teacher)) == 3.5
     weight = torch.tensor([[[[1.0, 0.0]]]])
     assert float(SquaredDistance()(student, teacher, weight)) == 5.0
+
+
+def test_the_direct_term_logs_the_same_distance():
+    """Curves with and without an assistant compare, whatever the criterion."""
+    feats = maps()
+    expected = dual(feats)['distance']
+    for criterion in (dict(type='SquaredDistance', channels='mean'), dict(type='ChannelWiseKL')):
+        term = FeatureTerm(TAPS['student'], TAPS['teacher'], criterion, log_distance=True)
+        out = term(feats, {})
+        assert set(out) == {'loss', 'distance'} and not out['distance'].requires_grad
+        torch.testing.assert_close(out['distance'], expected)
 
 
 def test_prediction_kl_and_its_gradient():

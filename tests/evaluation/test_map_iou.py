@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler
 
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.evaluation import MapIoUMetric
@@ -28,6 +29,39 @@ def test_one_array_of_whole_numbers_for_each_sample():
     metric.process({}, [sample([[[0.35, 0.3499]]], [[[1.0, 1.0]]])] * 3)
     assert len(metric.results) == 3 and metric.results[0].dtype == 'int64'
     assert metric.results[0][0, 0].tolist() == [1, 0, 1]  # at least the threshold
+
+
+SIZE = 5
+
+
+def drawn(index):
+    generator = torch.Generator().manual_seed(index)
+    draw = torch.rand(2, 2, 30, 40, generator=generator)
+    return dict(pred_bev=dict(seg=draw[0]), gt_bev=dict(seg=(draw[1] > 0.6).float()))
+
+
+def measure(rank, processes, folder):
+    """One process's part of an evaluation of five samples; the first writes the scores."""
+    if processes > 1:
+        torch.distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank,
+                                             world_size=processes)
+    metric = MapIoUMetric(('road', 'line'))
+    for index in DefaultSampler(range(SIZE), shuffle=False):
+        metric.process({}, [drawn(index)])
+    assert len(metric.results) == -(-SIZE // processes)
+    assert all(counts.dtype == 'int64' for counts in metric.results)
+    scores = metric.evaluate(SIZE)
+    if rank == 0:
+        torch.save(scores, f'{folder}/scores_{processes}.pth')
+
+
+def test_two_processes_count_each_of_five_samples_once(tmp_path):
+    """The sampler gives the second process a sixth, which is the first again."""
+    measure(0, 1, tmp_path)
+    torch.multiprocessing.start_processes(measure, (2, str(tmp_path)), 2, start_method='fork')
+    one, two = (torch.load(tmp_path / f'scores_{n}.pth') for n in (1, 2))
+    assert one == two and len(one) == 1 + 2 * 8
+    assert 0 < one['map/line'] < 50  # cells of both are drawn at random
 
 
 def test_counts_stay_exact_beyond_24_bits():

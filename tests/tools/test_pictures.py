@@ -1,3 +1,4 @@
+import json
 import sys
 
 import cv2
@@ -99,6 +100,43 @@ def test_browse_needs_a_display_to_show_and_a_place_for_pictures(town, monkeypat
     with pytest.raises(SystemExit):
         run(monkeypatch, browse_dataset, town, STUDENT)
     assert 'expected --out-dir DIR, --show, or both' in capsys.readouterr().err
+
+
+CLASSES = ('road', 'line', 'stop_line')
+
+
+@pytest.mark.parametrize('words, limits', [
+    (['0.4'], [0.4]), (['0.4', '0.5', '0.6'], [0.4, 0.5, 0.6]), (['line=0.3'], [0.5, 0.3, 0.5]),
+    (['0.4', 'stop_line=0.2', 'road=1'], [1.0, 0.4, 0.2]), (['RESULT'], [0.45, 0.35, 0.6])])
+def test_thresholds_of_the_classes(words, limits, tmp_path):
+    result = tmp_path / 'result.json'
+    result.write_text(json.dumps({
+        'map/mean': 40.0, 'map/road': 80.0, 'map/road_0.45': 80.0, 'map/road_0.50': 79.0,
+        'map/line_0.35': 20.0, 'map/line_0.40': 10.0, 'map/stop_line_0.35': 1.0,
+        'map/stop_line_0.60': 30.0}))
+    words = [str(result) if word == 'RESULT' else word for word in words]
+    assert visualize.read_thresholds(words, CLASSES) == limits
+
+
+@pytest.mark.parametrize('words, message', [
+    (['lines=0.3'], "--threshold lines: no such class; did you mean 'line'"),
+    (['0.3', '0.4'], '--threshold: 2 numbers for 3 classes'),
+    (['high'], '--threshold high: expected a number, CLASS=NUMBER, or a RESULT.json'),
+    (['line=x'], '--threshold x: expected a number'),
+    (['{}'], 'it has no IoU of road by threshold, such as map/road_0.50')])
+def test_wrong_thresholds(words, message, tmp_path):
+    (tmp_path / 'r.json').write_text('{"bev/IoU100": 3}')
+    words = [str(tmp_path / 'r.json') if word == '{}' else word for word in words]
+    with pytest.raises(UserError, match=message):
+        visualize.read_thresholds(words, CLASSES)
+
+
+def test_roles_need_a_checkpoint_of_the_training(town, tmp_path, monkeypatch):
+    """A published student has no assistant; the teacher's file is needed as in training."""
+    config = 'configs/kd360/kd360_distill_r18_toytown_am.py'
+    with pytest.raises(UserError, match='--roles: .*student.pth has no assistant; give a check'):
+        run(monkeypatch, visualize, town, config, town / 'student.pth', '--roles', '--out-dir',
+            tmp_path)
 
 
 @pytest.mark.parametrize('stems, names', [

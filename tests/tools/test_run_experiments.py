@@ -151,6 +151,18 @@ def test_an_interrupted_training_ends_and_is_resumed(start, tool, monkeypatch):
     assert start.calls() == {'plain/seed_0': 2}
 
 
+def test_a_run_starts_from_the_weights_of_another(start):
+    text = FILE.replace('run(0.2)', "run(0.2, start='plain')") + "others = {'theirs': (0.5, None)}"
+    out = start('--seeds', 1, '--only', 'other', text=text)
+    assert start.calls() == {'plain/seed_1': 1, 'other/seed_1': 1}
+    begun = start.work / 'plain' / 'seed_1' / 'iter_4.pth'
+    assert f"load_from = '{begun}'" in (start.work / 'other' / 'seed_1' / 'config.py').read_text()
+    assert '| theirs |  | – | – | – | – | 0.5 / – |' in out
+    assert start('--seeds', 1, '--list', text=text).count('finished') == 2
+    with pytest.raises(UserError, match='(plain|other): .* another config'):  # so is its child
+        start('--seeds', 1, text=text.replace('plain=run(0.1', 'plain=run(0.3'))
+
+
 def test_a_student_waits_for_its_teacher(start, tool, capsys, monkeypatch):
     text = FILE.replace('run(0.2)', "run(0.2, teacher='plain')")
     load = tool._load
@@ -207,7 +219,9 @@ def test_an_unknown_metric_is_an_error(start, capsys):
     ("baseline = 'plain'", "baseline = 'plan'", "baseline: no run 'plan'; did you mean 'plain'?"),
     ('run(0.2)', "run(0.2, teacher='plan')", "runs.other.teacher: no run 'plan'; did you mean"),
     ('run(0.2)', "run(0.2, teacher='plain')", 'runs.other.teacher: .* distils nothing'),
-    ('run(0.2)', "run(0.2, teacher='other')", 'other.teacher: other <- other is a circle')])
+    ('run(0.2)', "run(0.2, teacher='other')", 'other.teacher: other <- other is a circle'),
+    ('run(0.2)', "run(0.2, start='plan')", "runs.other.start: no run 'plan'; did you mean"),
+    ('runs = ', "others = {'a': (1, )}\nruns = ", 'others.a: expected 2 figures, one for each')])
 def test_errors_of_the_file(start, old, new, message):
     with pytest.raises(UserError, match=message):
         start(text=FILE.replace(old, new))
@@ -230,7 +244,7 @@ def test_slurm_submits_teachers_before_their_students(start, tool):
     experiment = tool.Experiment('t', (), (0, 1), dict(
         student=dict(teacher='teacher'), teacher={}, plain={}))
     tasks = [tool.Task(name, seed, None, None, '') for name in
-             experiment.with_teachers(['student', 'plain']) for seed in (0, 1)]
+             experiment.with_parents(['student', 'plain']) for seed in (0, 1)]
     assert [task.name for task in tasks] == ['teacher'] * 2 + ['plain'] * 2 + ['student'] * 2
     lines = tool.slurm_script(experiment, tasks, ['file.py']).splitlines()
     submit = [line for line in lines if 'sbatch --parsable' in line]
@@ -250,18 +264,61 @@ def test_experiment_files_resolve(tool, path, tmp_path, monkeypatch):
         metric = task.config.val_evaluator
         known = {'map/mean', *(f'map/{name}' for name in metric.classes)} if (
             metric.type == 'MapIoUMetric') else {f'bev/IoU{side:g}' for side in metric.ranges}
-        assert set(experiment.metrics) <= known and len(experiment.metrics) == 3
+        assert set(experiment.metrics) <= known and len(experiment.metrics) in (3, 7)
         if any(key.startswith('model') for key in experiment.runs[task.name].get('options') or ()):
             tool.build_from(tool.MODELS, task.config.model, task.name)
-        schedule, = (s for s in task.config.param_scheduler if s.type == 'OneCycleLR')
-        assert 0 < schedule.total_steps - task.config.train_cfg.max_iters <= 100
+        schedule, loop = task.config.param_scheduler[-1], task.config.train_cfg
+        if schedule.type == 'OneCycleLR':
+            assert 0 < schedule.total_steps - loop.max_iters <= 100
+        else:
+            assert schedule.end == loop.max_epochs and schedule.convert_to_iter_based
 
 
 def test_the_papers_tables_are_there():
-    assert {'table1', 'table2', 'table3', 'table4', 'fig8'} <= {
+    assert {'table1', 'table2', 'table3', 'table4', 'fig5', 'fig8'} <= {
         path.stem.split('_')[0] for path in EXPERIMENTS if path.stem.endswith('_toytown')}
     assert {'table1_dur360bev', 'table2_kitti360', 'table3_stages', 'table4_modalities',
-            'fig8_losses'} <= {path.stem for path in EXPERIMENTS}
+            'fig8_losses', 'table4', 'fig5'} <= {path.stem for path in EXPERIMENTS}
+
+
+def test_bridgetas_runs_are_the_papers(tool, tmp_path):
+    """Table 4: which terms, which of the assistant's parts, which figures, at both sizes."""
+    parts = dict(features=(), decoded=('bev_encoder', ), full=('bev_encoder', 'head'))
+    means = dict(student=56.6, direct=57.8, direct_crossed=58.2, features=58.5, decoded=59.4,
+                 logits=60.5, full=60.8)
+    for name in ('table4', 'table4_toytown'):
+        experiment = tool.Experiment.read(ROOT / f'configs/bridgeta/experiments/{name}.py')
+        tasks = {task.name: task for task in tool.make_tasks(
+            experiment, list(experiment.runs), (0, ), tmp_path, {})}
+        assert {key: run['paper'][0] for key, run in experiment.runs.items()
+                if run.get('paper')} == means
+        assert experiment.others['MapDistill'][0] == 59.5
+        for run, kept in parts.items():
+            assistant = tasks[run].config.model.assistant
+            assert {key for key in ('bev_encoder', 'head') if assistant[key]} == set(kept)
+        terms = {run: {key for key, term in task.config.model.terms.items() if term}
+                 for run, task in tasks.items() if 'terms' in task.config.model}
+        levels = {'features', 'decoded', 'logits'}
+        assert terms['direct'] == terms['logits'] == levels
+        assert terms['direct_crossed'] == levels | {'teacher_head'}
+        assert terms['full'] == terms['both_started'] == levels | {'teacher_head',
+                                                                   'assistant_head'}
+        assert tasks['direct'].config.model.assistant is None
+        assert set(tasks['both_started'].parents) == {'teacher', 'start'}
+        assert tasks['assistant_started'].config.model.init_assistant
+
+
+def test_fig5_varies_epsilon_at_every_level(tool, tmp_path):
+    experiment = tool.Experiment.read(ROOT / 'configs/bridgeta/experiments/fig5.py')
+    epsilons = {}
+    for task in tool.make_tasks(experiment, list(experiment.runs), (0, ), tmp_path, {}):
+        terms = task.config.model.get('terms', {})
+        epsilons[task.name] = {(terms[level].get('epsilon'), terms[level].get('scope', 'batch'))
+                               for level in ('features', 'decoded', 'logits') if terms}
+    assert epsilons == dict(
+        teacher=set(), direct_crossed={(None, 'batch')}, full={('optimal', 'batch')},
+        sample={('optimal', 'sample')}, epsilon_1={(1.0, 'batch')}, **{
+            'epsilon_0.25': {(0.25, 'batch')}, 'epsilon_4': {(4.0, 'batch')}})
 
 
 @pytest.mark.slow

@@ -95,3 +95,15 @@ def test_testing_a_foreign_checkpoint_is_an_error(tmp_path, run_command):
     assert done.returncode == 2
     assert f'checkpoint {path}: not of this model (ToyModel): 9 entries missing, 1 foreign' in \
         done.stderr.strip().splitlines()[-1]
+
+
+def test_resuming_an_empty_folder_starts_as_the_config_says(train, tmp_path, monkeypatch):
+    """``--resume`` is what a scheduler repeats: the first time there is nothing to resume."""
+    from mmengine.runner import Runner
+    loaded = []
+    monkeypatch.setattr(Runner, 'load_checkpoint', lambda self, path, *args, **kwargs: (
+        loaded.append((path, self._resume)), dict(state_dict={}))[1])
+    torch.save({}, tmp_path / 'start.pth')
+    train(CONFIG, '--resume', '--cfg-options', f'load_from={tmp_path / "start.pth"}',
+          'train_cfg.max_epochs=1')
+    assert loaded == [(str(tmp_path / 'start.pth'), False)]

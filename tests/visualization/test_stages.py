@@ -7,7 +7,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes, LiDARPoints
 
 from mmdet3d_plugin.datasets.transforms import augment
 from mmdet3d_plugin.geometry import BEVGrid
-from mmdet3d_plugin.visualization import stages
+from mmdet3d_plugin.visualization import draw, stages
 
 GRID = dict(x_range=(-16, 16), y_range=(-16, 16), cell=1.0)
 FRONT, LEFT = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], \
@@ -122,14 +122,23 @@ def test_originals_have_boxes_where_the_lens_is_known(frame):
     assert 100 < yellow(out[:200]).min() < yellow(out[:200]).max() < 200  # in the middle of A
 
 
-def test_six_pictures_stand_as_one_sees_them_who_turns_his_head():
-    pictures, images = {}, {}
+@pytest.mark.parametrize('ahead, turn', [('+x', 0), ('+y', 90), ('-x', 180), ('-y', -90)])
+def test_six_pictures_stand_as_one_sees_them_who_turns_his_head(ahead, turn):
+    matrices = {}
     for azimuth, name in ((0, 'F'), (-56, 'FR'), (55, 'FL'), (180, 'B'), (108, 'BL'), (-110, 'BR')):
-        x, y = np.cos(np.deg2rad(azimuth)), np.sin(np.deg2rad(azimuth))
-        pictures[name] = None
-        images[name] = dict(lidar2cam=[[y, -x, 0, 0], [0, 0, -1, 0], [x, y, 0, 0], [0, 0, 0, 1]])
-    rows = stages._by_direction(pictures, dict(images=images))
-    assert [[name for name, _ in row] for row in rows] == [['FL', 'F', 'FR'], ['BR', 'B', 'BL']]
+        x, y = np.cos(np.deg2rad(azimuth + turn)), np.sin(np.deg2rad(azimuth + turn))
+        matrices[name] = [[y, -x, 0, 0], [0, 0, -1, 0], [x, y, 0, 0], [0, 0, 0, 1]]
+    assert draw.by_direction(matrices, BEVGrid(ahead=ahead)) == [['FL', 'F', 'FR'],
+                                                                ['BR', 'B', 'BL']]
+
+
+def test_classes_of_a_map_have_their_names_and_colours(frame):
+    seg = np.zeros((2, 32, 32), np.float32)
+    seg[1, :16] = 1
+    shown = stages.pictures_of(dict(frame, gt_bev=dict(seg=seg), map_classes=('road', 'line'),
+                                    bev_grid=BEVGrid(**GRID).asdict()))
+    assert list(shown) == ['pictures', 'map', 'road', 'line']
+    assert (shown['map'][:200] == draw.map_colours(2)[1]).all()
 
 
 def test_missing_files_leave_pictures_out(frame):

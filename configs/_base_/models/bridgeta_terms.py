@@ -31,11 +31,12 @@ terms = dict(
 direct_terms = dict(  # without an assistant
     features=dict(
         type='FeatureTerm', student='student.camera_branch', teacher='teacher.fuser',
-        criterion=squared, weight=weight_features),
+        criterion=squared, weight=weight_features, log_distance=True),
     decoded=dict(
         type='FeatureTerm', student='student.bev_encoder[-1]', teacher='teacher.bev_encoder[-1]',
-        criterion=squared, weight=weight_decoded),
+        criterion=squared, weight=weight_decoded, log_distance=True),
     logits=dict(
         type='FeatureTerm', student='student.head.segmentation',
-        teacher='teacher.head.segmentation', criterion=squared, weight=weight_logits),
+        teacher='teacher.head.segmentation', criterion=squared, weight=weight_logits,
+        log_distance=True),
     teacher_head=terms['teacher_head'])

@@ -15,9 +15,10 @@ from ...structures import fields, vector_map
 class RasterizeMap(BaseTransform):
     """NuScenes' map around a frame -> ``gt_bev``: ``seg`` (K, R, C) float32 {0, 1}.
 
-    Needs the frame's ``location`` and pose (``lidar2global``, or ``ego2global`` with ``lidar2ego``
-    of its ``lidar_points``), no sensor's file and no boxes, and follows its ``bev_aug``. A map is
-    read when the first frame needs it; those in ``preload`` at once, before workers fork.
+    Needs the frame's ``location`` and pose (``ego2global``, and ``lidar2ego`` of its
+    ``lidar_points``), no sensor's file and no boxes, and follows its ``bev_aug``. A map is read
+    when the first frame needs it; those in ``preload`` at once, before workers fork. Frames without
+    ``location`` (prediction on new data) pass without ``gt_bev``, but in training.
 
     Args:
         grid (dict): The BEV grid, as the model's.
@@ -56,6 +57,10 @@ class RasterizeMap(BaseTransform):
         if fields.GT_BEV in results:
             raise UserError('RasterizeMap: the frame has gt_bev already; keep one of RasterizeBEV '
                             'and RasterizeMap in the pipeline')
+        results[fields.BEV_GRID] = self.grid.asdict()
+        results[fields.MAP_CLASSES] = self.classes
+        if 'location' not in results and 'ann_info' not in results:
+            return results
         root = self.data_root or results.get('map_root')
         for key in ('location', 'ego2global'):
             if key not in results:
@@ -69,14 +74,10 @@ class RasterizeMap(BaseTransform):
                   for name in self.classes]
         seg = rasterize_map(chosen, _lidar2global(results), self.grid,
                             bev_aug=results.get(fields.BEV_AUG), **self.options)
-        results[fields.BEV_GRID] = self.grid.asdict()
-        results[fields.MAP_CLASSES] = self.classes
         results[fields.GT_BEV] = {fields.SEG: seg}
         return results
 
 
 def _lidar2global(results):
-    if 'lidar2global' in results:
-        return np.asarray(results['lidar2global'], np.float64)
     lidar2ego = results.get('lidar_points', {}).get('lidar2ego', np.eye(4))
     return np.asarray(results['ego2global'], np.float64) @ np.asarray(lidar2ego, np.float64)

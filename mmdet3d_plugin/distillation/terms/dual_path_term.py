@@ -6,6 +6,7 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ...errors import UserError
+from ..criteria import squared_distance
 from .term import Term
 
 
@@ -79,8 +80,7 @@ class DualPathTerm(Term):
 
     def _distance(self, one: Tensor, other: Tensor) -> Tensor:
         """() or (N,) squared distances."""
-        square = (one - other).square()
-        square = square.sum(1) if self.channels == 'sum' else square.mean(1)
+        square = squared_distance(one, other, self.channels)
         return square.mean() if self.scope == 'batch' else square.flatten(1).mean(1)
 
     def _epsilon(self, to_student: Tensor, to_teacher: Tensor) -> Tensor:
