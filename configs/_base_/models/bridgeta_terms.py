@@ -1,8 +1,8 @@
 # BridgeTA's terms: the assistant bridges teacher and student at features, decoded features, logits.
 
 # Often changed ------------------------------------------------------------------------------------
-# The paper does not give the weights; these make each level about as large as the task's loss.
-weight_features, weight_decoded, weight_logits = 1e-2, 1e-2, 1e-1
+# The paper does not give the weights. Heavier levels hold a student back (projects/bridgeta).
+weight_features, weight_decoded, weight_logits, weight_heads = 1e-3, 1e-3, 1e-2, 1.0
 epsilon = 'optimal'
 
 # Sometimes ----------------------------------------------------------------------------------------
@@ -24,10 +24,10 @@ terms = dict(
         weight=weight_logits, epsilon=epsilon),
     teacher_head=dict(
         type='CrossHeadTerm', student='student.bev_encoder[-1]', role='teacher',
-        criterion=prediction_kl, weight=weight_logits),
+        criterion=prediction_kl, weight=weight_heads),
     assistant_head=dict(
         type='CrossHeadTerm', student='student.bev_encoder[-1]', role='assistant',
-        criterion=prediction_kl, weight=weight_logits))
+        criterion=prediction_kl, weight=weight_heads))
 direct_terms = dict(  # without an assistant
     features=dict(
         type='FeatureTerm', student='student.camera_branch', teacher='teacher.fuser',
