@@ -150,3 +150,17 @@ def test_checkpoint_is_the_students_and_loads_strictly(setting, trained):
                              if key.startswith('student.')})
     assert sum(p.numel() for p in student.parameters()) == sum(
         p.numel() for p in setting.model.student.parameters())
+
+
+def test_a_step_in_bfloat16(setting):
+    """As ``tools/train.py --amp bf16`` takes it: all losses and gradients are finite."""
+    wrapper = build_optim_wrapper(setting.model, dict(setting.config.optim_wrapper,
+                                                      type='BF16OptimWrapper'))
+    setting.model.zero_grad()
+    with wrapper.optim_context(setting.model):
+        losses = setting.losses(setting.batch(0, 1))
+    total = sum(value for key, value in losses.items() if 'loss' in key)
+    total.backward()
+    assert total.dtype == torch.float32 and total.isfinite()
+    gradients = [p.grad for p in setting.model.parameters() if p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)

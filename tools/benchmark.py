@@ -2,6 +2,7 @@
 
     python tools/benchmark.py CONFIG [CHECKPOINT.pth] [RESULT.json] [CONFIG ...] [--synthetic]
     python tools/benchmark.py --data CONFIG [CONFIG ...] [--split train]
+    python tools/benchmark.py --train CONFIG [CONFIG ...]
 
 Latency is measured in four parts: loading a frame, preprocessing it, the network, and the head's
 prediction. The models take turns, so that a busy machine slows all of them alike; the same frames
@@ -10,13 +11,15 @@ those of convolutions, linear layers and matrix products, for one frame. A disti
 what is deployed: its student. RESULT.json is what tools/test.py or tools/run_experiments.py wrote.
 
 With --data, how long each transform takes to load a frame on one thread, and how many frames a
-second come through the config's data loader.
+second come through the config's data loader. With --train, how long a step of training takes, for a
+distillation also its student's own, in turns, and whether two workers load as many frames.
 """
 import argparse
 import json
 import os
 import platform
 import re
+import resource
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +27,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
-from mmdet3d.registry import DATASETS, METRICS
+from mmdet3d.registry import DATASETS, METRICS, MODELS
 from mmdet3d.structures import Det3DDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -35,10 +38,12 @@ from tqdm import tqdm
 
 from mmdet3d_plugin.apis import BEVInferencer
 from mmdet3d_plugin.checkpoints import atomic_write
-from mmdet3d_plugin.datasets.timing import time_loader, time_transforms
+from mmdet3d_plugin.datasets.timing import time_input, time_loader, time_transforms
 from mmdet3d_plugin.datasets.transforms.loading import equirect_camera
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, read_result, run_tool
+from mmdet3d_plugin.engine.memory import keep_freed_memory
+from mmdet3d_plugin.engine.training_speed import describe_steps, time_steps, training_steps
 from mmdet3d_plugin.errors import UserError, build_from
 from mmdet3d_plugin.structures import fields
 
@@ -205,11 +210,24 @@ def describe_data(cfg: Config, split: str, frames: int, warmup: int) -> dict:
     batches = -(-frames // loader.batch_size)
     seconds = list(tqdm(time_loader(loader, batches), 'data loader', batches, unit='batch'))
     return dict(
+        input=describe_input(cfg, dataset, frames, warmup),
         frames_on_disk=len(dataset), workers=loader.num_workers, batch_size=loader.batch_size,
         frames_per_second=batches * loader.batch_size / sum(seconds),
         milliseconds={name: dict({key: float(of(ms[:, 0])) for key, of in STATISTICS.items()},
                                  cpu=float(np.median(ms[:, 1])), share=ms[:, 0].sum() / whole)
                       for name, ms in parts.items()})
+
+
+def describe_input(cfg: Config, dataset, frames: int, warmup: int) -> Optional[dict]:
+    """Milliseconds from the pictures' files to the network's input; None without pictures."""
+    model = cfg.get('model') or {}
+    preprocessor = model.get('data_preprocessor') or model.get('student', {}).get(
+        'data_preprocessor')
+    if not preprocessor or not dataset.get_data_info(0).get('images'):
+        return None
+    preprocess = build_from(MODELS, preprocessor, 'model.data_preprocessor')
+    spent = list(time_input(dataset, preprocess, range(warmup + frames)))[warmup:]
+    return {part: 1000 * float(np.median([turn[part] for turn in spent])) for part in spent[0]}
 
 
 def text_of_data(report: Mapping) -> str:
@@ -219,12 +237,50 @@ def text_of_data(report: Mapping) -> str:
         rows = [[name, *STATISTICS, 'cpu', 'share']]
         rows += [[part, *(f'{ms[key]:.2f}' for key in (*STATISTICS, 'cpu')),
                   f'{100 * ms["share"]:.0f} %'] for part, ms in data['milliseconds'].items()]
-        texts.append(f'{aligned(rows)}\n\n{data["workers"]} workers, batch {data["batch_size"]}: '
+        texts.append(aligned(rows))
+        if data['input']:
+            texts.append('From the pictures to the network\'s input {all:.1f} ms of the processor: '
+                         'loading {loading:.1f} (of it decoding {decoding:.1f}), packing '
+                         '{packing:.1f}, preprocessing {preprocessing:.1f}.'.format_map(
+                             data['input']))
+        texts.append(f'{data["workers"]} workers, batch {data["batch_size"]}: '
                      f'{data["frames_per_second"]:.1f} frames/s through the data loader.')
     return '\n\n'.join([*texts, (
         f'Milliseconds a frame, one thread ({report["machine"]}), {report["frames"]} frames of '
         f'{report["split"]} after {report["warmup"]} to warm up; cpu is the median without '
         'waiting for disk and other processes.')]) + '\n'
+
+
+# ----------------------------------------------------------------------------------------- training
+def describe_training(cfg: Config, turns: int, warmup: int) -> dict:
+    """Times of the steps, frames a second of them and of two loading workers, peak memory."""
+    loader_cfg = dict(cfg.train_dataloader, num_workers=2, persistent_workers=False)
+    size = loader_cfg['batch_size']
+    dataset = build_from(DATASETS, loader_cfg['dataset'], 'train_dataloader.dataset')
+    batches = [pseudo_collate([dataset[(size * n + i) % len(dataset)] for i in range(size)])
+               for n in range(2)]
+    steps = training_steps(cfg, batches)
+    spent = list(time_steps(steps, tqdm(range(warmup + turns), 'training', unit='turn')))[warmup:]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    loader = Runner.build_dataloader(loader_cfg, seed=0)
+    loading = list(tqdm(time_loader(loader, turns), 'data loader', turns, unit='batch'))
+    return dict(batch_size=size, steps=describe_steps(spent), peak_mib=peak,
+                loader_frames_per_second=turns * size / sum(loading))
+
+
+def text_of_training(report: Mapping) -> str:
+    """The table of all configs and how it was made."""
+    rows = [['model', 'step', 'cpu ms', 'clock ms', 'ratio', 'frames/s', 'loader frames/s',
+             'batch']]
+    for name, entry in report['training'].items():
+        rows += [[name, part, f'{ms["cpu"]:.0f}', f'{ms["clock"]:.0f}', f'{ms["ratio"]:.2f}',
+                  f'{1000 * entry["batch_size"] / ms["clock"]:.1f}',
+                  f'{entry["loader_frames_per_second"]:.1f}', str(entry['batch_size'])]
+                 for part, ms in entry['steps'].items()]
+    peak = max(entry['peak_mib'] for entry in report['training'].values())
+    return (f'{aligned(rows)}\n\nMedians of {report["frames"]} turns after {report["warmup"]} to '
+            f'warm up, {report["threads"]} threads ({report["machine"]}), steps in turn; the '
+            f'loader has two workers. Peak memory of the whole process: {peak:.0f} MiB.\n')
 
 
 # ------------------------------------------------------------------------------------------- tables
@@ -317,6 +373,8 @@ def parse_args() -> argparse.Namespace:
                         help='evaluate checkpoints that have no RESULT on the test data')
     parser.add_argument('--data', action='store_true',
                         help='time the loading of frames, by transform, in place of the models')
+    parser.add_argument('--train', action='store_true',
+                        help='time steps of training, in place of the models')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
                         help='whose frames --data loads (default: train)')
     parser.add_argument('--device', help='default: the GPU if there is one')
@@ -330,19 +388,36 @@ def parse_args() -> argparse.Namespace:
                      'at least 0')
     if args.test and args.synthetic:
         parser.error('--test needs the test data; leave --synthetic out')
-    if args.data and (args.test or args.synthetic):
-        parser.error('--data measures loading alone; leave --test and --synthetic out')
+    for flag in ('data', 'train'):
+        if getattr(args, flag) and (args.test or args.synthetic or args.data and args.train):
+            parser.error(f'--{flag} measures nothing else; leave the others out')
     for path in args.out:
         if Path(path).suffix not in ('.json', '.md'):
             parser.error(f'--out {path}: expected a name that ends with .json or .md')
     return args
 
 
-def report_on_data(args: argparse.Namespace, entries: Sequence[Entry]) -> dict:
-    """Everything that --data measures."""
+def check_configs_only(flag: str, entries: Sequence[Entry]) -> None:
+    """Refuse checkpoints and results."""
     for entry in entries:
         if entry.checkpoint or entry.result:
-            raise UserError(f'--data: {entry.checkpoint or entry.result} is no config')
+            raise UserError(f'{flag}: {entry.checkpoint or entry.result} is no config')
+
+
+def report_on_training(args: argparse.Namespace, entries: Sequence[Entry]) -> dict:
+    """Everything that --train measures."""
+    check_configs_only('--train', entries)
+    keep_freed_memory()  # as tools/train.py does
+    return dict(machine=machine(), threads=torch.get_num_threads(), frames=args.frames,
+                warmup=args.warmup, training={
+                    entry.name: describe_training(load_config(entry.config, args.cfg_options),
+                                                  args.frames, args.warmup) for entry in entries})
+
+
+def report_on_data(args: argparse.Namespace, entries: Sequence[Entry]) -> dict:
+    """Everything that --data measures."""
+    check_configs_only('--data', entries)
+    keep_freed_memory()  # as tools/train.py does
     return dict(machine=machine(), split=args.split, frames=args.frames, warmup=args.warmup, data={
         entry.name: describe_data(load_config(entry.config, args.cfg_options), args.split,
                                   args.frames, args.warmup) for entry in entries})
@@ -375,8 +450,11 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     entries = parse_models(args.models, args.names)
-    report = (report_on_data if args.data else report_on_models)(args, entries)
-    text = (text_of_data if args.data else text_of)(report)
+    measure_all, write = ((report_on_data, text_of_data) if args.data else
+                          (report_on_training, text_of_training) if args.train else
+                          (report_on_models, text_of))
+    report = measure_all(args, entries)
+    text = write(report)
     print(text)
     for path in args.out:
         content = text if Path(path).suffix == '.md' else json.dumps(report, indent=1)

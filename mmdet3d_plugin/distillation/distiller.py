@@ -1,4 +1,5 @@
 """The distiller: to the Runner an ordinary model."""
+from contextlib import nullcontext
 from typing import Dict, List, Mapping, Optional, Set
 
 import torch
@@ -17,13 +18,14 @@ from .teacher import FrozenTeacher
 class Distiller(BaseModel):
     """A student that learns from a frozen teacher.
 
-    ``loss``: the teacher runs in mode ``tensor`` without gradient, the student in mode ``loss``,
-    the assistant on their taps, then every term. ``predict`` and ``tensor`` are the student's, and
-    need neither the teacher's files nor the LiDAR.
+    ``loss``: the teacher runs in mode ``tensor`` without gradient, as far as its last tap, the
+    student in mode ``loss``, the assistant on their taps, then every term. ``predict`` and
+    ``tensor`` are the student's, and need neither the teacher's files nor the LiDAR.
 
     Args:
         student (dict | str): The student's model config, or a config file that has one.
-        teacher (dict, optional): ``config`` and ``checkpoint``. Read when training starts.
+        teacher (dict, optional): ``config``, ``checkpoint`` and ``bf16`` of :class:`FrozenTeacher`;
+            read when training starts.
         assistant (dict, optional): Train-only module fed by taps.
         terms (dict[str, dict], optional): Distillation terms by name; one set to None is off.
         init_assistant (bool): Start the assistant's parts from the teacher's of the same name.
@@ -122,19 +124,22 @@ class Distiller(BaseModel):
         """
         inputs = self.data_preprocessor(data)['inputs']
         recorded, taps, models = Recorded(), self.taps(), self._roles()
-        outs = dict(teacher=self._run_teacher(inputs, None, taps, recorded))
+        outs = dict(teacher=self._run_teacher(inputs, None, taps, recorded, whole=True))
         with listen('student', self.student, taps, recorded):
             outs['student'] = self.student(inputs, mode='tensor')
         outs['assistant'] = self.assistant(recorded) if self.assistant is not None else None
         return {role: models[role].head.predict(outs[role])
                 for role in ('teacher', 'assistant', 'student') if outs[role] is not None}
 
-    def _run_teacher(self, inputs, data_samples, taps, recorded):
+    def _run_teacher(self, inputs, data_samples, taps, recorded, whole=False):
         if self.teacher.model is None:
             raise UserError('the teacher is not loaded; call init_weights() before mode="loss", as '
                             'the Runner does when training starts')
-        teacher = self.teacher.to(next(self.student.parameters()).device)
-        with torch.no_grad(), listen('teacher', teacher, taps, recorded):
+        device = next(self.student.parameters()).device
+        teacher = self.teacher.to(device)
+        precision = (torch.autocast(device.type, torch.bfloat16) if self.teacher.bf16 else
+                     nullcontext())
+        with torch.no_grad(), precision, listen('teacher', teacher, taps, recorded, not whole):
             return teacher(inputs, data_samples, mode='tensor')
 
     def _check_normalisation(self, teacher: BaseModel) -> None:

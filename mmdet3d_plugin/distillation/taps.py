@@ -82,16 +82,38 @@ class Recorded(Dict[str, Tensor]):
         return tensor
 
 
+class _Heard(Exception):
+    """Every tap has fired."""
+
+
 @contextmanager
-def listen(role: str, module: nn.Module, taps: Iterable[Tap], recorded: Recorded):
-    """Record the role's taps during one forward; the hooks are removed afterwards."""
+def listen(role: str, module: nn.Module, taps: Iterable[Tap], recorded: Recorded,
+           stop: bool = False):
+    """Record the role's taps during one forward; the hooks are removed afterwards.
+
+    Args:
+        role (str): Whose taps.
+        module (nn.Module): The role.
+        taps (iterable): Of all roles.
+        recorded (Recorded): Takes the tensors.
+        stop (bool): Leave the block when each tap has fired once: what the forward would compute
+            after them is spared.
+    """
     modules = dict(module.named_modules())
-    handles = [
-        modules[tap.module].register_forward_hook(
-            lambda _, __, output, tap=tap: recorded.record(tap, output))
-        for tap in taps if tap.role == role]
+    silent = {tap for tap in taps if tap.role == role}
+
+    def hear(tap, output):
+        recorded.record(tap, output)
+        silent.discard(tap)
+        if stop and not silent:
+            raise _Heard
+
+    handles = [modules[tap.module].register_forward_hook(
+        lambda _, __, output, tap=tap: hear(tap, output)) for tap in tuple(silent)]
     try:
         yield
+    except _Heard:
+        pass
     finally:
         for handle in handles:
             handle.remove()

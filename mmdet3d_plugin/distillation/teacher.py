@@ -20,10 +20,11 @@ class FrozenTeacher:
         config (str): Config file of the teacher; relative to the working directory or the project.
         checkpoint (str, optional): Its weights, or the work dir of its training, whose best
             checkpoint is taken. Needed to train, not to build.
+        bf16 (bool): Run it in bfloat16 where that is safe, whatever the student's precision.
     """
 
-    def __init__(self, config: str, checkpoint: Optional[str] = None):
-        self.config, self.checkpoint = config, checkpoint
+    def __init__(self, config: str, checkpoint: Optional[str] = None, bf16: bool = False):
+        self.config, self.checkpoint, self.bf16 = config, checkpoint, bf16
         self.model: Optional[BaseModel] = None
 
     def config_file(self) -> Path:

@@ -195,12 +195,63 @@ def unproject_mei(pixel: Tensor, depth: Tensor, params: Tensor, size: Tuple[int,
     return torch.cat([scale[..., None] * m, (scale - xi)[..., None]], -1) * depth[..., None]
 
 
+def equidistant_params(camera: Dict) -> np.ndarray:
+    """Parameters of :func:`project_equidistant` from a camera dict.
+
+    Args:
+        camera (dict): ``equidistant`` {``f``: pixels per radian, ``u0``, ``v0``: the axis};
+            ``theta_max_deg``, the angle from the axis up to which the lens shows a picture
+            (optional, default 180).
+
+    Returns:
+        np.ndarray: (4,) float64 f, u0, v0 and the largest angle in radians.
+    """
+    lens = camera['equidistant']
+    limit = math.radians(camera.get('theta_max_deg', 180.0))
+    return np.array([lens['f'], lens['u0'], lens['v0'], limit])
+
+
+def project_equidistant(xyz: Tensor, params: Tensor, size: Tuple[int, int]):
+    """Equidistant projection of a fisheye; camera frame x right, y down, z along the axis.
+
+    ``pixel = f theta (x, y) / |(x, y)| + (u0, v0)`` with the angle theta from the axis.
+
+    Args:
+        xyz (Tensor): (..., 3) points.
+        params (Tensor): (..., 4), see :func:`equidistant_params`.
+        size (tuple): Unused; all lenses share one signature.
+
+    Returns:
+        tuple: pixels (..., 2) as (column, row); depth (...,) = Euclidean range, metres; valid
+        (...,) true up to the largest angle of ``params``.
+    """
+    focal, u0, v0, limit = params.unbind(-1)
+    depth = xyz.square().sum(-1).clamp_min(_EPS**2).sqrt()
+    lateral = xyz[..., :2].square().sum(-1).clamp_min(_EPS**2).sqrt()  # smooth on the axis
+    theta = torch.atan2(lateral, xyz[..., 2])
+    offset = xyz[..., :2] * (focal * theta / lateral)[..., None]
+    pixel = torch.stack([offset[..., 0] + u0, offset[..., 1] + v0], -1)
+    return pixel, depth, (theta <= limit) & (depth > 2 * _EPS)
+
+
+def unproject_equidistant(pixel: Tensor, depth: Tensor, params: Tensor, size: Tuple[int, int]):
+    """Exact reverse of :func:`project_equidistant`; a pixel beyond the limit gives a ray there."""
+    focal, u0, v0, limit = params.unbind(-1)
+    column, row = pixel.unbind(-1)
+    offset = torch.stack([column - u0, row - v0], -1) / focal[..., None]
+    angle = offset.square().sum(-1).clamp_min(_EPS**2).sqrt()
+    theta = torch.minimum(angle, limit)
+    ray = torch.cat([offset * (theta.sin() / angle)[..., None], theta.cos()[..., None]], -1)
+    return ray * depth[..., None]
+
+
 LENSES = {
     'equirect': (project_equirect, unproject_equirect,
                  lambda camera: (camera['fov_up'], camera['fov_down'])),
     'pinhole': (project_pinhole, unproject_pinhole,
                 lambda camera: np.asarray(camera['cam2img'], np.float64)[:3, :3].ravel()),
     'mei': (project_mei, unproject_mei, mei_params),
+    'equidistant': (project_equidistant, unproject_equidistant, equidistant_params),
 }
 
 
@@ -209,7 +260,7 @@ class CameraRig:
     """A batch of N calibrated cameras of one lens type.
 
     Args:
-        lens (str): ``'equirect'``, ``'pinhole'`` or ``'mei'``.
+        lens (str): ``'equirect'``, ``'pinhole'``, ``'mei'`` or ``'equidistant'``.
         lidar2cam (Tensor): (B, N, 4, 4) float32 transforms from the *augmented* LiDAR frame to the
             camera frames: BEV augmentation is undone in them.
         params (Tensor): (B, N, P) lens parameters, see the lens functions.
@@ -234,7 +285,7 @@ class CameraRig:
         Each dict has ``lens``, ``lidar2cam`` (4, 4), ``height`` and ``width`` of the current
         image, ``img_aug`` (3, 3) raw to current pixel (optional), ``raw_height``/``raw_width`` if
         they differ, and the lens's own keys (``fov_up``/``fov_down``, ``cam2img``, or those of
-        :func:`mei_params`).
+        :func:`mei_params` or :func:`equidistant_params`).
         ``bev_aug[sample]`` (4, 4), where given, moved the LiDAR frame: ``p_aug = bev_aug p``; the
         rig undoes it, ``lidar2cam bev_aug^-1``. Transforms are kept to 1.5e-11, so that a camera
         that turned with the scene has bit for bit the rig of one that stayed.

@@ -77,6 +77,45 @@ def dual_fisheye_pixels(directions, side: int,
     return _to_native(row, col, front, side)
 
 
+def dual_fisheye_views(picture) -> tuple:
+    """The two image circles of a native Ricoh dual-fisheye picture, each turned upright.
+
+    Args:
+        picture: (side, 2 * side, 3).
+
+    Returns:
+        The front lens's and the rear lens's (side, side, 3).
+    """
+    import cv2  # turns a picture four times as fast as NumPy
+    side = picture.shape[1] // 2
+    rear, front = picture[:side, :side], picture[:side, side:]
+    return (cv2.rotate(front, cv2.ROTATE_90_COUNTERCLOCKWISE),
+            cv2.rotate(rear, cv2.ROTATE_90_CLOCKWISE))
+
+
+def dual_fisheye_cameras(lidar2cam, side: int, aperture_deg: float = THETA_APERTURE_DEG) -> tuple:
+    """Camera dicts of :func:`dual_fisheye_views`; the model is :func:`dual_fisheye_pixels`'.
+
+    Args:
+        lidar2cam: (4, 4) from the LiDAR frame to the picture's, which has the panorama's axes.
+        side: of one square, pixels.
+        aperture_deg: full angle of each image circle.
+
+    Returns:
+        The front and the rear camera: lens ``equidistant``, axes x right, y down, z along the axis.
+    """
+    middle = (side - 1) / 2
+    lens = dict(f=side / np.deg2rad(aperture_deg), u0=middle, v0=middle)
+    cameras = []
+    for name, ahead in (('front', 1.0), ('rear', -1.0)):
+        axes = np.array([[0, -ahead, 0, 0], [0, 0, -1, 0], [ahead, 0, 0, 0], [0, 0, 0, 1]])
+        cameras.append(dict(
+            name=name, lens='equidistant', lidar2cam=axes @ np.asarray(lidar2cam, np.float64),
+            height=side, width=side, equidistant=dict(lens), theta_max_deg=aperture_deg / 2,
+            img_aug=np.eye(3)))
+    return tuple(cameras)
+
+
 def release_indices(height: int, width: int, side: int,
                     aperture_deg: float = THETA_APERTURE_DEG) -> tuple:
     """Integer source maps of the KD360 release, in its upright (pre-rotated) picture.

@@ -1,4 +1,5 @@
 """Small building blocks shared by encoders, necks and heads."""
+from contextlib import contextmanager
 from functools import partial
 from typing import Optional, Tuple
 
@@ -7,6 +8,7 @@ from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import Conv2dAdaptivePadding
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.utils import _pair
 
 
@@ -84,3 +86,18 @@ def wrap_columns(network: nn.Module) -> None:
 
 def _pad_input(layer: nn.Module, args: tuple, cols: Tuple[int, int]) -> tuple:
     return (pad(args[0], cols), *args[1:])
+
+
+@contextmanager
+def kept_statistics(network: nn.Module):
+    """Run a network in training mode without updating its running statistics."""
+    norms = [m for m in network.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)

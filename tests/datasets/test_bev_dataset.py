@@ -9,7 +9,8 @@ from mmdet3d.registry import DATASETS, TRANSFORMS
 
 from data_converter import dur360bev
 from mmdet3d_plugin.errors import UserError
-from mmdet3d_plugin.geometry import lidar_image, panorama, rigid
+from mmdet3d_plugin.geometry import BEVGrid, CameraRig, lidar_image, panorama, rigid
+from mmdet3d_plugin.models.view_transforms import VoxelPulling
 from mmdet3d_plugin.structures import load_infos
 from tests.helpers.dur360bev import COLS, ROWS, make_root
 
@@ -267,3 +268,47 @@ def test_unknown_classes_are_named(root):
     target = [dict(type='RasterizeBEV', grid=GRID, classes=[['lorry']]), TARGET[1]]
     with pytest.raises(UserError, match="the data set has no class 'lorry'"):
         build(root, target)[0]
+
+
+# Fisheye circles themselves -----------------------------------------------------------------------
+
+
+def test_fisheye_circles_are_the_files_pixels(root):
+    frame = build(root, [dict(type='LoadDualFisheye')])[0]
+    native = cv2.imread(frame['img_path'])[..., ::-1]
+    np.testing.assert_array_equal(frame['img'][0], np.rot90(native[:, 32:]))
+    np.testing.assert_array_equal(frame['img'][1], np.rot90(native[:, :32], -1))
+    cropped = build(root, [dict(type='LoadDualFisheye', rows=(0.25, 0.875)),
+                           dict(type='PackBEVInputs', keys=('img', ))])[0]
+    assert cropped['inputs']['img'].shape == (2, 3, 20, 32)
+    np.testing.assert_array_equal(cropped['inputs']['img'][1].movedim(0, -1), frame['img'][1][8:28])
+    front, rear = cropped['data_samples'].cameras
+    assert (front['height'], front['width'], front['theta_max_deg']) == (20, 32, 101.5)
+    assert (front['equidistant']['u0'], rear['equidistant']['v0']) == (15.5, 7.5)
+
+
+@pytest.mark.parametrize('point, view', [((6.5, 2.5, 0.5), 0), ((-4.5, 3.5, -0.5), 1)])
+def test_a_point_of_the_raw_picture_is_found_at_its_feature(spoiled, point, view):
+    """A spot painted where the point is in the native file lights up the point's voxel alone."""
+    path = spoiled / 'image' / 'data' / '1000000000.png'
+    row, col = panorama.dual_fisheye_pixels(np.array(point), 256)
+    rows, cols = np.mgrid[:256, :512]
+    spot = 255 * np.exp(-((rows - row)**2 + (cols - col)**2) / 18)
+    cv2.imwrite(str(path), np.repeat(spot[..., None], 3, -1).astype(np.uint8))
+    frame = build(spoiled).get_data_info(0)
+    frame['images']['CAM_PANO'].update(height=256, width=512)
+    load = TRANSFORMS.build(dict(type='LoadDualFisheye', rows=(0.25, 0.875)))
+    frame = load(frame)
+    pictures = torch.from_numpy(np.stack(frame['img'])).float().movedim(-1, 1)
+    features = torch.nn.functional.avg_pool2d(pictures, 4)[None]
+    assert features[0, view].max() > 100 and features[0, 1 - view].max() < 1
+    pull = VoxelPulling(BEVGrid(x_range=(-10, 10), y_range=(-10, 10), cell=1.0), (-1, 1), 2)
+    voxels = pull(features, CameraRig.from_dicts([frame['cameras']]))[0, :2]
+    level, row, col = np.unravel_index(int(voxels.argmax()), voxels.shape)
+    found = pull.grid.centers()[level, row, col]
+    assert found.tolist() == pytest.approx(point)
+
+
+def test_rows_of_the_fisheyes_are_checked():
+    with pytest.raises(UserError, match=r'LoadDualFisheye.rows: expected two parts of the height'):
+        TRANSFORMS.build(dict(type='LoadDualFisheye', rows=(0.9, 0.1)))

@@ -12,6 +12,7 @@ from mmdet3d_plugin.distillation.taps import Recorded, Tap, listen
 from mmdet3d_plugin.engine import PluginRunner
 from mmdet3d_plugin.errors import UserError
 from tests.factories import CAMERA, LIDAR, batch, build, model_config
+from tests.helpers.syncs import Syncs
 
 KL = dict(type='ChannelWiseKL', temperature=3.0)
 LOGITS = 'head.segmentation'
@@ -283,3 +284,63 @@ def test_fp32_terms_under_autocast(teacher_files):
         losses = run(model)
     assert losses['loss_student'].dtype == torch.float32
     assert all(value.isfinite() for value in losses.values())
+
+
+def test_the_teacher_runs_as_far_as_its_last_tap(teacher_files):
+    """Its head has two more tasks; with a tap in the middle, neither its decoder nor its head."""
+    ran = []
+    model = distiller(teacher_files, assistant=None, terms=dict(student=term()))
+    model.init_weights()
+    for name, module in model.teacher.model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    complete = run(model)
+    assert 'head.segmentation' in ran and 'head.centerness' not in ran
+    ran.clear()
+    model.terms['student'] = MODELS.build(term('student.camera_branch', 'teacher.fuser'))
+    assert run(model)['loss_student'].isfinite()
+    assert 'fuser' in ran and not [name for name in ran if name.startswith(('bev_enc', 'head'))]
+    assert not any(module._forward_hooks for module in model.student.modules())
+    assert complete['loss_student'].isfinite()
+
+
+def test_a_teacher_in_bfloat16_teaches_nearly_the_same(teacher_files):
+    exact, short = (distiller(dict(teacher_files, bf16=on)) for on in (False, True))
+    short.load_state_dict(exact.state_dict())
+    losses = []
+    for model in (exact, short):
+        model.init_weights()
+        model.load_state_dict(exact.state_dict())
+        torch.manual_seed(0)
+        losses.append(run(model.eval()))
+    assert torch.equal(losses[0]['loss_segmentation'], losses[1]['loss_segmentation'])
+    for name in ('loss_student', 'loss_assistant'):
+        one, other = (float(loss[name].detach()) for loss in losses)
+        assert losses[1][name].dtype == torch.float32 and one != other
+        assert other == pytest.approx(one, rel=0.2)
+
+
+def test_the_detector_sees_every_way():
+    x = torch.arange(3.0)
+    for read in (lambda: x[0].item(), lambda: bool(x[0] > 1), lambda: float(x.sum()),
+                 lambda: x.tolist(), lambda: x.nonzero(), lambda: x[x > 1],
+                 lambda: torch.equal(x, x)):
+        with Syncs() as syncs:
+            read()
+        assert syncs.functions
+    with Syncs() as syncs:
+        ((x - 1).abs().mean() + x.index_select(0, torch.tensor([1]))).sum()
+    assert not syncs.functions
+
+
+def test_a_distillation_step_reads_no_value(teacher_files):
+    model = distiller(teacher_files, terms=dict(
+        student=term(weight='learned'), assistant=term(student=f'assistant.{LOGITS}')))
+    model.init_weights()
+    model.train()
+    data = model.data_preprocessor(batch(), True)
+    sum(model(**data, mode='loss').values()).backward()  # builds the constant geometry
+    with Syncs() as syncs:
+        loss, _ = model.parse_losses(model(**data, mode='loss'))
+        loss.backward()
+    # how many voxels hold a point decides on the size of what the teacher's LiDAR branch makes
+    assert syncs.functions <= {'occupied_voxels'}

@@ -7,10 +7,13 @@ import torch
 from mmdet3d_plugin.geometry import BEVGrid, CameraRig, build_pull_map
 from mmdet3d_plugin.geometry.cameras import (
     azimuth_elevation,
+    equidistant_params,
     mei_params,
+    project_equidistant,
     project_equirect,
     project_mei,
     project_pinhole,
+    unproject_equidistant,
     unproject_equirect,
     unproject_mei,
     unproject_pinhole,
@@ -321,3 +324,73 @@ def test_golden_blind_wedges_between_the_lenses(theta_max, closes_at):
                  for step in (-0.3, 0.2)]
         seen = sum(rig.project(torch.tensor(lines).float().flatten(0, 1))[2] for rig in rigs)
         assert (seen > 0).reshape(2, -1).all(1).tolist() == [False, True]
+
+
+# Equidistant fisheye ------------------------------------------------------------------------------
+
+EQUIDISTANT = dict(lens='equidistant', equidistant=dict(f=100.0, u0=319.5, v0=239.5),
+                   theta_max_deg=101.5)
+
+
+def equidistant():
+    return torch.from_numpy(equidistant_params(EQUIDISTANT))
+
+
+@pytest.mark.parametrize('xyz, pixel', [
+    ((0, 0, 5), (319.5, 239.5)),  # the axis
+    ((1, 0, 0), (319.5 + 50 * math.pi, 239.5)),  # 90 degrees to the right
+    ((0, 2, 2), (319.5, 239.5 + 25 * math.pi)),  # 45 degrees down
+    ((-3, 0, -math.sqrt(3)), (319.5 - 100 * math.pi * 2 / 3, 239.5)),  # 120 degrees to the left
+])
+def test_convention_equidistant(xyz, pixel):
+    got, depth, valid = project_equidistant(torch.tensor(xyz, dtype=torch.float64), equidistant(),
+                                            (480, 640))
+    assert got.tolist() == pytest.approx(pixel, abs=1e-9)
+    assert depth.item() == pytest.approx(math.dist(xyz, (0, 0, 0)))
+    assert valid.item() == (xyz[2] >= 0)
+
+
+def test_equidistant_round_trip_both_ways():
+    torch.manual_seed(0)
+    xyz = torch.randn(300, 3, dtype=torch.float64) * 9
+    xyz[:3] = torch.tensor([[0, 0, 4.0], [1e-7, 0, 3], [0, -1e-5, 2]])
+    pixel, depth, valid = project_equidistant(xyz, equidistant(), (480, 640))
+    assert 100 < valid.sum() < 250
+    back = unproject_equidistant(pixel, depth, equidistant(), (480, 640))
+    torch.testing.assert_close(back[valid], xyz[valid], atol=1e-6, rtol=1e-9)
+    again = project_equidistant(back, equidistant(), (480, 640))
+    torch.testing.assert_close(again[0][valid], pixel[valid], atol=1e-6, rtol=0)
+
+
+def test_equidistant_limit():
+    angles = torch.deg2rad(torch.tensor([101.4, 101.6, 179.9], dtype=torch.float64))
+    rays = torch.stack([angles.sin(), torch.zeros(3, dtype=torch.float64), angles.cos()], -1)
+    pixel, depth, valid = project_equidistant(7 * rays, equidistant(), (480, 640))
+    assert valid.tolist() == [True, False, False]
+    limit = math.radians(101.5)
+    at_limit = unproject_equidistant(pixel[1:], depth[1:], equidistant(), (480, 640))
+    expected = [7 * math.sin(limit), 0, 7 * math.cos(limit)]
+    assert at_limit.tolist() == [pytest.approx(expected)] * 2
+    assert not project_equidistant(torch.zeros(3), equidistant().float(), (480, 640))[2]
+    everything = torch.from_numpy(equidistant_params(dict(equidistant=dict(f=1, u0=0, v0=0))))
+    assert project_equidistant(7 * rays, everything, (1, 1))[2].all()
+
+
+@pytest.mark.parametrize('xyz', [(0, 0, 5), (0, 0, -5), (0, 0, 0), (1e-9, 0, 1), (3, 0, 0)])
+def test_equidistant_gradients_are_finite(xyz):
+    point = torch.tensor(xyz, dtype=torch.float64, requires_grad=True)
+    pixel, depth, _ = project_equidistant(point, equidistant(), (480, 640))
+    ray = unproject_equidistant(pixel, depth, equidistant(), (480, 640))
+    (pixel.sum() + depth + ray.sum()).backward()
+    assert point.grad.isfinite().all()
+
+
+def test_equidistant_gradient_at_the_axis_is_that_of_a_pinhole():
+    point = torch.tensor([0, 0, 5.0], dtype=torch.float64, requires_grad=True)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda p: project_equidistant(p, equidistant(), (480, 640))[0], point)
+    torch.testing.assert_close(jacobian, torch.tensor(
+        [[20.0, 0, 0], [0, 20, 0]], dtype=torch.float64), atol=1e-6, rtol=0)
+    points = torch.tensor([[1.0, 2, 3], [0.1, -0.2, -1]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda p: project_equidistant(p, equidistant(), (480, 640))[0], points)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmdet3d_plugin.geometry import CameraRig, rigid
 from mmdet3d_plugin.geometry import panorama as pano
-from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.cameras import mei_params, unproject_mei
 from tests.helpers.kitti360 import MEI, fisheye
 
@@ -253,3 +253,32 @@ def test_stitched_fisheyes_show_the_painted_sphere(feather_px):
     expected = (pano.equirect_rays(128, 256) * 0.5 + 0.5) * 255
     assert maps[1].all() and np.abs(out - expected).max() < 2.5
     assert len(maps[0]) == (1 if feather_px == 0 else 2)
+
+
+def test_convention_upright_fisheyes_are_what_the_panorama_is_made_of():
+    """A direction's pixel in the upright view holds the native pixel that the panorama takes."""
+    side = 64
+    native = np.stack(np.mgrid[:side, :2 * side], -1).astype(np.float64)
+    views = pano.dual_fisheye_views(native)
+    rig = CameraRig.from_dicts([pano.dual_fisheye_cameras(np.eye(4), side)])
+    rays = np.random.default_rng(0).normal(size=(200, 3))
+    pixel, _, valid = rig.project(torch.from_numpy(rays).float())
+    at = pano.dual_fisheye_pixels(rays, side)
+    for n, view in enumerate((rays[:, 0] < 0).astype(int)):
+        col, row = pixel[0, view, n].double().numpy()
+        assert valid[0, view, n]
+        (r, c), (down, right) = map(int, (row, col)), (row % 1, col % 1)
+        picture = views[view]
+        above, below = (picture[i, c] * (1 - right) + picture[i, c + 1] * right for i in (r, r + 1))
+        np.testing.assert_allclose(above * (1 - down) + below * down, at[n], atol=1e-4)
+
+
+def test_both_fisheyes_see_the_sides_and_one_sees_ahead():
+    rig = CameraRig.from_dicts([pano.dual_fisheye_cameras(np.eye(4), 64)])
+    valid = rig.project(torch.tensor([[5.0, 0, 0], [-5, 0, 0], [0, 5, 0], [0, -5, 1]]))[2]
+    assert valid[0].tolist() == [[True, False, True, True], [False, True, True, True]]
+    lifted = np.eye(4)
+    lifted[2, 3] = -1.5  # the camera is 1.5 m above the LiDAR
+    rig = CameraRig.from_dicts([pano.dual_fisheye_cameras(lifted, 64)])
+    pixel = rig.project(torch.tensor([[4.0, 0, 1.5]]))[0]
+    assert pixel[0, 0, 0].tolist() == pytest.approx([31.5, 31.5])

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from mmdet3d.models import Det3DDataPreprocessor
 from mmdet3d.registry import MODELS
 from torch import nn
 
@@ -57,6 +58,34 @@ def test_preprocessor_normalises_and_builds_rigs():
     torch.testing.assert_close(inputs['imgs'][1, 0, 2], expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(inputs['lidar_img'][0, 1], lidar)
     assert isinstance(inputs['rig'], CameraRig) and inputs['lidar_rig'].size == (16, 64)
+
+
+@pytest.mark.parametrize('settings', [{}, dict(bgr_to_rgb=True)])
+def test_preprocessor_equals_mmdet3ds_bit_for_bit(settings):
+    preprocessor, raw = build(data_preprocessor=dict(
+        type='BEVDataPreprocessor', **settings)).data_preprocessor, batch(3)
+    raw['inputs']['img'] = [picture.repeat(2, 1, 1, 1) + n for n, picture in enumerate(
+        raw['inputs']['img'])]
+    before = copy.deepcopy(raw['inputs']['img'])
+    theirs = Det3DDataPreprocessor.collate_data(preprocessor, raw)['inputs']['imgs']
+    ours = preprocessor(raw)['inputs']['imgs']
+    assert ours.shape == (3, 2, 3, 64, 128) and torch.equal(ours, theirs)
+    assert all(map(torch.equal, raw['inputs']['img'], before))
+
+
+def test_float_pictures_are_not_normalised_in_place():
+    preprocessor, raw = build().data_preprocessor, batch(1)
+    raw['inputs']['img'] = [picture.float() for picture in raw['inputs']['img']]
+    first = preprocessor(raw)['inputs']['imgs']
+    assert torch.equal(preprocessor(raw)['inputs']['imgs'], first)
+    lidar = preprocessor(raw)['inputs']['lidar_img']
+    assert torch.equal(preprocessor(raw)['inputs']['lidar_img'], lidar)
+
+
+def test_padding_is_left_to_mmdet3d():
+    preprocessor = build(data_preprocessor=dict(
+        type='BEVDataPreprocessor', pad_size_divisor=48)).data_preprocessor
+    assert preprocessor(batch(2))['inputs']['imgs'].shape == (2, 1, 3, 96, 144)
 
 
 def test_wrong_number_of_lidar_channels():
@@ -213,3 +242,38 @@ def test_head_prior_and_deployed_tasks():
     assert logits.sigmoid().mean().item() == pytest.approx(0.01)
     with pytest.raises(UserError, match="unknown task \\['depth'\\]"):
         MODELS.build(dict(type='BEVSegHead', in_channels=4, tasks=('depth',)))
+
+
+def _saved_bytes(model, data):
+    """Loss, gradients, and bytes that the forward pass keeps for the backward pass."""
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(3)  # the flips
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = sum(model(**data, mode='loss').values())
+    loss.backward()
+    return loss.detach(), [p.grad for p in model.parameters()], sum(kept.values())
+
+
+def test_checkpointing_changes_memory_alone():
+    flips = dict(image=0.5, rows=0.5, cols=0.5)
+    plain, spared = (build(CAMERA, LIDAR, flips=flips, checkpointing=on).train()
+                     for on in (False, True))
+    data = plain.data_preprocessor(batch(), True)
+    (loss, gradients, size), (same, again, less) = (_saved_bytes(model, data)
+                                                    for model in (plain, spared))
+    assert torch.equal(loss, same) and less < size / 3
+    for one, other in zip(gradients, again):
+        torch.testing.assert_close(one, other)
+    for name, value in plain.named_buffers():  # statistics are counted once
+        torch.testing.assert_close(spared.get_buffer(name), value)
+
+
+def test_checkpointing_is_for_training_alone(monkeypatch):
+    from mmdet3d_plugin.models.detectors import bev_model
+    monkeypatch.setattr(bev_model, 'checkpoint', None)  # calling it would fail
+    build(checkpointing=True).eval().test_step(batch())

@@ -162,7 +162,24 @@ def test_loading_by_transform(start, toytown, tmp_path):
         assert 0 < part['min'] <= part['median'] <= part['p90'] <= part['p95']
     assert parts['all']['mean'] == pytest.approx(
         sum(part['mean'] for name, part in parts.items() if name != 'all'))
+    spent = data['input']
+    assert spent['all'] == pytest.approx(
+        spent['loading'] + spent['packing'] + spent['preprocessing'], rel=0.5)
+    assert 0 < spent['decoding'] < spent['loading'] and "to the network's input" in out
     assert '1 workers, batch 4' in out and '5 frames of train after 1 to warm up' in out
+
+
+def test_training_steps(start, toytown, tmp_path):
+    out = start('--train', TOYTOWN.format('distill', ''), '--frames', 3, '--warmup', 1, '--out',
+                tmp_path / 'table.json', '--cfg-options', 'train_dataloader.batch_size=2',
+                f'train_dataloader.dataset.data_root={toytown}')
+    entry, = json.loads((tmp_path / 'table.json').read_text())['training'].values()
+    student, distillation = entry['steps']['student'], entry['steps']['distillation']
+    assert student['ratio'] == 1 and 1 < distillation['ratio'] < 2.5
+    assert distillation['cpu'] > student['cpu'] > 1
+    assert entry['batch_size'] == 2 and entry['peak_mib'] > 100
+    assert entry['loader_frames_per_second'] > 1
+    assert 'steps in turn; the loader has two workers' in out
 
 
 class Slow:

@@ -4,6 +4,7 @@ from .caching import Cached
 from .formatting import PackBEVInputs, RasterizeBEV
 from .loading import (
                       BuildLiDARImage,
+                      LoadDualFisheye,
                       LoadDualFisheyePanorama,
                       LoadOusterScan,
                       LoadPictures,
@@ -15,7 +16,7 @@ from .maps import RasterizeMap
 from .sweeps import LoadSweeps
 from .views import AugmentViews
 
-__all__ = ['AugmentBEV', 'AugmentViews', 'BuildLiDARImage', 'Cached', 'LoadDualFisheyePanorama',
-           'LoadOusterScan', 'LoadPictures', 'LoadPointCloud', 'LoadStitchedPanorama',
-           'LoadSweeps', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV', 'RasterizeMap',
-           'SphericalLiDARImage']
+__all__ = ['AugmentBEV', 'AugmentViews', 'BuildLiDARImage', 'Cached', 'LoadDualFisheye',
+           'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadPictures', 'LoadPointCloud',
+           'LoadStitchedPanorama', 'LoadSweeps', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV',
+           'RasterizeMap', 'SphericalLiDARImage']

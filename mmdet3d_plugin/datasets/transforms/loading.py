@@ -132,6 +132,46 @@ class LoadDualFisheyePanorama(BaseTransform):
                                           *self.fov)
 
 
+@TRANSFORMS.register_module()
+class LoadDualFisheye(BaseTransform):
+    """The two image circles of a dual-fisheye picture as they are, each a camera of its own.
+
+    Adds ``img``, a list with the front and the rear lens's (H, W, 3) uint8 RGB arrays, upright, and
+    ``cameras``, theirs, with the lens ``equidistant``. Nothing is resampled: a pixel is the file's.
+
+    Args:
+        rows (tuple): Part of the circles' height that is kept, from the top; (0, 1) is all.
+        camera (str): Name in the frame's ``images``.
+        concentric (bool): As in :class:`LoadDualFisheyePanorama`.
+    """
+
+    reads, adds = ('images', ), ('img', 'cameras')
+
+    def __init__(self, rows: Tuple[float, float] = (0, 1), camera: str = 'CAM_PANO',
+                 concentric: bool = False):
+        if not 0 <= rows[0] < rows[1] <= 1:
+            raise UserError(f'LoadDualFisheye.rows: expected two parts of the height such as '
+                            f'(0.25, 0.875), got {rows}')
+        self.rows, self.camera, self.concentric = tuple(rows), camera, concentric
+
+    def transform(self, results: dict) -> dict:
+        """Load, turn and crop."""
+        info = part_of(part_of(results, 'images'), self.camera)
+        picture = read_picture(info['img_path'], (info['height'], info['width']))
+        side = info['width'] // 2
+        top, bottom = (round(part * side) for part in self.rows)
+        cameras = panorama.dual_fisheye_cameras(
+            np.eye(4) if self.concentric else info['lidar2cam'], side,
+            info.get('aperture_deg', panorama.THETA_APERTURE_DEG))
+        for camera in cameras:
+            camera['height'] = bottom - top
+            camera['equidistant']['v0'] -= top
+        results['img'] = [np.ascontiguousarray(view[top:bottom])
+                          for view in panorama.dual_fisheye_views(picture)]
+        results['cameras'] = list(cameras)
+        return results
+
+
 def equirect_camera(name: str, lidar2cam, size: Tuple[int, int], fov: Tuple[float, float]) -> dict:
     """Camera dict of an equirect picture; ``fov`` are the elevations of its edges, radians."""
     return dict(name=name, lens='equirect', lidar2cam=np.asarray(lidar2cam, np.float64),

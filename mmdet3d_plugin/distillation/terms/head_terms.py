@@ -5,9 +5,9 @@ from typing import Dict, Mapping
 import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from ...errors import UserError, build_from
+from ...models.layers import kept_statistics
 from .term import Term
 
 
@@ -74,18 +74,12 @@ class TaskTerm(Term):
 @contextmanager
 def _still(head: nn.Module, freeze: bool):
     """Run a head without updating its running statistics and, if asked, its parameters."""
-    norms = [m for m in head.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-    kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     trained = [p for p in head.parameters() if freeze and p.requires_grad]
-    for norm in norms:
-        norm.momentum = 0.0
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
-        yield
+        with kept_statistics(head):
+            yield
     finally:
-        for norm, momentum, count in kept:
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
         for parameter in trained:
             parameter.requires_grad_(True)

@@ -1,10 +1,12 @@
 """Sparse 3-D convolution: plain torch everywhere, spconv on a GPU that has it."""
+import itertools
 import math
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Dict, List, Sequence, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -102,8 +104,10 @@ class _Convolve(Function):
         ctx.save_for_backward(features, weight, *rows)
         out = features.new_zeros(num_out, weight.shape[-1])
         for w, source, target in zip(weight, rows[::2], rows[1::2]):
-            if len(source):
-                out.index_add_(0, target, features[source] @ w)
+            if source is target:  # the middle of a submanifold convolution: each site itself
+                out.addmm_(features, w)
+            elif len(source):
+                out.index_add_(0, target, features.index_select(0, source) @ w)
         return out
 
     @staticmethod
@@ -115,11 +119,11 @@ class _Convolve(Function):
         for n, (source, target) in enumerate(zip(rows[::2], rows[1::2])):
             if not len(source):
                 continue
-            gathered = upstream[target]
+            gathered = upstream.index_select(0, target)
             if grad_features is not None:
                 grad_features.index_add_(0, source, gathered @ weight[n].T)
             if grad_weight is not None:
-                grad_weight[n] = features[source].T @ gathered
+                grad_weight[n] = features.index_select(0, source).T @ gathered
         return grad_features, grad_weight, None, *(None for _ in rows)
 
 
@@ -128,19 +132,33 @@ class _Convolve(Function):
 
 @torch.no_grad()
 def submanifold_rules(sites: SparseMap, kernel_size: Sequence[int]) -> Rules:
-    """Rules of a convolution whose output has the sites of its input."""
-    key, order = _keys(sites.index, sites.shape).sort()
-    rows, rules = torch.arange(len(key), device=key.device), []
-    offsets = _offsets(kernel_size, key.device)
-    for offset in offsets - offsets[len(offsets) // 2]:
-        if not offset.any():
-            rules.append((rows, rows))
-            continue
-        source, inside = _shifted(sites.index, offset, sites.shape)
-        place = torch.searchsorted(key, source).clamp_max(len(key) - 1)
-        found = inside & (key[place] == source) if len(key) else inside
-        rules.append((order[place[found]], rows[found]))
-    return rules
+    """Rules of a convolution whose output has the sites of its input.
+
+    Sites are numbered with a margin as wide as the kernel's reach, so that a place in the kernel is
+    a constant step from number to number. The search for one step finds the steps after it along
+    the last axis, too: a site's neighbours there are next in order. Places on either side of the
+    middle mirror each other.
+    """
+    reach = [length // 2 for length in kernel_size]
+    shape = [length + 2 * margin for length, margin in zip(sites.shape, reach)]
+    offset = sites.index.new_tensor([0, *reach])
+    key, order = _keys(sites.index + offset, shape).sort()
+    padded = F.pad(key, (0, 1), value=torch.iinfo(key.dtype).max)
+    before = []
+    for i, j in itertools.product(*map(range, kernel_size[:2])):
+        step = (i - reach[0]) * shape[1] + j - reach[1]
+        if step > 0:
+            break
+        source = key + step * shape[2] - reach[2]
+        place = torch.searchsorted(key, source)
+        for _ in range(kernel_size[2] if step else reach[2]):
+            hit = padded[place] == source
+            rows = hit.nonzero()[:, 0]
+            before.append((order[place[rows]], order[rows]))
+            place, source = place + hit, source + 1
+    rows = torch.arange(len(key), device=key.device)
+    after = [(source, target) for target, source in reversed(before)]
+    return [*before, (rows, rows), *after]
 
 
 @torch.no_grad()
@@ -149,24 +167,27 @@ def strided_rules(sites: SparseMap, kernel_size: Sequence[int], stride: Sequence
     """Rules of a convolution, the (V', 4) sites of its output in order, and its shape."""
     shape = tuple((n + 2 * p - k) // s + 1
                   for n, k, s, p in zip(sites.shape, kernel_size, stride, padding))
-    device = sites.index.device
-    step = torch.tensor(stride, device=device)
-    found = []
-    for offset in _offsets(kernel_size, device):
-        place = sites.index[:, 1:] + torch.tensor(padding, device=device) - offset
-        site = torch.div(place, step, rounding_mode='floor')
-        inside = (site * step == place) & (site >= 0) & (site < site.new_tensor(shape))
-        rows = inside.all(1).nonzero()[:, 0]
-        target = torch.cat([sites.index[rows, :1], site[rows]], 1)
-        found.append((rows, _keys(target, shape)))
-    keys = torch.cat([key for _, key in found]).unique()
+    sample, *site = sites.index.T
+    axes, weight = [], 1  # at each place along an axis: the site's share of the key, and if it is
+    for along, length, k, s, p in reversed([*zip(site, shape, kernel_size, stride, padding)]):
+        places = [along + p - offset for offset in range(k)]
+        axes.insert(0, [(place // s * weight,
+                         (place % s == 0) & (place >= 0) & (place < s * length))
+                        for place in places])
+        weight *= length
+    first, found = sample * weight, []
+    for (x, on_x), (y, on_y), (z, on_z) in itertools.product(*axes):
+        rows = (on_x & on_y & on_z).nonzero()[:, 0]
+        found.append((rows, first[rows] + x[rows] + y[rows] + z[rows]))
+    keys, place = torch.cat([key for _, key in found]).unique(return_inverse=True)
     index = []
     rest = keys
     for length in reversed(shape):
         index.append(rest % length)
         rest = rest // length
     index = torch.stack([rest, *reversed(index)], 1)
-    return [(rows, torch.searchsorted(keys, key)) for rows, key in found], index, shape
+    places = place.split([len(rows) for rows, _ in found])
+    return [(rows, target) for (rows, _), target in zip(found, places)], index, shape
 
 
 def _keys(index: Tensor, shape: Sequence[int]) -> Tensor:
@@ -175,18 +196,6 @@ def _keys(index: Tensor, shape: Sequence[int]) -> Tensor:
     for length, along in zip(shape, site):
         sample = sample * length + along
     return sample
-
-
-def _shifted(index: Tensor, offset: Tensor, shape: Sequence[int]) -> Tuple[Tensor, Tensor]:
-    """Keys of the sites ``offset`` further, and whether they are in the grid."""
-    site = index[:, 1:] + offset
-    inside = ((site >= 0) & (site < site.new_tensor(shape))).all(1)
-    return _keys(torch.cat([index[:, :1], site], 1), shape), inside
-
-
-def _offsets(kernel_size: Sequence[int], device) -> Tensor:
-    """(kernel, 3) places in a kernel, in the order of its weights."""
-    return torch.cartesian_prod(*(torch.arange(k, device=device) for k in kernel_size))
 
 
 # spconv -------------------------------------------------------------------------------------------

@@ -1,0 +1,20 @@
+# The panorama against the fisheye circles themselves, on toytown.
+#   python tools/run_experiments.py configs/kd360/experiments/fisheye_toytown.py
+_base_ = ['../../_base_/experiments/toytown.py']
+
+# Sometimes ----------------------------------------------------------------------------------------
+title = 'Panorama or fisheye circles, on toytown'
+
+# Rarely -------------------------------------------------------------------------------------------
+schedule = _base_.schedule
+config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+
+
+def run(role, sees, variant=''):
+    return dict(config=config.format(role, variant), options=schedule,
+                columns=dict(model=role, picture=sees))
+
+
+runs = dict(
+    student=run('student', 'panorama'),
+    student_fisheye=run('student', 'fisheye circles', '_fisheye'))

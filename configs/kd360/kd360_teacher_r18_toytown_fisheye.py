@@ -1,0 +1,15 @@
+# As kd360_teacher_r18_toytown.py, on the two fisheye circles themselves: no panorama is made.
+_base_ = ['./kd360_teacher_r18_toytown.py']
+
+# Sometimes ----------------------------------------------------------------------------------------
+rows = (0.25, 0.875)  # as the student's
+
+# Rarely -------------------------------------------------------------------------------------------
+load_camera = dict(type='LoadDualFisheye', rows=rows)
+fusion_pipeline = [
+    load_camera, _base_.load_scan, _base_.lidar_image, _base_.targets,
+    dict(type='PackBEVInputs')
+]
+train_dataloader = dict(dataset=dict(pipeline=fusion_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=fusion_pipeline))
+test_dataloader = val_dataloader
