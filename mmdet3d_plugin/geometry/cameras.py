@@ -101,7 +101,7 @@ def project_pinhole(xyz: Tensor, params: Tensor, size: Tuple[int, int]):
 def unproject_pinhole(pixel: Tensor, depth: Tensor, params: Tensor, size: Tuple[int, int]):
     """Exact reverse of :func:`project_pinhole`: (..., 2) pixels and (...,) z to points."""
     homogeneous = torch.cat([pixel, torch.ones_like(pixel[..., :1])], -1)
-    inverse = torch.linalg.inv(params.unflatten(-1, (3, 3)))
+    inverse = _inverse(params.unflatten(-1, (3, 3)))
     return (inverse @ homogeneous[..., None])[..., 0] * depth[..., None]
 
 
@@ -374,12 +374,12 @@ class CameraRig:
         """Exact reverse of :meth:`project`: (B, N, P, 2) and (B, N, P) to points (B, N, P, 3)."""
         with torch.autocast(pixel.device.type, enabled=False):
             homogeneous = torch.cat([pixel, torch.ones_like(pixel[..., :1])], -1).float()
-            inverse = torch.linalg.inv(self.img_aug).transpose(-1, -2)
+            inverse = _inverse(self.img_aug).transpose(-1, -2)
             raw_pixel = (homogeneous @ inverse)[..., :2]
             unproject = LENSES[self.lens][1]
             local = unproject(raw_pixel, depth.float(), self.params[:, :, None], self.raw_size)
-            cam2lidar = torch.linalg.inv(self.lidar2cam)
-            return _transform(cam2lidar, local)
+            rotation = _inverse(self.lidar2cam[..., :3, :3])
+            return (local - self.lidar2cam[..., None, :3, 3]) @ rotation.transpose(-1, -2)
 
     @property
     def wraps(self) -> bool:
@@ -390,3 +390,14 @@ class CameraRig:
 def _transform(matrix: Tensor, points: Tensor) -> Tensor:
     """(..., 4, 4) on (..., P, 3), column-vector convention."""
     return points @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Of (..., 3, 3) matrices, by their cofactors: plain products, which every runtime has."""
+    a, b, c = matrix.unbind(-2)
+    cofactors = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], -1)
+    return cofactors / (a * cofactors[..., 0]).sum(-1)[..., None, None]
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return a.roll(-1, -1) * b.roll(-2, -1) - a.roll(-2, -1) * b.roll(-1, -1)

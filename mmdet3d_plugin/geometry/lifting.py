@@ -1,4 +1,5 @@
 """Lifting image features along their rays and summing them in BEV cells: plain torch."""
+import math
 from typing import NamedTuple, Sequence, Tuple
 
 import torch
@@ -66,24 +67,37 @@ def build_lift_maps(grid: BEVGrid, rig: CameraRig, feature_size: Tuple[int, int]
     Returns:
         list[LiftMap]: One for each geometry, on the rig's device.
     """
-    position, depth = (x.to(rig.lidar2cam.device)
-                       for x in frustum(rig.size, feature_size, depths, pixel))
-    views, area = rig.lidar2cam.shape[1], feature_size[0] * feature_size[1]
-    rows, cols = grid.shape
+    area, count = feature_size[0] * feature_size[1], grid.num_levels * math.prod(grid.shape)
     maps = []
     for n in range(rig.num_geometries):
-        one = rig.geometry(n)
-        points = one.unproject(position.expand(1, views, -1, -1), depth.expand(1, views, -1))
-        index, inside = grid.to_index(points.reshape(-1, 3), rounding)
-        kept = inside.nonzero()[:, 0]
-        level, row, col = index[kept].unbind(-1)
-        cell, order = ((level * rows + row) * cols + col).sort(stable=True)
+        cells = cells_of_pairs(grid, rig.geometry(n), feature_size, depths, rounding, pixel)
+        kept = (cells < count).nonzero()[:, 0]
+        cell, order = cells[kept].sort(stable=True)
         pair = kept[order]
-        start = torch.searchsorted(cell, torch.arange(
-            grid.num_levels * rows * cols + 1, device=cell.device))
+        start = torch.searchsorted(cell, torch.arange(count + 1, device=cell.device))
         pixel_of = pair // (len(depths) * area) * area + pair % area
         maps.append(LiftMap(pair, pixel_of, start))
     return maps
+
+
+def cells_of_pairs(grid: BEVGrid, rig: CameraRig, feature_size: Tuple[int, int], depths: Tensor,
+                   rounding: str = 'floor', pixel: str = 'center') -> Tensor:
+    """The cell of each (view, depth, pixel) of a rig of one geometry.
+
+    Args:
+        grid, rig, feature_size, depths, rounding, pixel: See :func:`build_lift_maps`.
+
+    Returns:
+        Tensor: (N * D * h * w,) int64, see :class:`LiftMap`; the number of cells for the pairs
+        outside.
+    """
+    position, depth = (x.to(rig.lidar2cam.device)
+                       for x in frustum(rig.size, feature_size, depths, pixel))
+    views, (rows, cols) = rig.lidar2cam.shape[1], grid.shape
+    points = rig.unproject(position.expand(1, views, -1, -1), depth.expand(1, views, -1))
+    index, inside = grid.to_index(points.reshape(-1, 3), rounding)
+    level, row, col = index.unbind(-1)
+    return torch.where(inside, (level * rows + row) * cols + col, grid.num_levels * rows * cols)
 
 
 def lift_pool(context: Tensor, depth: Tensor, maps: Sequence[LiftMap],

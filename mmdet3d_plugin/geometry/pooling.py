@@ -43,10 +43,25 @@ def build_pull_map(grid: BEVGrid, rig: CameraRig, bounds: bool = True) -> PullMa
     """
     with torch.no_grad():
         points = grid.centers().reshape(-1, 3).to(rig.lidar2cam)
-        pixel, _, valid = rig.project(points, bounds)
-        size = pixel.new_tensor([rig.size[1], rig.size[0]])
-        position = (2 * pixel + 1) / size - 1
+        position, valid = locate(points, rig, bounds)
         return PullMap(position, None if valid.all() else valid.to(position.dtype))
+
+
+def locate(points: Tensor, rig: CameraRig, bounds: bool = True) -> Tuple[Tensor, Tensor]:
+    """Where points look in the feature maps of a rig.
+
+    Args:
+        points (Tensor): (P, 3), metres, LiDAR frame after BEV augmentation.
+        rig (CameraRig): The cameras.
+        bounds (bool): Whether points outside the image count as unseen.
+
+    Returns:
+        tuple: normalised positions (B or 1, N, P, 2), see :class:`PullMap`, and whether the point
+        is seen, (B or 1, N, P) bool.
+    """
+    pixel, _, valid = rig.project(points, bounds)
+    size = pixel.new_tensor([rig.size[1], rig.size[0]])
+    return (2 * pixel + 1) / size - 1, valid
 
 
 def sample_features(features: Tensor, position: Tensor, wrap: bool = False,

@@ -67,12 +67,15 @@ class LiftSplat(BaseModule):
         Returns:
             Tensor: (B, C * levels, rows, columns) float32.
         """
-        batch, views = features.shape[:2]
-        out = self.depthnet(features.flatten(0, 1)).unflatten(0, (batch, views))
-        depth, context = out.split([len(self.depths), self.channels], 2)
+        context, depth = self.predict(features)
         maps = self.lift_maps(rig, tuple(features.shape[-2:]))
-        return lift_pool(context, depth.float().softmax(2), maps,
-                         (self.grid.num_levels, *self.grid.shape))
+        return lift_pool(context, depth, maps, (self.grid.num_levels, *self.grid.shape))
+
+    def predict(self, features: Tensor) -> Tuple[Tensor, Tensor]:
+        """Context (B, N, C, h, w) and probabilities of the depths (B, N, D, h, w), float32."""
+        out = self.depthnet(features.flatten(0, 1)).unflatten(0, (-1, features.shape[1]))
+        depth, context = out.split([len(self.depths), self.channels], 2)
+        return context, depth.float().softmax(2)
 
     def __getstate__(self):
         return {**self.__dict__, '_cached': (None, None)}
