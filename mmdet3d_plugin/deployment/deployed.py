@@ -1,0 +1,118 @@
+"""A student made ready for inference."""
+import copy
+from types import MethodType
+from typing import Optional, Sequence, Tuple
+
+import torch
+from mmcv.cnn import fuse_conv_bn
+from mmdet.models.backbones.swin import ShiftWindowMSA
+from torch import Tensor, nn
+
+from ..errors import UserError, did_you_mean
+from ..geometry import CameraRig
+from ..models import BEVMapHead
+from .views import CALIBRATION, build_view
+
+
+class DeployedStudent(nn.Module):
+    """The network that runs on a car: pictures to BEV maps, and nothing that only training needs.
+
+    It equals ``predict`` of the model, but for rounding: pictures are normalised inside, batch
+    norms are folded into convolutions, the geometry of one rig is constant, tasks that nobody asks
+    for and losses are gone. It runs as it is, under ``torch.compile`` and in exporters.
+
+    Args:
+        model (nn.Module): A model with a camera branch alone, or a distiller with such a student;
+            it is copied.
+        rig (CameraRig): Of the cameras, on the model's device.
+        tasks (tuple, optional): Outputs, of the head's tasks. Defaults to the segmentation, and
+            all where the head groups instances.
+        form (str): ``'bags'``, ``'standard'`` or ``'calibrated'``; see :mod:`.views`.
+
+    Attributes:
+        outputs (tuple): Names of what it returns: ``segmentation`` probabilities,
+            ``centerness`` in [0, 1], ``offset`` in cells as (row, column).
+        inputs (tuple): Names of what it takes.
+
+    Raises:
+        UserError: The model reads LiDAR, or a task is unknown.
+    """
+
+    def __init__(self, model: nn.Module, rig: CameraRig, tasks: Optional[Sequence[str]] = None,
+                 form: str = 'bags') -> None:
+        super().__init__()
+        student = copy.deepcopy(getattr(model, 'student', model)).eval().requires_grad_(False)
+        branch = getattr(student, 'camera_branch', None)
+        if branch is None or student.lidar_branch is not None:
+            raise UserError('only models that read pictures alone are deployed: students; this one '
+                            'reads LiDAR')
+        student = fuse_conv_bn(student)
+        for module in student.modules():
+            if isinstance(module, ShiftWindowMSA):
+                module.window_reverse = MethodType(_window_reverse, module)
+        self.inputs = ('images', *(CALIBRATION if form == 'calibrated' else ()))
+        self.outputs = _keep_tasks(student.head, tasks)
+        self.encoder = student.camera_branch.encoder
+        self.bev_encoder, self.head = student.bev_encoder, student.head
+        mean, std = _statistics(model.data_preprocessor)
+        self.register_buffer('scale', 1 / std)
+        self.register_buffer('shift', -mean / std)
+        size = tuple(self._encode(rig.lidar2cam.new_zeros(1, 1, 3, *rig.size)).shape[-2:])
+        self.view = build_view(student.camera_branch, rig.geometry(0), size, form)
+
+    def forward(self, images: Tensor, *calibration: Tensor) -> Tuple[Tensor, ...]:
+        """Predict.
+
+        Args:
+            images (Tensor): (B, N, 3, H, W) RGB in [0, 255], uint8 or float.
+            *calibration (Tensor): Of the form ``'calibrated'``: ``lidar2cam`` (N, 4, 4), ``lens``
+                (N, P), ``img_aug`` (N, 3, 3), for all samples.
+
+        Returns:
+            tuple: (B, channels, rows, columns) float32 for each name in ``outputs``.
+        """
+        bev = self.view(self._encode(images), *calibration)
+        maps = self.head(self.bev_encoder(bev))
+        return tuple(maps[name].float().sigmoid() if name == 'segmentation' else maps[name].float()
+                     for name in self.outputs)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        pixels = images.flatten(0, 1).float() * self.scale + self.shift
+        return self.encoder(pixels).unflatten(0, (-1, images.shape[1]))
+
+
+def _keep_tasks(head: nn.Module, tasks: Optional[Sequence[str]]) -> Tuple[str, ...]:
+    """Drop the losses and the tasks that nobody asks for; returns the others' names."""
+    known = ('segmentation', ) if isinstance(head, BEVMapHead) else head.tasks
+    if tasks is None:
+        every = getattr(head, 'instances', None) is not None or 'segmentation' not in known
+        tasks = known if every else ('segmentation', )
+    for task in tasks:
+        if task not in known:
+            raise UserError(f'tasks: the head has no task {task!r}{did_you_mean(task, known)}')
+    if isinstance(head, BEVMapHead):
+        head.criterion = None
+        return known
+    for task in set(known) - set(tasks):
+        delattr(head, task)
+    head.tasks = tuple(task for task in known if task in tasks)
+    head.instances = head.losses = head.weights = None
+    return head.tasks
+
+
+def _statistics(preprocessor: nn.Module) -> Tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the pictures, (3, 1, 1)."""
+    if preprocessor._channel_conversion or preprocessor.pad_size_divisor != 1:
+        raise UserError('data_preprocessor: channel conversion and padding are not deployed; let '
+                        'the pipeline do them')
+    if not preprocessor._enable_normalize:
+        mean = torch.zeros(3, 1, 1, device=preprocessor.device)
+        return mean, mean + 1
+    return preprocessor.mean, preprocessor.std
+
+
+def _window_reverse(self, windows: Tensor, height: int, width: int) -> Tensor:
+    """As mmdet's, for any number of pictures."""
+    side = self.window_size
+    grid = windows.view(-1, height // side, width // side, side, side, windows.shape[-1])
+    return grid.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])

@@ -1,0 +1,240 @@
+"""View transforms of a deployed student, with the layer after them.
+
+For each there are up to three forms with one result. ``bags``: constant geometry and weighted sums
+of rows (``embedding_bag``), which torch and OpenVINO have. ``standard``: constant geometry and
+operators that ONNX has. ``calibrated``: the geometry is computed from inputs, by operators that
+ONNX has.
+
+All take features (B, N, C, h, w) and return the BEV map (B, C', rows, columns); the calibrated ones
+also take ``lidar2cam`` (N, 4, 4), ``lens`` (N, P) and ``img_aug`` (N, 3, 3), see
+:class:`CameraRig`.
+"""
+from dataclasses import replace
+from typing import List, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..geometry import CameraRig, PullMap, build_commuted_maps, pull_dense
+from ..geometry.lifting import LiftMap, cells_of_pairs
+from ..geometry.pooling import locate
+from ..models import CameraBranch, HeightCompressor, LiftSplat, VoxelPulling
+
+CALIBRATION = ('lidar2cam', 'lens', 'img_aug')
+"""Names of the inputs of a calibrated form."""
+_CHUNK = 2**24  # values of the largest intermediate table
+
+
+def build_view(branch: CameraBranch, rig: CameraRig, size: Tuple[int, int], form: str) -> nn.Module:
+    """The view transform of a camera branch and the layer after it.
+
+    Args:
+        branch: Whose parts are used.
+        rig: Of one geometry.
+        size: (h, w) of the features.
+        form: ``'bags'``, ``'standard'`` or ``'calibrated'``.
+
+    Raises:
+        UserError: This view transform cannot be deployed.
+    """
+    kind = type(branch.view_transform)
+    if kind not in _FORMS or getattr(branch.view_transform, 'occupied', False):
+        raise UserError(f'{kind.__name__}: a view transform that cannot be deployed; known: '
+                        f'{", ".join(k.__name__ for k in _FORMS)}, without LiDAR points')
+    chosen = _FORMS[kind][form]
+    if chosen is BagPull and not isinstance(branch.compressor, HeightCompressor):
+        chosen = SampledPull
+    return chosen(branch, rig, size)
+
+
+class SampledPull(nn.Module):
+    """Voxels sampled at constant positions, then compressed."""
+
+    def __init__(self, branch, rig, size):
+        super().__init__()
+        view, self.compressor = branch.view_transform, branch.compressor
+        self.shape, self.style = (view.grid.num_levels, *view.grid.shape), view._style(rig)
+        pull = view.pull_map(rig)
+        self.register_buffer('position', pull.position)
+        self.register_buffer('seen', pull.seen)
+
+    def forward(self, features: Tensor) -> Tensor:
+        pull = PullMap(self.position, self.seen)
+        return self.compressor(pull_dense(features, pull, self.shape, **self.style))
+
+
+class CalibratedPull(nn.Module):
+    """Voxels projected by the calibration, sampled there, then compressed."""
+
+    def __init__(self, branch, rig, size):
+        super().__init__()
+        view, self.compressor, self.rig = branch.view_transform, branch.compressor, rig
+        self.shape, self.style = (view.grid.num_levels, *view.grid.shape), view._style(rig)
+        self.bounds = view.border == 'clamp'
+        self.register_buffer('points', view.grid.centers().reshape(-1, 3).to(rig.lidar2cam))
+
+    def forward(self, features: Tensor, *calibration: Tensor) -> Tensor:
+        position, seen = locate(self.points, calibrated(self.rig, calibration), self.bounds)
+        pull = PullMap(position, seen.to(position.dtype))
+        return self.compressor(pull_dense(features, pull, self.shape, **self.style))
+
+
+class BagPull(nn.Module):
+    """The compressor's matrices on the features, then constant sums: see ``pull_convolved``.
+
+    The samples of a batch are columns of one table.
+    """
+
+    def __init__(self, branch, rig, size):
+        super().__init__()
+        view, self.compressor = branch.view_transform, branch.compressor
+        levels, self.shape = view.grid.num_levels, view.grid.shape
+        weight = self.compressor.conv.weight.detach()
+        self.outputs, kernel_size = weight.shape[0], weight.shape[-1]
+        rows, = build_commuted_maps(view.pull_map(rig), (levels, *self.shape), size, kernel_size,
+                                    **view._style(rig))
+        for name, values in (('index', rows.index), ('weight', rows.weight),
+                             ('start', rows.start[:-1])):
+            self.register_buffer(name, values)
+        matrix = weight.reshape(self.outputs, -1, levels * kernel_size**2)
+        self.register_buffer('matrix', matrix.permute(1, 2, 0).flatten(1).contiguous())
+
+    def forward(self, features: Tensor) -> Tensor:
+        pixels = features.movedim(2, -1).flatten(1, 3)
+        table = (pixels @ self.matrix).unflatten(2, (-1, self.outputs)).flatten(1, 2)
+        cells = F.embedding_bag(self.index, table.movedim(0, 1).flatten(1), self.start, mode='sum',
+                                per_sample_weights=self.weight)
+        bev = cells.unflatten(1, (-1, self.outputs)).permute(1, 2, 0)
+        return self.compressor.finish(bev.unflatten(2, self.shape))
+
+
+class _Lift(nn.Module):
+    """Context and depths of the features, pooled by ``pool``, then the layer after it."""
+
+    def __init__(self, branch, rig, size):
+        super().__init__()
+        self.view, self.compressor = branch.view_transform, branch.compressor
+        self.grid = self.view.grid
+
+    def forward(self, features: Tensor, *calibration: Tensor) -> Tensor:
+        context, depth = self.view.predict(features)
+        pixels = context.movedim(2, -1).flatten(1, 3)
+        cells = self.pool(pixels, depth, *calibration)
+        bev = cells.transpose(1, 2).unflatten(2, (self.grid.num_levels, *self.grid.shape))
+        return self.compressor(bev.flatten(1, 2))
+
+    def pool(self, pixels: Tensor, depth: Tensor, *calibration: Tensor) -> Tensor:
+        """(B, N * h * w, C) context and (B, N, D, h, w) probabilities to (B, cells, C)."""
+        raise NotImplementedError
+
+
+class BagLift(_Lift):
+    """A cell is a bag of pixels, weighted by their depths' probabilities."""
+
+    def __init__(self, branch, rig, size):
+        super().__init__(branch, rig, size)
+        lift, = self.view.lift_maps(rig, size)
+        self.register_buffer('pair', lift.pair)
+        self.register_buffer('pixel', lift.pixel)
+        self.register_buffer('start', lift.start[:-1])
+
+    def pool(self, pixels: Tensor, depth: Tensor) -> Tensor:
+        batch, area, _ = pixels.shape
+        sample = torch.arange(batch, device=pixels.device)[:, None]
+        weight = depth.flatten(1)[:, self.pair]
+        index, start = self.pixel + sample * area, self.start + sample * len(self.pair)
+        cells = F.embedding_bag(index.flatten(), pixels.flatten(0, 1), start.flatten(), mode='sum',
+                                per_sample_weights=weight.flatten())
+        return cells.unflatten(0, (-1, len(self.start)))
+
+
+class PaddedLift(_Lift):
+    """Cells of a similar number of pairs are pooled together, filled up with pairs of weight 0."""
+
+    def __init__(self, branch, rig, size):
+        super().__init__(branch, rig, size)
+        lift, = self.view.lift_maps(rig, size)
+        groups, place = padded_bags(lift, self.view.channels)
+        self.groups = len(groups)
+        for n, (pixel, pair) in enumerate(groups):
+            self.register_buffer(f'pixel_{n}', pixel)
+            self.register_buffer(f'pair_{n}', pair)
+        self.register_buffer('place', place)
+
+    def pool(self, pixels: Tensor, depth: Tensor) -> Tensor:
+        weights = F.pad(depth.flatten(1), (0, 1))
+        sums = []
+        for n in range(self.groups):
+            weight = weights[:, getattr(self, f'pair_{n}')]
+            rows = pixels[:, getattr(self, f'pixel_{n}')]
+            sums.append((weight[:, :, None] @ rows)[:, :, 0])
+        return F.pad(torch.cat(sums, 1), (0, 0, 0, 1))[:, self.place]
+
+
+class CalibratedLift(_Lift):
+    """Cells of the pairs from the calibration, and a sum by scattering, a few depths at a time."""
+
+    def __init__(self, branch, rig, size):
+        super().__init__(branch, rig, size)
+        self.rig, self.size = rig, size
+
+    def pool(self, pixels: Tensor, depth: Tensor, *calibration: Tensor) -> Tensor:
+        view, (batch, area, channels) = self.view, pixels.shape
+        cell = cells_of_pairs(self.grid, calibrated(self.rig, calibration), self.size, view.depths,
+                              view.rounding, view.pixel)
+        views, depths = self.rig.lidar2cam.shape[1], len(view.depths)
+        cell = cell.unflatten(0, (views, depths, -1)).transpose(0, 1).flatten(1)  # (D, N * h * w)
+        weight = depth.flatten(3).permute(2, 1, 3, 0).flatten(1, 2)  # (D, N * h * w, B)
+        rows = pixels.transpose(0, 1)
+        count = self.grid.num_levels * self.grid.shape[0] * self.grid.shape[1]
+        cells = pixels.new_zeros(count + 1, batch, channels)
+        for some, shares in zip(*(x.split(max(1, _CHUNK // (area * channels)))
+                                  for x in (cell, weight))):
+            lifted = (shares[..., None] * rows).flatten(0, 1)
+            cells = cells.index_put((some.flatten(), ), lifted, accumulate=True)
+        return cells[:-1].transpose(0, 1)
+
+
+_FORMS = {VoxelPulling: dict(bags=BagPull, standard=SampledPull, calibrated=CalibratedPull),
+          LiftSplat: dict(bags=BagLift, standard=PaddedLift, calibrated=CalibratedLift)}
+
+
+def calibrated(rig: CameraRig, calibration: Tuple[Tensor, ...]) -> CameraRig:
+    """The rig with another calibration: ``lidar2cam``, ``lens`` and ``img_aug`` of its views."""
+    lidar2cam, lens, img_aug = (values[None] for values in calibration)
+    return replace(rig, lidar2cam=lidar2cam, params=lens, img_aug=img_aug, fingerprint=())
+
+
+def padded_bags(lift: LiftMap, channels: int) -> Tuple[List[Tuple[Tensor, Tensor]], Tensor]:
+    """Cells with pairs, in groups of about equally many, which bound what is held at a time.
+
+    Args:
+        lift: The pairs of each cell.
+        channels: Of a pixel.
+
+    Returns:
+        tuple: groups of pixel and pair (cells, K) int64 each, filled up with pixel 0 and the pair
+        after the last one, ``-1``; and where each cell is among those of all groups, (cells,),
+        for cells without a pair the number of those.
+    """
+    counts = lift.start.diff()
+    order = counts.argsort(stable=True)
+    order = order[counts[order] > 0]
+    place = counts.new_full((len(counts), ), len(order))
+    place[order] = torch.arange(len(order), device=order.device)
+    groups, sizes, first = [], counts[order].tolist(), 0
+    while first < len(sizes):
+        last = first
+        while last < len(sizes) and sizes[last] <= 1.2 * sizes[first] + 1 and (
+                (last - first + 1) * sizes[last] * channels <= _CHUNK or last == first):
+            last += 1
+        slot = torch.arange(sizes[last - 1], device=order.device)
+        entry = lift.start[order[first:last], None] + slot
+        filled = slot < counts[order[first:last], None]
+        entry = entry.clamp_max(len(lift.pair) - 1)
+        groups.append((torch.where(filled, lift.pixel[entry], 0),
+                       torch.where(filled, lift.pair[entry], -1)))
+        first = last
+    return groups, place
