@@ -60,17 +60,22 @@ class DeployedStudent(nn.Module):
         size = tuple(self._encode(rig.lidar2cam.new_zeros(1, 1, 3, *rig.size)).shape[-2:])
         self.view = build_view(student.camera_branch, rig.geometry(0), size, form)
 
-    def forward(self, images: Tensor, *calibration: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, images: Tensor, lidar2cam: Optional[Tensor] = None,
+                lens: Optional[Tensor] = None, img_aug: Optional[Tensor] = None
+                ) -> Tuple[Tensor, ...]:
         """Predict.
 
         Args:
             images (Tensor): (B, N, 3, H, W) RGB in [0, 255], uint8 or float.
-            *calibration (Tensor): Of the form ``'calibrated'``: ``lidar2cam`` (N, 4, 4), ``lens``
-                (N, P), ``img_aug`` (N, 3, 3), for all samples.
+            lidar2cam (Tensor, optional): (N, 4, 4), the calibration of all samples; for the form
+                ``'calibrated'`` alone, like the others. See :class:`CameraRig`.
+            lens (Tensor, optional): (N, P).
+            img_aug (Tensor, optional): (N, 3, 3).
 
         Returns:
             tuple: (B, channels, rows, columns) float32 for each name in ``outputs``.
         """
+        calibration = () if lidar2cam is None else (lidar2cam, lens, img_aug)
         bev = self.view(self._encode(images), *calibration)
         maps = self.head(self.bev_encoder(bev))
         return tuple(maps[name].float().sigmoid() if name == 'segmentation' else maps[name].float()

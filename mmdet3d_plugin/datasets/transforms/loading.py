@@ -120,9 +120,14 @@ class LoadDualFisheyePanorama(BaseTransform):
         picture = read_picture(info['img_path'], (info['height'], info['width']))
         nearest = self.sampling == 'release'
         results['img'] = [panorama.remap(picture, self.prepare(results), nearest)]
-        lidar2cam = np.eye(4) if self.concentric else info['lidar2cam']
-        results['cameras'] = [equirect_camera(self.camera, lidar2cam, self.size, self.fov)]
+        results['cameras'] = self.cameras_of(results)
         return results
+
+    def cameras_of(self, results: dict) -> list:
+        """The camera of the panorama."""
+        info = part_of(part_of(results, 'images'), self.camera)
+        lidar2cam = np.eye(4) if self.concentric else info['lidar2cam']
+        return [equirect_camera(self.camera, lidar2cam, self.size, self.fov)]
 
     def prepare(self, results: dict) -> tuple:
         """The sampling maps of a frame; those of the last calibrations are kept."""
@@ -195,14 +200,17 @@ class LoadPictures(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load."""
+        results['cameras'] = self.cameras_of(results)
+        results['img'] = [read_picture(info['img_path'], (info['height'], info['width']))
+                          for info in results['cameras']]
+        return results
+
+    def cameras_of(self, results: dict) -> list:
+        """The cameras of the pictures."""
         images = part_of(results, 'images')
         infos = {name: part_of(images, name) for name in self.cameras or images}
-        results['img'] = [read_picture(info['img_path'], (info['height'], info['width']))
-                          for info in infos.values()]
-        results['cameras'] = [
-            dict(info, name=name, lidar2cam=np.asarray(info['lidar2cam'], np.float64),
-                 img_aug=np.eye(3)) for name, info in infos.items()]
-        return results
+        return [dict(info, name=name, lidar2cam=np.asarray(info['lidar2cam'], np.float64),
+                     img_aug=np.eye(3)) for name, info in infos.items()]
 
 
 @TRANSFORMS.register_module()
@@ -244,9 +252,19 @@ class LoadStitchedPanorama(BaseTransform):
         layers, coverage = self.prepare(results)
         results['img'] = [panorama.stitch(pictures, layers)]
         results['coverage'] = coverage
-        lidar2cam = rigid.rigid(translation=-np.asarray(self.center, np.float64))
-        results['cameras'] = [equirect_camera('CAM_PANO', lidar2cam, self.size, self.fov)]
+        results['cameras'] = self.cameras_of(results)
         return results
+
+    def cameras_of(self, results: dict) -> list:
+        """The camera of the panorama."""
+        lidar2cam = rigid.rigid(translation=-np.asarray(self.center, np.float64))
+        return [equirect_camera('CAM_PANO', lidar2cam, self.size, self.fov)]
+
+    def pictures_of(self, results: dict) -> dict:
+        """Name and (height, width) of the pictures, in the order in which they are stitched."""
+        names = self.cameras or part_of(results, 'images')
+        return {name: (view['height'], view['width'])
+                for name, view in zip(names, self._views(results))}
 
     def prepare(self, results: dict) -> tuple:
         """The maps of a frame; those of the last calibrations are kept."""

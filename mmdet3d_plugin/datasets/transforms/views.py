@@ -45,11 +45,16 @@ class AugmentViews(BaseTransform):
         results[fields.IMG], results[fields.CAMERAS] = map(list, zip(*pairs))
         return results
 
+    def layout(self, before: Tuple[int, int], factor: float, shift: float = 0.5) -> tuple:
+        """(width, height) of a resized (H, W) picture, and the (column, row) where it is cut."""
+        resized = int(before[1] * factor), int(before[0] * factor)
+        return resized, (int(shift * max(0, resized[0] - self.size[1])),
+                         resized[1] - self.size[0])
+
     def _augment(self, picture, camera):
         factor, shift, flip, degrees = self._draw()
         before = picture.shape[:2]
-        resized = int(before[1] * factor), int(before[0] * factor)  # width, height
-        corner = int(shift * max(0, resized[0] - self.size[1])), resized[1] - self.size[0]
+        resized, corner = self.layout(before, factor, shift)
         if self.release:
             picture = _with_pil(picture, resized, corner, self.size, flip, degrees)
         else:
