@@ -193,7 +193,7 @@ class CalibratedLift(_Lift):
         for some, shares in zip(*(x.split(max(1, _CHUNK // (area * channels)))
                                   for x in (cell, weight))):
             lifted = (shares[..., None] * rows).flatten(0, 1)
-            cells = cells.index_put((some.flatten(), ), lifted, accumulate=True)
+            cells = cells.index_add(0, some.flatten(), lifted)
         return cells[:-1].transpose(0, 1)
 
 

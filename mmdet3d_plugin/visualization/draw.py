@@ -422,8 +422,15 @@ def _seen_from_above(bev_map, grid, view):
     """(R, C) or (K, R, C) in the grid's orientation -> (R', C') in the view's, channels joined."""
     bev_map = np.asarray(bev_map)
     joined = bev_map.reshape(-1, *bev_map.shape[-2:]).max(0)
-    index = np.floor(grid.to_pixel(view.centers_2d().numpy())).astype(int)
-    return joined[index[..., 0], index[..., 1]]
+    rows, cols = cells_from_above(grid, view)
+    return joined[rows, cols]
+
+
+def cells_from_above(grid: BEVGrid, view: Optional[BEVGrid] = None) -> np.ndarray:
+    """(2, R', C') int: row and column of a map's cell at each cell of its view from above."""
+    view = view or grid.from_above()
+    pixel = np.floor(grid.to_pixel(view.centers_2d().numpy())).astype(int)
+    return np.moveaxis(pixel, -1, 0)
 
 
 def _text_strip(text: str, width: int, height: int, size: float) -> np.ndarray:

@@ -1,0 +1,134 @@
+"""What stands beside an exported model: how to use it, for programs and people."""
+import hashlib
+import importlib.metadata
+import io
+import json
+from pathlib import Path
+from typing import Mapping, Optional
+
+import numpy as np
+
+from ..checkpoints import atomic_write
+from ..errors import UserError
+from ..geometry import CameraRig
+from ..version import __version__
+from .deployed import DeployedStudent
+from .views import CALIBRATION
+
+FORMAT = 1
+_PACKAGES = ('torch', 'mmdet3d', 'onnx', 'onnxruntime', 'openvino')
+
+
+def first_frame(inferencer, info: Optional[str] = None) -> dict:
+    """The frame whose calibration is exported.
+
+    Args:
+        inferencer (BEVInferencer): Of the config.
+        info: An info file (.pkl), whose first frame it is, or a frame's ``images`` as JSON, in
+            the axes of the network. Defaults to the config's test data; where that is not on disk
+            and the config reads a dual fisheye, the camera of Dur360BEV, which is fixed.
+
+    Raises:
+        UserError: There is no such file, or it is no frame.
+    """
+    cfg = inferencer.dataset_cfg
+    if info is None:
+        if not Path(cfg.get('data_root', ''), cfg.ann_file).is_file():
+            camera = _fixed_camera(cfg.pipeline)
+            if camera is not None:
+                return camera
+    elif Path(info).suffix == '.json':
+        try:
+            images = json.loads(Path(info).read_text())
+            images = images.get('images', images)
+            return dict(images={name: dict(view, lidar2cam=np.array(view['lidar2cam'], np.float64))
+                                for name, view in images.items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f'calibration {info}: {type(error).__name__}: {error}; expected '
+                            '{"images": {NAME: {"lidar2cam": 4x4, ...}}} as in an info file'
+                            ) from error
+    else:
+        if not Path(info).is_file():
+            raise UserError(f'calibration {info}: no such file; give an info file or a JSON')
+        cfg.ann_file, cfg.data_root = str(Path(info).absolute()), ''
+    return inferencer.dataset.get_data_info(0)
+
+
+def _fixed_camera(pipeline) -> Optional[dict]:
+    for step in pipeline:
+        if step['type'] == 'LoadDualFisheyePanorama':
+            view = dict(lidar2cam=np.eye(4), height=640, width=1280)
+            return dict(images={step.get('camera', 'CAM_PANO'): view})
+    return None
+
+
+def calibration_of(rig: CameraRig) -> dict:
+    """Values of the inputs of the form ``'calibrated'``, float32 arrays by name."""
+    values = rig.lidar2cam[0], rig.params[0], rig.img_aug[0]
+    return {name: value.cpu().numpy() for name, value in zip(CALIBRATION, values)}
+
+
+def describe(deployed: DeployedStudent, rig: CameraRig, grid, classes, recipe: Mapping,
+             source: Mapping) -> dict:
+    """The content of the description of an exported model.
+
+    Args:
+        deployed: The network.
+        rig: Of its cameras.
+        grid (BEVGrid): Of its maps.
+        classes: A name for each channel of the segmentation.
+        recipe: What happens to pictures before; see :func:`.preprocessing.recipe_of`.
+        source: Where the network is from: ``config``, ``checkpoint``, precision and the like.
+    """
+    shapes = dict(segmentation=[len(classes), *grid.shape], centerness=[1, *grid.shape],
+                  offset=[2, *grid.shape])
+    meaning = dict(segmentation='probability of each class', centerness='in [0, 1]',
+                   offset='(row, column) in cells from a cell to the centre of its object')
+    views = rig.lidar2cam.shape[1]
+    mean, std = -deployed.shift / deployed.scale, 1 / deployed.scale
+    inputs = dict(images=dict(
+        shape=['batch', views, 3, *rig.size], dtype='uint8', colour='RGB', range=[0, 255],
+        normalised_inside=dict(mean=mean.flatten().tolist(), std=std.flatten().tolist())))
+    values = calibration_of(rig)
+    for name in deployed.inputs[1:]:
+        inputs[name] = dict(shape=list(values[name].shape), dtype='float32')
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)}
+    return dict(
+        format=FORMAT, **source, inputs=inputs,
+        outputs={name: dict(shape=['batch', *shapes[name]], dtype='float32', meaning=meaning[name])
+                 for name in deployed.outputs},
+        classes=list(classes), thresholds=[0.5] * len(classes),
+        grid=dict({key: value for key, value in grid.asdict().items() if value is not None},
+                  shape=list(grid.shape)),
+        calibration=dict(baked=len(deployed.inputs) == 1, projection=rig.lens,
+                         **{name: value.tolist() for name, value in values.items()}),
+        preprocessing=dict(recipe), versions=dict(mmdet3d_plugin=__version__, **versions))
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def sha256(path) -> str:
+    """Of a file, as hex digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def save_description(model: Path, description: Mapping, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write ``MODEL.npz`` and, last, ``MODEL.json`` beside the model, as in ``s.onnx.json``.
+
+    Args:
+        model: The exported file.
+        description: Of :func:`describe`; the model's hash is added.
+        arrays: What preprocessing and drawing need.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    with atomic_write(model.with_name(f'{model.name}.npz')) as file:
+        file.write(buffer.getvalue())
+    text = json.dumps(dict(description, model=model.name, sha256=sha256(model)), indent=1)
+    with atomic_write(model.with_name(f'{model.name}.json')) as file:
+        file.write(text.encode())

@@ -1,0 +1,178 @@
+"""Export a student for inference without torch: to ONNX, or to OpenVINO.
+
+    python tools/export_onnx.py CONFIG [CHECKPOINT.pth] OUT.onnx
+    python tools/export_onnx.py CONFIG [CHECKPOINT.pth] OUT.xml --runtime openvino
+
+A distillation's config or checkpoint gives its student. The network takes uint8 pictures and
+normalises them itself; batch norms are folded into convolutions; the calibration is a constant
+(--calibration baked) or an input. ONNX has standard operators only. OUT.json (inputs, outputs,
+grid, classes, preprocessing, versions) and OUT.npz (sampling maps from the camera's picture to the
+network's, background of drawings) beside it are all that tools/infer_onnx.py needs. The result is
+run and compared with torch before it is written.
+"""
+import argparse
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import numpy as np
+import torch
+from mmdet3d.registry import DATASETS
+from tqdm import tqdm
+
+from mmdet3d_plugin.apis import BEVInferencer
+from mmdet3d_plugin.deployment import DeployedStudent, exporting, packaging
+from mmdet3d_plugin.deployment.preprocessing import recipe_of
+from mmdet3d_plugin.engine import load_config
+from mmdet3d_plugin.engine.cli import CfgOptions, run_tool
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.geometry import CameraRig
+from mmdet3d_plugin.models import BEVMapHead
+from mmdet3d_plugin.visualization import draw
+
+SUFFIX = dict(onnx='.onnx', openvino='.xml')
+TOLERANCE = 1e-3
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('paths', nargs='+', metavar='CONFIG [CHECKPOINT] OUT',
+                        help='.py, and where given .pth (else random weights), and the file to '
+                        'write, .onnx or .xml')
+    parser.add_argument('--runtime', choices=tuple(SUFFIX), help="default: by OUT's ending")
+    parser.add_argument('--calibration', choices=('baked', 'input'), default='baked',
+                        help='of the cameras: constant (default), or inputs lidar2cam, lens, '
+                        'img_aug')
+    parser.add_argument('--info', metavar='FILE', help='info file or JSON with the calibration '
+                        "(default: the test data's first frame)")
+    parser.add_argument('--tasks', nargs='+', metavar='TASK', help='outputs (default: '
+                        'segmentation, and all where the head groups instances)')
+    parser.add_argument('--half', action='store_true', help='float16 weights and sums')
+    parser.add_argument('--int8', action='store_true', help='8-bit convolutions and matrix '
+                        'products, calibrated on frames')
+    parser.add_argument('--frames', type=int, default=32,
+                        help='training frames that --int8 calibrates on (default: 32)')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
+                        metavar='KEY=VALUE', help='override config values')
+    args = parser.parse_args()
+    args.config, *middle, out = args.paths
+    if not 2 <= len(args.paths) <= 3:
+        parser.error(f'expected CONFIG [CHECKPOINT] OUT, got {len(args.paths)} paths')
+    args.checkpoint, args.out = middle[0] if middle else None, Path(out)
+    args.runtime = args.runtime or ('openvino' if args.out.suffix == '.xml' else 'onnx')
+    if args.out.suffix != SUFFIX[args.runtime]:
+        parser.error(f'OUT {out}: expected a name that ends with {SUFFIX[args.runtime]}')
+    if args.half and args.int8:
+        parser.error('--half and --int8 exclude each other')
+    if args.int8 and args.runtime != 'onnx':
+        parser.error('--int8 writes ONNX; OpenVINO reads it')
+    return args
+
+
+def classes_of(head, pipeline) -> Tuple[str, ...]:
+    """A name for each channel of the segmentation."""
+    if isinstance(head, BEVMapHead):
+        return head.classes
+    groups = next((step['classes'] for step in pipeline if step['type'] == 'RasterizeBEV'), ())
+    names = [group if isinstance(group, str) else '+'.join(map(str, group)) for group in groups]
+    channels = head.segmentation[-1].out_channels if 'segmentation' in head.tasks else 0
+    return tuple(names) if len(names) == channels else tuple(f'class {n}' for n in range(channels))
+
+
+def drawing(grid, classes, is_map: bool) -> Dict[str, np.ndarray]:
+    """What pictures of predictions start from: colours, orientation, rings and the car."""
+    empty = np.zeros((1, *grid.shape))
+    blank = draw.map_picture(grid, empty) if is_map else draw.bev_picture(grid, empty)
+    colours = draw.map_colours(len(classes)) if is_map else [draw.TRUTH] * len(classes)
+    return dict(cells_from_above=draw.cells_from_above(grid).astype(np.int16),
+                background=blank, ground=np.array(draw.GROUND, np.uint8),
+                colours=np.array(colours, np.uint8).reshape(-1, 3))
+
+
+def calibration_frames(config, count: int, inputs: Dict[str, np.ndarray]) -> List[dict]:
+    """Inputs of the network, from the training data, loaded as the test data is."""
+    data = config.test_dataloader.dataset.copy()
+    train = config.train_dataloader.dataset
+    data.ann_file = train.get('dataset', train).ann_file
+    dataset = DATASETS.build(data)
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return [dict(inputs, images=dataset[int(i)]['inputs']['img'][None].numpy())
+            for i in tqdm(chosen, 'calibration frames', unit='frame')]
+
+
+def run_exported(args, model, feed: Dict[str, np.ndarray], names) -> List[np.ndarray]:
+    """The outputs of the exported network."""
+    if args.runtime == 'onnx':
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=['CPUExecutionProvider'])
+        return session.run(list(names), feed)
+    import openvino
+
+    fixed = model.clone()
+    fixed.reshape({name: list(values.shape) for name, values in feed.items()})
+    compiled = openvino.compile_model(fixed, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    results = compiled(feed)
+    return [results[name] for name in names]
+
+
+def convert(args, deployed, example, config, feed):
+    """The network in the form of the runtime, in the precision asked for."""
+    if args.runtime == 'openvino':
+        return exporting.to_openvino(deployed, example)
+    model = exporting.to_onnx(deployed, example)
+    if args.half:
+        return exporting.half_precision(model)
+    if args.int8:
+        return exporting.quantised(model, calibration_frames(config, args.frames, feed))
+    return model
+
+
+def main() -> None:
+    args = parse_args()
+    config = load_config(args.config, args.cfg_options)
+    inferencer = BEVInferencer(config, args.checkpoint, 'cpu')
+    student = getattr(inferencer.model, 'student', inferencer.model)
+    pipeline = inferencer.dataset_cfg.pipeline
+    form = 'calibrated' if args.calibration == 'input' else (
+        'bags' if args.runtime == 'openvino' else 'standard')
+    if getattr(student, 'lidar_branch', None) is not None:
+        raise UserError(f'{args.config}: the model reads LiDAR; export its student')
+    cameras, recipe, arrays = recipe_of(pipeline, packaging.first_frame(inferencer, args.info))
+    rig = CameraRig.from_dicts([cameras])
+    deployed = DeployedStudent(inferencer.model, rig, args.tasks, form)
+
+    values = packaging.calibration_of(rig) if args.calibration == 'input' else {}
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1, len(cameras), 3, *rig.size), dtype=torch.uint8,
+                           generator=generator)
+    example = (images, *map(torch.from_numpy, values.values()))
+    model = convert(args, deployed, example, config, values)
+    with torch.no_grad():
+        expected = deployed(*example)
+    outs = run_exported(args, model, dict(values, images=images.numpy()), deployed.outputs)
+    apart = max(float(np.abs(out - want.numpy()).max()) for out, want in zip(outs, expected))
+    exact = not (args.half or args.int8)
+    if exact and not apart <= TOLERANCE:
+        raise UserError(f'{args.out}: the exported network differs from torch by {apart:.2g}, more '
+                        f'than {TOLERANCE}; nothing was written')
+
+    if args.runtime == 'onnx':
+        exporting.save_onnx(model, args.out)
+    else:
+        exporting.save_openvino(model, args.out, args.half)
+    classes = classes_of(student.head, pipeline)
+    source = dict(
+        config=Path(args.config).name, checkpoint=args.checkpoint and Path(args.checkpoint).name,
+        checkpoint_sha256=args.checkpoint and packaging.sha256(args.checkpoint),
+        runtime=args.runtime, precision='int8' if args.int8 else 'half' if args.half else 'float',
+        differs_from_torch=apart)
+    arrays.update(drawing(student.grid, classes, isinstance(student.head, BEVMapHead)))
+    description = packaging.describe(deployed, rig, student.grid, classes, recipe, source)
+    packaging.save_description(args.out, description, arrays)
+    print(f'{args.out}: {", ".join(deployed.outputs)} of {len(cameras)} x {rig.size[0]}x'
+          f'{rig.size[1]} pictures; differs from torch by {apart:.1g}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
