@@ -12,11 +12,12 @@ run and compared with torch before it is written.
 """
 import argparse
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
 import numpy as np
 import torch
-from mmdet3d.registry import DATASETS
+from mmdet3d.registry import DATASETS, METRICS
+from mmengine.structures import PixelData
 from tqdm import tqdm
 
 from mmdet3d_plugin.apis import BEVInferencer
@@ -51,12 +52,14 @@ def parse_args() -> argparse.Namespace:
                         'products, calibrated on frames')
     parser.add_argument('--frames', type=int, default=32,
                         help='training frames that --int8 calibrates on (default: 32)')
+    parser.add_argument('--test', action='store_true',
+                        help='evaluate the network before and after on the test data')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
                         metavar='KEY=VALUE', help='override config values')
     args = parser.parse_args()
-    args.config, *middle, out = args.paths
     if not 2 <= len(args.paths) <= 3:
         parser.error(f'expected CONFIG [CHECKPOINT] OUT, got {len(args.paths)} paths')
+    args.config, *middle, out = args.paths
     args.checkpoint, args.out = middle[0] if middle else None, Path(out)
     args.runtime = args.runtime or ('openvino' if args.out.suffix == '.xml' else 'onnx')
     if args.out.suffix != SUFFIX[args.runtime]:
@@ -99,21 +102,38 @@ def calibration_frames(config, count: int, inputs: Dict[str, np.ndarray]) -> Lis
             for i in tqdm(chosen, 'calibration frames', unit='frame')]
 
 
-def run_exported(args, model, feed: Dict[str, np.ndarray], names) -> List[np.ndarray]:
-    """The outputs of the exported network."""
-    if args.runtime == 'onnx':
+def opened(model, runtime: str, names) -> Callable[[Dict[str, np.ndarray]], List[np.ndarray]]:
+    """The exported network as a function of its inputs, of a batch of one."""
+    if runtime == 'onnx':
         import onnxruntime
 
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), providers=['CPUExecutionProvider'])
-        return session.run(list(names), feed)
+        return lambda feed: session.run(list(names), feed)
     import openvino
 
     fixed = model.clone()
-    fixed.reshape({name: list(values.shape) for name, values in feed.items()})
+    fixed.reshape({'images': [1, *list(fixed.input('images').partial_shape)[1:]]})
     compiled = openvino.compile_model(fixed, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-    results = compiled(feed)
-    return [results[name] for name in names]
+
+    def run(feed):
+        results = compiled(feed)
+        return [results[name] for name in names]
+
+    return run
+
+
+def evaluate(config, dataset, predict) -> Dict[str, float]:
+    """The metrics of the config's test data, of a function from pictures to probabilities."""
+    metric = METRICS.build(config.test_evaluator)
+    metric.dataset_meta = dataset.metainfo
+    for n in tqdm(range(len(dataset)), 'test frames', unit='frame'):
+        packed = dataset[n]
+        sample = packed['data_samples']
+        seg = predict(packed['inputs']['img'][None].numpy())
+        sample.pred_bev = PixelData(seg=torch.from_numpy(np.asarray(seg)))
+        metric.process(packed, [sample.to_dict()])
+    return {key: round(float(value), 4) for key, value in metric.evaluate(len(dataset)).items()}
 
 
 def convert(args, deployed, example, config, feed):
@@ -150,7 +170,8 @@ def main() -> None:
     model = convert(args, deployed, example, config, values)
     with torch.no_grad():
         expected = deployed(*example)
-    outs = run_exported(args, model, dict(values, images=images.numpy()), deployed.outputs)
+    run = opened(model, args.runtime, deployed.outputs)
+    outs = run(dict(values, images=images.numpy()))
     apart = max(float(np.abs(out - want.numpy()).max()) for out, want in zip(outs, expected))
     exact = not (args.half or args.int8)
     if exact and not apart <= TOLERANCE:
@@ -167,6 +188,15 @@ def main() -> None:
         checkpoint_sha256=args.checkpoint and packaging.sha256(args.checkpoint),
         runtime=args.runtime, precision='int8' if args.int8 else 'half' if args.half else 'float',
         differs_from_torch=apart)
+    if args.test:
+        where = deployed.outputs.index('segmentation')
+        source['metrics'] = dict(
+            torch=evaluate(config, inferencer.dataset, lambda pictures: deployed(
+                torch.from_numpy(pictures), *example[1:])[where][0]),
+            exported=evaluate(config, inferencer.dataset, lambda pictures: run(
+                dict(values, images=pictures))[where][0]))
+        for name, metrics in source['metrics'].items():
+            print(f'{name}: ' + ', '.join(f'{key} {value}' for key, value in metrics.items()))
     arrays.update(drawing(student.grid, classes, isinstance(student.head, BEVMapHead)))
     description = packaging.describe(deployed, rig, student.grid, classes, recipe, source)
     packaging.save_description(args.out, description, arrays)

@@ -41,12 +41,12 @@ class DeployedStudent(nn.Module):
     def __init__(self, model: nn.Module, rig: CameraRig, tasks: Optional[Sequence[str]] = None,
                  form: str = 'bags') -> None:
         super().__init__()
-        student = copy.deepcopy(getattr(model, 'student', model)).eval().requires_grad_(False)
+        student = copy.deepcopy(getattr(model, 'student', model)).eval()
         branch = getattr(student, 'camera_branch', None)
         if branch is None or student.lidar_branch is not None:
             raise UserError('only models that read pictures alone are deployed: students; this one '
                             'reads LiDAR')
-        student = fuse_conv_bn(student)
+        student = fuse_conv_bn(student).requires_grad_(False)
         for module in student.modules():
             if isinstance(module, ShiftWindowMSA):
                 module.window_reverse = MethodType(_window_reverse, module)

@@ -46,11 +46,18 @@ def half_precision(model):
     Args:
         model (onnx.ModelProto): Of :func:`to_onnx`.
     """
-    from onnxruntime.transformers import float16
+    from onnxruntime.transformers import float16, onnx_model
 
     blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *_HALF_KEEPS]
     with _quiet():
-        return float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+        half = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+    made = set()
+    nodes = [node for node in half.graph.node  # it repeats casts, which are the same
+             if node.output[0] not in made and not made.add(node.output[0])]
+    del half.graph.node[:]
+    half.graph.node.extend(nodes)
+    onnx_model.OnnxModel(half).topological_sort()
+    return half
 
 
 def quantised(model, frames: Iterable[Mapping[str, np.ndarray]]):

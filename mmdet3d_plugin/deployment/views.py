@@ -3,7 +3,8 @@
 For each there are up to three forms with one result. ``bags``: constant geometry and weighted sums
 of rows (``embedding_bag``), which torch and OpenVINO have. ``standard``: constant geometry and
 operators that ONNX has. ``calibrated``: the geometry is computed from inputs, by operators that
-ONNX has.
+ONNX has. Bags end with an entry of weight 0, so that even the last ones, which are empty, start
+before the end, as OpenVINO wants it.
 
 All take features (B, N, C, h, w) and return the BEV map (B, C', rows, columns); the calibrated ones
 also take ``lidar2cam`` (N, 4, 4), ``lens`` (N, P) and ``img_aug`` (N, 3, 3), see
@@ -95,9 +96,9 @@ class BagPull(nn.Module):
         self.outputs, kernel_size = weight.shape[0], weight.shape[-1]
         rows, = build_commuted_maps(view.pull_map(rig), (levels, *self.shape), size, kernel_size,
                                     **view._style(rig))
-        for name, values in (('index', rows.index), ('weight', rows.weight),
-                             ('start', rows.start[:-1])):
-            self.register_buffer(name, values)
+        self.register_buffer('index', F.pad(rows.index, (0, 1)))
+        self.register_buffer('weight', F.pad(rows.weight, (0, 1)))
+        self.register_buffer('start', rows.start[:-1])
         matrix = weight.reshape(self.outputs, -1, levels * kernel_size**2)
         self.register_buffer('matrix', matrix.permute(1, 2, 0).flatten(1).contiguous())
 
@@ -137,14 +138,14 @@ class BagLift(_Lift):
         super().__init__(branch, rig, size)
         lift, = self.view.lift_maps(rig, size)
         self.register_buffer('pair', lift.pair)
-        self.register_buffer('pixel', lift.pixel)
+        self.register_buffer('pixel', F.pad(lift.pixel, (0, 1)))
         self.register_buffer('start', lift.start[:-1])
 
     def pool(self, pixels: Tensor, depth: Tensor) -> Tensor:
         batch, area, _ = pixels.shape
         sample = torch.arange(batch, device=pixels.device)[:, None]
-        weight = depth.flatten(1)[:, self.pair]
-        index, start = self.pixel + sample * area, self.start + sample * len(self.pair)
+        weight = F.pad(depth.flatten(1)[:, self.pair], (0, 1))
+        index, start = self.pixel + sample * area, self.start + sample * len(self.pixel)
         cells = F.embedding_bag(index.flatten(), pixels.flatten(0, 1), start.flatten(), mode='sum',
                                 per_sample_weights=weight.flatten())
         return cells.unflatten(0, (-1, len(self.start)))
