@@ -20,5 +20,7 @@ setup(
     install_requires=[
         f'{name}>={lowest},<{beyond}' for name, (lowest, beyond) in VERSION['DEPENDENCIES'].items()
     ],
-    extras_require={'toytown': ['trimesh', 'embreex'], 'export': ['onnx', 'onnxruntime']},
+    extras_require={'toytown': ['trimesh', 'embreex'],
+                    'export': ['onnx', 'onnxscript', 'onnxruntime'],
+                    'openvino': ['openvino']},
 )

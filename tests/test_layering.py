@@ -20,10 +20,11 @@ MAY_IMPORT = {
     'models': {'structures', 'geometry'},
     'distillation': {'models', 'structures', 'geometry'},
     'engine': {'distillation', 'models', 'structures', 'geometry'},
+    'deployment': {'models', 'geometry'},
     'apis': {'engine', 'datasets', 'distillation', 'models', 'structures', 'geometry'},
 }
 DEVKITS = {'nuscenes', 'open3d', 'trimesh', 'embreex', 'shapely', 'matplotlib', 'onnx',
-           'onnxruntime'}
+           'onnxruntime', 'onnxscript', 'openvino'}
 
 
 def imports(path, top_level_only=False):

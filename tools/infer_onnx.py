@@ -2,11 +2,11 @@
 
     python tools/infer_onnx.py MODEL.onnx INPUT OUT_DIR
 
-MODEL is what tools/export_onnx.py wrote, .onnx or .xml, with .json and .npz of its name beside it. INPUT is
-a picture, a video, or a folder of pictures; for networks of several cameras a folder with one
-folder of pictures for each, whose names are in the .json. OUT_DIR/bev/NAME.png is the map seen from
-above, OUT_DIR/maps/NAME.npz (with --maps) the network's outputs, OUT_DIR/video.mp4 all frames with
-their maps. Frames that are there are not computed again, so a run that was stopped goes on.
+MODEL is what tools/export_onnx.py wrote, .onnx or .xml, with MODEL.json and MODEL.npz beside it.
+INPUT is a picture, a video, or a folder of pictures; for networks of several cameras a folder with
+one folder of pictures for each, whose names are in MODEL.json. OUT_DIR/bev/NAME.png is the map seen
+from above, OUT_DIR/maps/NAME.npz (with --maps) the network's outputs, OUT_DIR/video.mp4 all frames
+with their maps. Frames that are there are not computed again, so a run that was stopped goes on.
 
 Needs numpy, OpenCV and onnxruntime or openvino.
 """

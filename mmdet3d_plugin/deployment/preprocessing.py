@@ -61,7 +61,7 @@ def _pictures(loader, frame, views) -> Recipe:
     described = dict(kind='resize', pictures=sizes, filter='area')
     if views is None:
         return cameras, dict(described, resized={n: size[::-1] for n, size in sizes.items()},
-                             corner={name: (0, 0) for name in sizes}), {}
+                             corner=dict.fromkeys(sizes, (0, 0))), {}
     if views.random:
         raise UserError('AugmentViews draws at random in the test pipeline; give it random=False')
     factor = views._draw()[0]
