@@ -82,7 +82,7 @@ def sample_features(features: Tensor, position: Tensor, wrap: bool = False,
         maps = features.to(position.dtype)
         if wrap:
             width = maps.shape[-1]
-            maps = F.pad(maps, (1, 1, 0, 0), mode='circular')
+            maps = torch.cat([maps[..., -1:], maps, maps[..., :1]], -1)
             position = position * position.new_tensor([width / (width + 2), 1.0])
         sampled = F.grid_sample(maps, position, mode='bilinear', padding_mode=padding_mode,
                                 align_corners=False)

@@ -3,6 +3,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Optional, Tuple
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import Conv2dAdaptivePadding
@@ -56,7 +57,8 @@ def pad(x: Tensor, cols: Tuple[int, int], rows: Tuple[int, int] = (0, 0),
         return x
     if not wrap:
         return F.pad(x, (*cols, *rows))
-    x = F.pad(x, (*cols, 0, 0), mode='circular') if any(cols) else x
+    if any(cols):  # F.pad(mode='circular') has no counterpart in most runtimes
+        x = torch.cat([x[..., x.shape[-1] - cols[0]:], x, x[..., :cols[1]]], -1)
     return F.pad(x, (0, 0, *rows)) if any(rows) else x
 
 

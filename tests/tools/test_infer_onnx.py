@@ -1,0 +1,102 @@
+"""Pictures before the network: without torch the same as in the pipeline, bit for bit."""
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mmdet3d_plugin.datasets.transforms.views import AugmentViews
+from mmdet3d_plugin.deployment.preprocessing import recipe_of
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.geometry import panorama
+
+ROOT = Path(__file__).resolve().parents[2]
+TURNS = ([[0, -1, 0], [0, 0, -1], [1, 0, 0]], [[-1, 0, 0], [0, 0, -1], [0, -1, 0]])
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('infer', ROOT / 'tools' / 'infer_onnx.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def frame(size=(60, 100)):
+    """Two pinholes that overlap, ahead and to the left."""
+    images = {}
+    for n, turn in enumerate(TURNS):
+        lidar2cam = np.eye(4)
+        lidar2cam[:3, :3] = turn
+        images[f'CAM_{n}'] = dict(
+            lens='pinhole', height=size[0], width=size[1], img_path='none', lidar2cam=lidar2cam,
+            cam2img=[[30.0, 0, size[1] / 2], [0, 30, size[0] / 2], [0, 0, 1]])
+    return dict(images=images)
+
+
+def noise(size=(60, 100), count=2):
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def prepared(tool, recipe, arrays, size, pictures):
+    exported = SimpleNamespace(arrays=arrays, size=size, meta=dict(
+        preprocessing=recipe, inputs=dict(images=dict(shape=[1, len(recipe['pictures'])]))))
+    return tool.prepare(exported, pictures, 'frame')
+
+
+@pytest.mark.parametrize('feather', [0, 12])
+def test_stitched_panorama(tool, feather):
+    step = dict(type='LoadStitchedPanorama', size=(32, 128), feather_px=feather)
+    cameras, recipe, arrays = recipe_of([step], frame())
+    views = [dict(view, name=name) for name, view in frame()['images'].items()]
+    fov = np.deg2rad(22.5)
+    layers, _ = panorama.stitch_maps(views, 32, 128, fov, -fov, feather_px=feather)
+    assert recipe['layers'] == len(layers) == (2 if feather else 1)
+    out, = prepared(tool, recipe, arrays, (32, 128), noise())
+    assert (out == panorama.stitch(noise(), layers)).all() and out.any()
+    assert cameras[0]['lens'] == 'equirect'
+
+
+@pytest.mark.parametrize('release', [False, True])
+def test_resized_and_cut_pictures(tool, release):
+    step = dict(type='AugmentViews', size=(32, 70), resize=0.9, random=False, release=release)
+    cameras, recipe, arrays = recipe_of([dict(type='LoadPictures'), step], frame())
+    views = AugmentViews(**{k: v for k, v in step.items() if k != 'type'})
+    expected = views.transform(dict(img=noise(), cameras=[
+        dict(view, name=name) for name, view in frame()['images'].items()]))
+    out = prepared(tool, recipe, arrays, (32, 70), noise())
+    assert all((a == b).all() for a, b in zip(out, expected['img']))
+    assert recipe['corner'] == {'CAM_0': (10, 22), 'CAM_1': (10, 22)}
+    for camera, other in zip(cameras, expected['cameras']):
+        np.testing.assert_array_equal(camera['img_aug'], other['img_aug'])
+
+
+def test_pictures_as_they_are(tool):
+    cameras, recipe, _ = recipe_of([dict(type='LoadPictures', cameras=('CAM_1', ))], frame())
+    assert [camera['name'] for camera in cameras] == list(recipe['pictures']) == ['CAM_1']
+    out, = prepared(tool, recipe, {}, (60, 100), noise(count=1))
+    assert (out == noise(count=1)[0]).all()
+
+
+def test_pipelines_that_are_not_known():
+    with pytest.raises(UserError, match='loads pictures by ; expected one of LoadDualFisheye'):
+        recipe_of([dict(type='PackBEVInputs')], frame())
+    random = [dict(type='LoadPictures'), dict(type='AugmentViews')]
+    with pytest.raises(UserError, match='draws at random in the test pipeline'):
+        recipe_of(random, frame())
+
+
+def test_cells_on_a_drawing(tool):
+    """Above the threshold coloured, later classes on top; the background's marks stay."""
+    background = np.full((8, 8, 3), 9, np.uint8)
+    background[4, 4] = 1
+    arrays = dict(cells_from_above=np.stack(np.indices((4, 4))[:, ::-1]), background=background,
+                  ground=np.full(3, 9, np.uint8),
+                  colours=np.array([[50, 0, 0], [0, 50, 0]], np.uint8))
+    seg = np.zeros((2, 4, 4))
+    seg[0, 0], seg[1, 0, 0] = 0.6, 0.9
+    drawn = tool.draw_map(seg, arrays, [0.5, 0.8])
+    assert (drawn[6:, :2] == (0, 50, 0)).all() and (drawn[6:, 2:] == (50, 0, 0)).all()
+    assert (drawn[4, 4] == 1).all() and (drawn[:4] == 9).all()
