@@ -27,7 +27,8 @@ class DeployedStudent(nn.Module):
         rig (CameraRig): Of the cameras, on the model's device.
         tasks (tuple, optional): Outputs, of the head's tasks. Defaults to the segmentation, and
             all where the head groups instances.
-        form (str): ``'bags'``, ``'standard'`` or ``'calibrated'``; see :mod:`.views`.
+        form (str, optional): ``'bags'``, ``'standard'`` or ``'calibrated'``; see :mod:`.views`.
+            Defaults to the fastest in torch: bags on a CPU, else the standard form.
 
     Attributes:
         outputs (tuple): Names of what it returns: ``segmentation`` probabilities,
@@ -39,7 +40,7 @@ class DeployedStudent(nn.Module):
     """
 
     def __init__(self, model: nn.Module, rig: CameraRig, tasks: Optional[Sequence[str]] = None,
-                 form: str = 'bags') -> None:
+                 form: Optional[str] = None) -> None:
         super().__init__()
         student = copy.deepcopy(getattr(model, 'student', model)).eval()
         branch = getattr(student, 'camera_branch', None)
@@ -50,6 +51,7 @@ class DeployedStudent(nn.Module):
         for module in student.modules():
             if isinstance(module, ShiftWindowMSA):
                 module.window_reverse = MethodType(_window_reverse, module)
+        form = form or ('bags' if rig.lidar2cam.device.type == 'cpu' else 'standard')
         self.inputs = ('images', *(CALIBRATION if form == 'calibrated' else ()))
         self.outputs = _keep_tasks(student.head, tasks)
         self.encoder = student.camera_branch.encoder

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from mmdet3d.registry import MODELS
 
 from mmdet3d_plugin.apis import BEVInferencer
 from mmdet3d_plugin.checkpoints import save_checkpoint
+from mmdet3d_plugin.deployment.packaging import first_frame
 from mmdet3d_plugin.engine import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,6 +190,22 @@ def test_a_calibration_that_is_no_json(monkeypatch, tmp_path):
         start('export_onnx', monkeypatch, STUDENT, tmp_path / 'o.onnx', '--info',
               tmp_path / 'rig.json')
     assert not (tmp_path / 'o.onnx').exists()
+
+
+def test_where_a_calibration_comes_from(tmp_path):
+    moved = np.eye(4)
+    moved[:3, 3] = 1, 2, 3
+    camera = dict(lens='equirect', height=160, width=320, lidar2cam=moved.tolist())
+    (tmp_path / 'rig.json').write_text(json.dumps(dict(images=dict(CAM_PANO=camera))))
+    data = load_config(STUDENT).test_dataloader.dataset
+    data.data_root = str(tmp_path)
+    inferencer = SimpleNamespace(dataset_cfg=data)
+    read = first_frame(inferencer, str(tmp_path / 'rig.json'))['images']['CAM_PANO']
+    np.testing.assert_array_equal(read['lidar2cam'], moved)
+    fixed = first_frame(inferencer)['images']['CAM_PANO']  # without data: Dur360BEV's
+    assert (fixed['height'], fixed['width']) == (640, 1280)
+    with pytest.raises(ValueError, match='none.pkl: no such file; give an info file or a JSON'):
+        first_frame(inferencer, str(tmp_path / 'none.pkl'))
 
 
 @pytest.mark.slow
