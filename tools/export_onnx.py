@@ -8,9 +8,10 @@ normalises them itself; batch norms are folded into convolutions; the calibratio
 (--calibration baked) or an input. ONNX has standard operators only. OUT.json (inputs, outputs,
 grid, classes, preprocessing, versions) and OUT.npz (sampling maps from the camera's picture to the
 network's, background of drawings) beside it are all that tools/infer_onnx.py needs. The result is
-run and compared with torch before it is written.
+run and compared with torch before it is written; --test evaluates both, --time times both.
 """
 import argparse
+import time
 from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
@@ -54,6 +55,9 @@ def parse_args() -> argparse.Namespace:
                         help='training frames that --int8 calibrates on (default: 32)')
     parser.add_argument('--test', action='store_true',
                         help='evaluate the network before and after on the test data')
+    parser.add_argument('--time', type=int, default=0, metavar='N', help='time N turns of the '
+                        'model in torch, made ready in torch, and exported, in turn')
+    parser.add_argument('--threads', type=int, default=0, help='of the CPU (default: all)')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
                         metavar='KEY=VALUE', help='override config values')
     args = parser.parse_args()
@@ -102,19 +106,24 @@ def calibration_frames(config, count: int, inputs: Dict[str, np.ndarray]) -> Lis
             for i in tqdm(chosen, 'calibration frames', unit='frame')]
 
 
-def opened(model, runtime: str, names) -> Callable[[Dict[str, np.ndarray]], List[np.ndarray]]:
+def opened(model, runtime: str, names,
+           threads: int) -> Callable[[Dict[str, np.ndarray]], List[np.ndarray]]:
     """The exported network as a function of its inputs, of a batch of one."""
     if runtime == 'onnx':
         import onnxruntime
 
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=['CPUExecutionProvider'])
+            model.SerializeToString(), options, providers=['CPUExecutionProvider'])
         return lambda feed: session.run(list(names), feed)
     import openvino
 
     fixed = model.clone()
     fixed.reshape({'images': [1, *list(fixed.input('images').partial_shape)[1:]]})
-    compiled = openvino.compile_model(fixed, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    compiled = openvino.compile_model(fixed, 'CPU', {
+        'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': threads,
+        'PERFORMANCE_HINT': 'LATENCY'})
 
     def run(feed):
         results = compiled(feed)
@@ -136,6 +145,27 @@ def evaluate(config, dataset, predict) -> Dict[str, float]:
     return {key: round(float(value), 4) for key, value in metric.evaluate(len(dataset)).items()}
 
 
+@torch.no_grad()
+def measure(runs: Dict[str, Callable], turns: int) -> Dict[str, dict]:
+    """Median and least milliseconds of functions that take turns, after two turns to warm up."""
+    seconds = {name: [] for name in runs}
+    for _ in tqdm(range(turns + 2), 'turns'):
+        for name, function in runs.items():
+            begin = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: dict(median=1000 * float(np.median(spent[2:])), min=1000 * min(spent[2:]))
+            for name, spent in seconds.items()}
+
+
+def predict_in_torch(model, rig, images) -> None:
+    """What the model does with a frame: normalise, run, predict."""
+    preprocessor = model.data_preprocessor
+    imgs = (images.float() - preprocessor.mean) / preprocessor.std
+    student = getattr(model, 'student', model)
+    student.head.predict(student(dict(imgs=imgs, rig=rig), mode='tensor'))
+
+
 def convert(args, deployed, example, config, feed):
     """The network in the form of the runtime, in the precision asked for."""
     if args.runtime == 'openvino':
@@ -150,6 +180,8 @@ def convert(args, deployed, example, config, feed):
 
 def main() -> None:
     args = parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     config = load_config(args.config, args.cfg_options)
     inferencer = BEVInferencer(config, args.checkpoint, 'cpu')
     student = getattr(inferencer.model, 'student', inferencer.model)
@@ -170,7 +202,7 @@ def main() -> None:
     model = convert(args, deployed, example, config, values)
     with torch.no_grad():
         expected = deployed(*example)
-    run = opened(model, args.runtime, deployed.outputs)
+    run = opened(model, args.runtime, deployed.outputs, args.threads)
     outs = run(dict(values, images=images.numpy()))
     apart = max(float(np.abs(out - want.numpy()).max()) for out, want in zip(outs, expected))
     exact = not (args.half or args.int8)
@@ -197,6 +229,13 @@ def main() -> None:
                 dict(values, images=pictures))[where][0]))
         for name, metrics in source['metrics'].items():
             print(f'{name}: ' + ', '.join(f'{key} {value}' for key, value in metrics.items()))
+    if args.time:
+        source['milliseconds'] = measure({
+            'model in torch': lambda: predict_in_torch(inferencer.model, rig, images),
+            'made ready in torch': lambda: deployed(*example),
+            'exported': lambda: run(dict(values, images=images.numpy()))}, args.time)
+        for name, spent in source['milliseconds'].items():
+            print(f'{name}: median {spent["median"]:.1f} ms, least {spent["min"]:.1f} ms')
     arrays.update(drawing(student.grid, classes, isinstance(student.head, BEVMapHead)))
     description = packaging.describe(deployed, rig, student.grid, classes, recipe, source)
     packaging.save_description(args.out, description, arrays)

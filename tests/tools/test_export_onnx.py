@@ -54,7 +54,8 @@ def exported(toytown, tmp_path_factory):
     save_checkpoint(dict(state_dict=model.state_dict()), folder / 'iter_1.pth')
     with pytest.MonkeyPatch.context() as patch:
         start('export_onnx', patch, DISTILL, folder / 'iter_1.pth', folder / 'student.onnx',
-              '--cfg-options', f'test_dataloader.dataset.data_root={toytown}')
+              '--time', 1, '--test', '--cfg-options',
+              f'test_dataloader.dataset.data_root={toytown}')
     return folder / 'student.onnx', folder / 'iter_1.pth'
 
 
@@ -92,6 +93,10 @@ def test_the_description(exported):
         assert meta[key] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert meta['versions']['torch'] == torch.__version__
     assert meta['differs_from_torch'] < 1e-3
+    assert list(meta['milliseconds']) == ['model in torch', 'made ready in torch', 'exported']
+    assert all(0 < spent['min'] <= spent['median'] for spent in meta['milliseconds'].values())
+    assert meta['metrics']['exported'] == pytest.approx(meta['metrics']['torch'], abs=0.01)
+    assert set(meta['metrics']['torch']) == {'bev/IoU100', 'bev/IoU50', 'bev/IoU20'}
     names = [node.name for node in onnx.load(path).graph.node]
     assert not any('centerness' in name or 'offset' in name for name in names)
 
