@@ -132,6 +132,25 @@ def _openvino(exported, threads, precision):
     return run
 
 
+def calibrate(exported: Exported, file: Path) -> None:
+    """Take the calibration of a JSON with ``lidar2cam``, ``lens`` or ``img_aug``, or all."""
+    if not exported.feed:
+        raise InputError(f'--calibration {file}: that of {exported.path} is a constant; export it '
+                         'with --calibration input')
+    try:
+        given = json.loads(file.read_text())
+        values = {name: np.array(value, np.float32) for name, value in given.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f'--calibration {file}: {error}; expected a JSON with '
+                         f'{", ".join(exported.feed)}') from error
+    for name, value in values.items():
+        if name not in exported.feed or value.shape != exported.feed[name].shape:
+            shapes = ', '.join(f'{key} {old.shape}' for key, old in exported.feed.items())
+            raise InputError(f'--calibration {file}: {name} of shape {value.shape}; expected '
+                             f'{shapes}')
+    exported.feed.update(values)
+
+
 # ---------------------------------------------------------------------------------------- pictures
 def read_picture(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
@@ -300,7 +319,8 @@ def whole(path: Path) -> Iterator[Path]:
 
 def claim(out_dir: Path, exported: Exported, thresholds: Sequence[float]) -> None:
     """Note whose results a folder holds, so that a stopped run goes on with its own only."""
-    mine = dict(model=exported.meta['sha256'], thresholds=list(thresholds))
+    calibration = {name: values.tolist() for name, values in exported.feed.items()}
+    mine = dict(model=exported.meta['sha256'], thresholds=list(thresholds), **calibration)
     file = out_dir / 'run.json'
     if file.is_file():
         try:
@@ -308,8 +328,8 @@ def claim(out_dir: Path, exported: Exported, thresholds: Sequence[float]) -> Non
         except ValueError:
             same = False
         if not same:
-            raise InputError(f'{out_dir}: it holds the results of another model or threshold; '
-                             'choose another folder, or delete it')
+            raise InputError(f'{out_dir}: it holds the results of another model, threshold or '
+                             'calibration; choose another folder, or delete it')
     with whole(file) as temporary:
         temporary.write_text(json.dumps(mine))
 
@@ -325,6 +345,8 @@ def progress(done: int, total: int, begin: float, last: bool = False) -> None:
 
 def run(args: argparse.Namespace) -> None:
     exported = Exported(args.model, args.threads, args.precision)
+    if args.calibration:
+        calibrate(exported, args.calibration)
     thresholds = args.threshold or exported.meta['thresholds']
     if len(thresholds) == 1:
         thresholds = thresholds * len(exported.meta['thresholds'])
@@ -381,6 +403,8 @@ def main() -> None:
     parser.add_argument('model', type=Path, help='.onnx or .xml of tools/export_onnx.py')
     parser.add_argument('input', type=Path, help='picture, video, or folder')
     parser.add_argument('out_dir', type=Path, help='folder of the results')
+    parser.add_argument('--calibration', type=Path, metavar='FILE', help='JSON with lidar2cam, '
+                        "lens, img_aug, for models that take them (default: the export's)")
     parser.add_argument('--threshold', nargs='+', type=float, metavar='P',
                         help="of the classes, one or one for each (default: the model's)")
     parser.add_argument('--maps', action='store_true', help="keep the network's outputs, too")

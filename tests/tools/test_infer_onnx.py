@@ -1,5 +1,6 @@
 """Pictures before the network: without torch the same as in the pipeline, bit for bit."""
 import importlib.util
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,3 +101,20 @@ def test_cells_on_a_drawing(tool):
     drawn = tool.draw_map(seg, arrays, [0.5, 0.8])
     assert (drawn[6:, :2] == (0, 50, 0)).all() and (drawn[6:, 2:] == (50, 0, 0)).all()
     assert (drawn[4, 4] == 1).all() and (drawn[:4] == 9).all()
+
+
+def test_another_calibration(tool, tmp_path):
+    file = tmp_path / 'rig.json'
+    model = SimpleNamespace(path=Path('m.onnx'), feed=dict(
+        lidar2cam=np.zeros((1, 4, 4), np.float32), lens=np.zeros((1, 2), np.float32)))
+    file.write_text(json.dumps(dict(lidar2cam=np.eye(4)[None].tolist())))
+    tool.calibrate(model, file)
+    assert (model.feed['lidar2cam'] == np.eye(4)).all() and not model.feed['lens'].any()
+    for text, message in (
+            ('{"lens": [1, 2]}', r'lens of shape \(2,\); expected lidar2cam \(1, 4, 4\), lens'),
+            ('{"lense": [[1, 2]]}', 'lense of shape'), ('[1]', 'expected a JSON with')):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            tool.calibrate(model, file)
+    with pytest.raises(ValueError, match='that of m.onnx is a constant'):
+        tool.calibrate(SimpleNamespace(path=Path('m.onnx'), feed={}), file)
