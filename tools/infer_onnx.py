@@ -180,10 +180,20 @@ def prepare(exported: Exported, pictures: Sequence[np.ndarray], name: str) -> Li
         maps = exported.arrays['map_0'], exported.arrays['map_1']
         return [cv2.remap(pictures[0], *maps, cv2.INTER_NEAREST if steps['nearest'] else
                           cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)]
+    if steps['kind'] == 'circles':
+        return circles(pictures[0], *steps['rows'])
     if steps['kind'] == 'stitch':
         return [stitch(pictures, exported.arrays, steps['layers'])]
     return [cut(picture, steps['resized'][camera], steps['corner'][camera], size, steps['filter'])
             for picture, camera in zip(pictures, sizes)]
+
+
+def circles(picture: np.ndarray, top: int, bottom: int) -> List[np.ndarray]:
+    """The front and the rear circle of a dual fisheye, upright, from row ``top`` to ``bottom``."""
+    side = picture.shape[1] // 2
+    front = cv2.rotate(picture[:side, side:], cv2.ROTATE_90_COUNTERCLOCKWISE)
+    rear = cv2.rotate(picture[:side, :side], cv2.ROTATE_90_CLOCKWISE)
+    return [front[top:bottom], rear[top:bottom]]
 
 
 def stitch(pictures: Sequence[np.ndarray], arrays: Dict[str, np.ndarray],

@@ -56,7 +56,7 @@ def first_frame(inferencer, info: Optional[str] = None) -> dict:
 
 def _fixed_camera(pipeline) -> Optional[dict]:
     for step in pipeline:
-        if step['type'] == 'LoadDualFisheyePanorama':
+        if step['type'] in ('LoadDualFisheyePanorama', 'LoadDualFisheye'):
             view = dict(lidar2cam=np.eye(4), height=640, width=1280)
             return dict(images={step.get('camera', 'CAM_PANO'): view})
     return None

@@ -18,8 +18,8 @@ def recipe_of(pipeline: Sequence[Mapping], frame: Mapping) -> Recipe:
 
     Returns:
         tuple: The cameras that the network sees; a description for JSON, with ``kind``
-        (``'remap'``, ``'stitch'`` or ``'resize'``), the ``pictures`` that it starts from and their
-        sizes; and arrays that belong to it.
+        (``'remap'``, ``'circles'``, ``'stitch'`` or ``'resize'``), the ``pictures`` that it starts
+        from and their sizes; and arrays that belong to it.
 
     Raises:
         UserError: A transform of the pictures is not known here.
@@ -28,7 +28,7 @@ def recipe_of(pipeline: Sequence[Mapping], frame: Mapping) -> Recipe:
     found = {step['type']: build_from(TRANSFORMS, step, 'test_dataloader.dataset.pipeline')
              for step in steps if step['type'] in _LOADERS or step['type'] == 'AugmentViews'}
     unknown = [step['type'] for step in steps if step['type'] not in found and any(
-        word in step['type'] for word in ('Picture', 'Panorama', 'Image', 'Views'))
+        word in step['type'] for word in ('Picture', 'Panorama', 'Image', 'Views', 'Fisheye'))
         and 'LiDAR' not in step['type']]
     loaders = [kind for kind in found if kind in _LOADERS]
     if len(loaders) != 1 or unknown:
@@ -43,6 +43,13 @@ def _panorama(loader, frame, views) -> Recipe:
     described = dict(kind='remap', nearest=loader.sampling == 'release',
                      pictures={loader.camera: (info['height'], info['width'])})
     return loader.cameras_of(frame), described, dict(map_0=first, map_1=second)
+
+
+def _circles(loader, frame, views) -> Recipe:
+    info = frame['images'][loader.camera]
+    described = dict(kind='circles', rows=loader.kept(info['width'] // 2),
+                     pictures={loader.camera: (info['height'], info['width'])})
+    return loader.cameras_of(frame), described, {}
 
 
 def _stitched(loader, frame, views) -> Recipe:
@@ -73,5 +80,6 @@ def _pictures(loader, frame, views) -> Recipe:
     return views.transform(dict(img=blank, cameras=cameras))['cameras'], described, {}
 
 
-_LOADERS = {'LoadDualFisheyePanorama': _panorama, 'LoadStitchedPanorama': _stitched,
+_LOADERS = {'LoadDualFisheyePanorama': _panorama, 'LoadDualFisheye': _circles,
+            'LoadStitchedPanorama': _stitched,
             'LoadPictures': _pictures}

@@ -74,6 +74,18 @@ def test_resized_and_cut_pictures(tool, release):
         np.testing.assert_array_equal(camera['img_aug'], other['img_aug'])
 
 
+def test_the_circles_of_a_dual_fisheye(tool):
+    image = dict(lidar2cam=np.eye(4), height=64, width=128)
+    step = dict(type='LoadDualFisheye', rows=(0.25, 0.875))
+    cameras, recipe, arrays = recipe_of([step], dict(images=dict(CAM_PANO=image)))
+    assert [camera['lens'] for camera in cameras] == 2 * ['equidistant']
+    assert recipe['rows'] == (16, 56) and cameras[0]['height'] == 40
+    picture, = noise((64, 128), 1)
+    out = prepared(tool, recipe, arrays, (40, 64), [picture])
+    expected = [view[16:56] for view in panorama.dual_fisheye_views(picture)]
+    assert all((a == b).all() for a, b in zip(out, expected))
+
+
 def test_pictures_as_they_are(tool):
     cameras, recipe, _ = recipe_of([dict(type='LoadPictures', cameras=('CAM_1', ))], frame())
     assert [camera['name'] for camera in cameras] == list(recipe['pictures']) == ['CAM_1']

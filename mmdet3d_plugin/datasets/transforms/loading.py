@@ -163,18 +163,27 @@ class LoadDualFisheye(BaseTransform):
         """Load, turn and crop."""
         info = part_of(part_of(results, 'images'), self.camera)
         picture = read_picture(info['img_path'], (info['height'], info['width']))
-        side = info['width'] // 2
-        top, bottom = (round(part * side) for part in self.rows)
+        top, bottom = self.kept(info['width'] // 2)
+        results['img'] = [np.ascontiguousarray(view[top:bottom])
+                          for view in panorama.dual_fisheye_views(picture)]
+        results['cameras'] = self.cameras_of(results)
+        return results
+
+    def kept(self, side: int) -> Tuple[int, int]:
+        """First row of a circle of ``side`` pixels that is kept, and the row after the last."""
+        return tuple(round(part * side) for part in self.rows)
+
+    def cameras_of(self, results: dict) -> list:
+        """The front and the rear camera."""
+        info = part_of(part_of(results, 'images'), self.camera)
+        top, bottom = self.kept(info['width'] // 2)
         cameras = panorama.dual_fisheye_cameras(
-            np.eye(4) if self.concentric else info['lidar2cam'], side,
+            np.eye(4) if self.concentric else info['lidar2cam'], info['width'] // 2,
             info.get('aperture_deg', panorama.THETA_APERTURE_DEG))
         for camera in cameras:
             camera['height'] = bottom - top
             camera['equidistant']['v0'] -= top
-        results['img'] = [np.ascontiguousarray(view[top:bottom])
-                          for view in panorama.dual_fisheye_views(picture)]
-        results['cameras'] = list(cameras)
-        return results
+        return list(cameras)
 
 
 def equirect_camera(name: str, lidar2cam, size: Tuple[int, int], fov: Tuple[float, float]) -> dict:
