@@ -1,6 +1,7 @@
 """Compare models: parameters, MACs, accuracy, efficiency ratio, latency.
 
     python tools/benchmark.py CONFIG [CHECKPOINT.pth] [RESULT.json] [CONFIG ...] [--synthetic]
+                              [--forms eager deployed openvino ...] [--replica] [--memory]
     python tools/benchmark.py --data CONFIG [CONFIG ...] [--split train]
     python tools/benchmark.py --train CONFIG [CONFIG ...]
 
@@ -10,11 +11,18 @@ for all, some turns to warm up, then mean, median, 90th and 95th percentile and 
 those of convolutions, linear layers and matrix products, for one frame. A distiller is measured as
 what is deployed: its student. RESULT.json is what tools/test.py or tools/run_experiments.py wrote.
 
+A form is how a model runs: eager; deployed (norms folded, constant geometry), onnxruntime or
+openvino; eager and deployed also with -compiled, -bf16 or -fp16 after the name, openvino with
+-bf16. --replica adds the official data flow of KD360-VoxelBEV's student and each form's speed in
+multiples of it. The column "difference" is the largest of the segmentation's probability from
+that of the model's first form but the replica.
+
 With --data, how long each transform takes to load a frame on one thread, and how many frames a
 second come through the config's data loader. With --train, how long a step of training takes, for a
 distillation also its student's own, in turns, and whether two workers load as many frames.
 """
 import argparse
+import copy
 import json
 import os
 import platform
@@ -40,6 +48,8 @@ from mmdet3d_plugin.apis import BEVInferencer
 from mmdet3d_plugin.checkpoints import atomic_write
 from mmdet3d_plugin.datasets.timing import time_input, time_loader, time_transforms
 from mmdet3d_plugin.datasets.transforms.loading import equirect_camera
+from mmdet3d_plugin.deployment.forms import build_form
+from mmdet3d_plugin.deployment.memory import peak_memory
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, read_result, run_tool
 from mmdet3d_plugin.engine.memory import keep_freed_memory
@@ -55,13 +65,17 @@ STATISTICS: Dict[str, Callable[[np.ndarray], float]] = {
 
 @dataclass
 class Entry:
-    """A model to measure.
+    """A model to measure, in one form.
 
     Attributes:
         name: of its rows.
         config, checkpoint, result: files; the last two may be missing.
+        style: name of the form.
         inferencer: the model and how its frames are loaded.
         made: a synthetic frame, in place of the test data.
+        form: how it runs; see :mod:`mmdet3d_plugin.deployment.forms`.
+        difference: of the segmentation's probability from the first form's, largest of a frame.
+        peak: memory of a process that does nothing else, MiB.
         seconds: of each measured turn, by part.
     """
 
@@ -69,8 +83,12 @@ class Entry:
     config: str
     checkpoint: Optional[str] = None
     result: Optional[str] = None
+    style: str = 'eager'
     inferencer: Optional[BEVInferencer] = None
     made: Optional[dict] = None
+    form: Optional[object] = None
+    difference: Optional[float] = None
+    peak: Optional[float] = None
     seconds: Dict[str, List[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
 
     @property
@@ -130,11 +148,11 @@ def step(entry: Entry, start: int, size: int) -> Dict[str, float]:
     clock = [_now()]
     batch = entry.batch(start, size)
     clock.append(_now())
-    data = entry.inferencer.model.data_preprocessor(batch, False)
+    data = entry.form.prepare(batch)
     clock.append(_now())
-    outs = entry.network(**data, mode='tensor')
+    outs = entry.form.run(data)
     clock.append(_now())
-    entry.network.head.predict(outs)
+    entry.form.finish(outs)
     clock.append(_now())
     return dict(zip(PARTS, np.diff(clock).tolist()))
 
@@ -155,13 +173,27 @@ def measure(entries: Sequence[Entry], frames: int, warmup: int, batch_size: int)
 
 
 @torch.no_grad()
-def count_macs(entry: Entry) -> int:
-    """Multiply-adds of convolutions, linear layers and matrix products for one frame."""
-    data = entry.inferencer.model.data_preprocessor(entry.batch(0, 1), False)
-    entry.network(**data, mode='tensor')  # the geometry, which is computed once
+def count_macs(entry: Entry) -> Optional[int]:
+    """Multiply-adds of convolutions, linear layers and matrix products for one frame in torch."""
+    if not hasattr(entry.form, 'network') or 'compiled' in entry.style:
+        return None
+    data = entry.form.prepare(entry.batch(0, 1))
+    entry.form.run(data)  # the geometry, which is computed once
     with FlopCounterMode(display=False) as counter:
-        entry.network(**data, mode='tensor')
+        entry.form.run(data)
     return counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def compare(entries: Sequence[Entry]) -> None:
+    """Fill ``difference`` of every form from its model's first, on the first frame."""
+    first = {}
+    for entry in sorted(entries, key=lambda entry: entry.style.startswith('replica')):
+        outs = entry.form.run(entry.form.prepare(entry.batch(0, 1)))
+        if 'segmentation' in outs:
+            found = entry.form.probability(outs).cpu()
+            expected = first.setdefault(id(entry.inferencer), found)
+            entry.difference = float((found - expected).abs().max())
 
 
 @torch.no_grad()
@@ -177,7 +209,8 @@ def evaluate(entry: Entry) -> Dict[str, float]:
     return metric.evaluate(len(dataset))
 
 
-def describe(entry: Entry, macs: int, metrics: Mapping[str, float], batch_size: int) -> dict:
+def describe(entry: Entry, macs: Optional[int], metrics: Mapping[str, float],
+             batch_size: int) -> dict:
     """Everything that is known of a model."""
     parameters = sum(p.numel() for p in entry.network.parameters())
     ms = {part: 1000 * np.array(seconds) for part, seconds in entry.seconds.items()}
@@ -185,7 +218,8 @@ def describe(entry: Entry, macs: int, metrics: Mapping[str, float], batch_size: 
     ms['all'] = ms['load'] + ms['without loading']
     iou = metrics.get('bev/IoU100')
     return dict(
-        config=entry.config, checkpoint=entry.checkpoint, parameters=parameters,
+        config=entry.config, checkpoint=entry.checkpoint, form=entry.style,
+        difference=entry.difference, peak_mib=entry.peak, parameters=parameters,
         trainable=sum(p.numel() for p in entry.network.parameters() if p.requires_grad),
         macs=macs, metrics=dict(metrics),
         efficiency_ratio=None if iou is None else iou / (parameters / 1e6),
@@ -297,24 +331,35 @@ def text_of(report: Mapping) -> str:
     """Both tables and how they were made."""
     models = report['models']
     names = list(dict.fromkeys(key for model in models.values() for key in model['metrics']))
+    replicas = {model['config']: model for model in models.values()
+                if model['form'].startswith('replica')}
     head = [['model', 'parameters', 'trainable', 'GMACs', *(n.split('/')[-1] for n in names), 'ER',
-             'network ms', 'without loading ms', 'all ms', 'frames/s']]
+             'network ms', 'without loading ms', 'all ms', 'frames/s', 'x replica', 'difference',
+             'peak MiB']]
     parts = [['model', 'part, ms', *STATISTICS]]
     for name, model in models.items():
         times, ratio = model['milliseconds'], model['efficiency_ratio']
+        replica = replicas.get(model['config'])
+        faster = replica and (replica['milliseconds']['without loading']['median'] /
+                              times['without loading']['median'])
         head.append([
             name, f'{model["parameters"]:,}', f'{model["trainable"]:,}',
-            f'{model["macs"] / 1e9:.2f}', *(_number(model['metrics'].get(key)) for key in names),
+            _number(model['macs'] and model['macs'] / 1e9),
+            *(_number(model['metrics'].get(key)) for key in names),
             _number(ratio), *(f'{times[part]["median"]:.1f}' for part in (
-                'network', 'without loading', 'all')), f'{model["frames_per_second"]:.1f}'])
+                'network', 'without loading', 'all')), f'{model["frames_per_second"]:.1f}',
+            _number(faster), _number(model['difference'], '.1e'),
+            _number(model['peak_mib'], '.0f')])
         parts += [[name if i == 0 else '', part, *(f'{value:.2f}' for value in values.values())]
                   for i, (part, values) in enumerate(times.items())]
-    return (f'{aligned(head)}\n\nTimes are medians; ER is IoU100 per million parameters.\n\n'
-            f'{aligned(parts)}\n\n{protocol(report)}\n')
+    filled = [column for column in zip(*head)
+              if column[0] in ('ER', 'GMACs') or set(column[1:]) != {'–'}]
+    return (f'{aligned(list(zip(*filled)))}\n\nTimes are medians; ER is IoU100 per million '
+            f'parameters.\n\n{aligned(parts)}\n\n{protocol(report)}\n')
 
 
-def _number(value: Optional[float]) -> str:
-    return '–' if value is None else f'{value:.2f}'
+def _number(value: Optional[float], style: str = '.2f') -> str:
+    return '–' if value is None else format(value, style)
 
 
 def protocol(report: Mapping) -> str:
@@ -369,6 +414,12 @@ def parse_args() -> argparse.Namespace:
                         help="noise of the test data's sizes; needs no data")
     parser.add_argument('--points', type=int, default=131072,
                         help='LiDAR points of a synthetic frame (default: 131072)')
+    parser.add_argument('--forms', nargs='+', default=['eager'], metavar='FORM',
+                        help='in which each model runs (default: eager); see above')
+    parser.add_argument('--replica', action='store_true',
+                        help='measure against the official data flow')
+    parser.add_argument('--memory', action='store_true',
+                        help='measure peak memory too, each form in a process of its own')
     parser.add_argument('--test', action='store_true',
                         help='evaluate checkpoints that have no RESULT on the test data')
     parser.add_argument('--data', action='store_true',
@@ -423,23 +474,54 @@ def report_on_data(args: argparse.Namespace, entries: Sequence[Entry]) -> dict:
                                   args.frames, args.warmup) for entry in entries})
 
 
+def load_entry(entry: Entry, args: argparse.Namespace) -> None:
+    """Build the model, a synthetic frame where asked for, and the form."""
+    if entry.inferencer is None:
+        entry.inferencer = BEVInferencer(
+            load_config(entry.config, args.cfg_options), entry.checkpoint, args.device)
+    if args.synthetic:
+        entry.made = synthetic_frame(entry.inferencer.dataset_cfg.pipeline, args.points)
+    entry.form = build_form(entry.style, entry.inferencer.model, entry.batch(0, args.batch_size))
+
+
+def in_forms(entries: Sequence[Entry], args: argparse.Namespace) -> List[Entry]:
+    """Each model in each form, built; forms of one model share it."""
+    styles = [*(['replica'] if args.replica else []), *args.forms]
+    if len(set(styles)) < len(styles):
+        raise UserError('--forms: each form once')
+    found = []
+    for entry in entries:
+        load_entry(entry, args)
+        for style in styles:
+            one = entry if style == 'eager' else copy.copy(entry)
+            if style != 'eager':
+                one.style, one.seconds = style, {part: [] for part in PARTS}
+                load_entry(one, args)
+            if len(styles) > 1:
+                one = copy.copy(one)
+                one.name = f'{entry.name}, {style}'
+            found.append(one)
+    return found
+
+
 def report_on_models(args: argparse.Namespace, entries: Sequence[Entry]) -> dict:
     """Everything that is measured of models."""
     results = {entry.name: read_result(entry.result) for entry in entries if entry.result}
-    for entry in entries:
-        entry.inferencer = BEVInferencer(
-            load_config(entry.config, args.cfg_options), entry.checkpoint, args.device)
-        if args.synthetic:
-            entry.made = synthetic_frame(entry.inferencer.dataset_cfg.pipeline, args.points)
+    keep_freed_memory()
+    entries = in_forms(entries, args)
+    compare(entries)
     measure(entries, args.frames, args.warmup, args.batch_size)
     gpu = next(entries[0].network.parameters()).is_cuda
     report = dict(device=torch.cuda.get_device_name() if gpu else 'CPU', machine=machine(),
                   threads=torch.get_num_threads(), batch_size=args.batch_size, frames=args.frames,
                   warmup=args.warmup, synthetic=args.synthetic, models={})
     for entry in entries:
-        metrics = results.get(entry.name, {})
+        metrics = results.get(entry.name.split(',')[0], {})
         if args.test and entry.checkpoint and not metrics:
             metrics = evaluate(entry)
+        if args.memory:
+            entry.peak = peak_memory(entry.inferencer.model.cfg, entry.checkpoint, entry.style,
+                                     entry.batch(0, args.batch_size), args.device)
         report['models'][entry.name] = describe(entry, count_macs(entry), metrics,
                                                 args.batch_size)
     return report

@@ -56,7 +56,7 @@ class SampledPull(nn.Module):
     def __init__(self, branch, rig, size):
         super().__init__()
         view, self.compressor = branch.view_transform, branch.compressor
-        self.shape, self.style = (view.grid.num_levels, *view.grid.shape), view._style(rig)
+        self.shape, self.style = (view.grid.num_levels, *view.grid.shape), view.sampling(rig)
         pull = view.pull_map(rig)
         self.register_buffer('position', pull.position)
         self.register_buffer('seen', pull.seen)
@@ -72,7 +72,7 @@ class CalibratedPull(nn.Module):
     def __init__(self, branch, rig, size):
         super().__init__()
         view, self.compressor, self.rig = branch.view_transform, branch.compressor, rig
-        self.shape, self.style = (view.grid.num_levels, *view.grid.shape), view._style(rig)
+        self.shape, self.style = (view.grid.num_levels, *view.grid.shape), view.sampling(rig)
         self.bounds = view.border == 'clamp'
         self.register_buffer('points', view.grid.centers().reshape(-1, 3).to(rig.lidar2cam))
 
@@ -95,7 +95,7 @@ class BagPull(nn.Module):
         weight = self.compressor.conv.weight.detach()
         self.outputs, kernel_size = weight.shape[0], weight.shape[-1]
         rows, = build_commuted_maps(view.pull_map(rig), (levels, *self.shape), size, kernel_size,
-                                    **view._style(rig))
+                                    **view.sampling(rig))
         self.register_buffer('index', F.pad(rows.index, (0, 1)))
         self.register_buffer('weight', F.pad(rows.weight, (0, 1)))
         self.register_buffer('start', rows.start[:-1])
@@ -105,8 +105,8 @@ class BagPull(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         pixels = features.movedim(2, -1).flatten(1, 3)
         table = (pixels @ self.matrix).unflatten(2, (-1, self.outputs)).flatten(1, 2)
-        cells = F.embedding_bag(self.index, table.movedim(0, 1).flatten(1), self.start, mode='sum',
-                                per_sample_weights=self.weight)
+        cells = F.embedding_bag(self.index, table.movedim(0, 1).flatten(1).float(), self.start,
+                                mode='sum', per_sample_weights=self.weight)
         bev = cells.unflatten(1, (-1, self.outputs)).permute(1, 2, 0)
         return self.compressor.finish(bev.unflatten(2, self.shape))
 
@@ -146,8 +146,8 @@ class BagLift(_Lift):
         sample = torch.arange(batch, device=pixels.device)[:, None]
         weight = F.pad(depth.flatten(1)[:, self.pair], (0, 1))
         index, start = self.pixel + sample * area, self.start + sample * len(self.pixel)
-        cells = F.embedding_bag(index.flatten(), pixels.flatten(0, 1), start.flatten(), mode='sum',
-                                per_sample_weights=weight.flatten())
+        cells = F.embedding_bag(index.flatten(), pixels.flatten(0, 1).float(), start.flatten(),
+                                mode='sum', per_sample_weights=weight.flatten().float())
         return cells.unflatten(0, (-1, len(self.start)))
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmdet3d_plugin.datasets import timing
+from mmdet3d_plugin.deployment.forms import Eager, build_form
 from mmdet3d_plugin.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ class Network(nn.Module):
 def test_macs_of_convolution_linear_layer_and_matrix_product(tool):
     model = Network()
     model.data_preprocessor = lambda batch, training: dict(x=batch)
-    entry = SimpleNamespace(network=model, inferencer=SimpleNamespace(model=model),
+    entry = SimpleNamespace(form=Eager(model), style='eager',
                             batch=lambda start, size: torch.zeros(1, 3, 10, 20))
     assert tool.count_macs(entry) == 8 * 3 * 9 * 50 + 50 * 8 * 5 + 50 * 5 * 7
 
@@ -236,10 +237,48 @@ def test_synthetic_frames_of_cached_loaders(tool):
     assert tool.synthetic_frame(pipeline, 1)['inputs']['img'].shape == (1, 3, 8, 16)
 
 
+def test_forms_of_a_model_against_the_replica(start, tmp_path):
+    out = start(TOYTOWN.format('student', ''), '--synthetic', '--replica', '--forms', 'eager',
+                'deployed', 'eager-bf16', 'onnxruntime', '--frames', 1, '--warmup', 0, '--out',
+                tmp_path / 'table.json')
+    models = json.loads((tmp_path / 'table.json').read_text())['models']
+    name = 'kd360_student_r18_toytown'
+    assert list(models) == [f'{name}, {form}' for form in (
+        'replica', 'eager', 'deployed', 'eager-bf16', 'onnxruntime')]
+    replica, eager, deployed, half, onnx = models.values()
+    assert eager['difference'] == 0 and 0 < deployed['difference'] < 1e-4
+    assert onnx['difference'] < 1e-3 and 1e-4 < half['difference'] < 0.1
+    assert onnx['macs'] is None and replica['macs'] > 1.4 * deployed['macs']
+    faster = [float(line.split('|')[10]) for line in out.splitlines() if line.startswith(f'| {name}')
+              and 'load' not in line]
+    assert faster[0] == 1 and all(times > 0 for times in faster)
+
+
+def test_memory_of_a_process_of_its_own(start, tmp_path):
+    start(TOYTOWN.format('student', ''), '--synthetic', '--memory', '--frames', 1, '--warmup', 0,
+          '--out', tmp_path / 'table.json')
+    student, = json.loads((tmp_path / 'table.json').read_text())['models'].values()
+    assert 200 < student['peak_mib'] < 2000
+
+
+def test_every_form_once(start):
+    with pytest.raises(UserError, match='--forms: each form once'):
+        start(TOYTOWN.format('student', ''), '--synthetic', '--forms', 'eager', 'eager')
+
+
 @pytest.mark.slow
 def test_macs_of_the_full_student(tool):
-    """The release's 96.4 G of convolutions, less the 6.55 G of its dead feature head."""
+    """The release's 96.4 G of convolutions; the student runs no dead feature head (6.55 G), and
+    applies the compressor's kernel to 32 x 64 features in place of 200 x 200 cells.
+    """
     entry = tool.Entry('student', 'configs/kd360/kd360_student_effb0_dur360bev.py')
     entry.inferencer = tool.BEVInferencer(tool.load_config(ROOT / entry.config), None, 'cpu')
     entry.made = tool.synthetic_frame(entry.inferencer.dataset_cfg.pipeline, 1)
-    assert tool.count_macs(entry) == pytest.approx(96.4e9 - 6.55e9, rel=2e-3)
+    macs = {}
+    for entry.style in ('replica', 'eager'):
+        entry.form = build_form(entry.style, entry.inferencer.model, entry.batch(0, 1))
+        macs[entry.style] = tool.count_macs(entry)
+    compressor = 1024 * 128 * 9
+    assert macs['replica'] == pytest.approx(96.4e9, rel=2e-3)
+    assert macs['replica'] - macs['eager'] == pytest.approx(
+        6.55e9 + compressor * (200 * 200 - 32 * 64), rel=2e-3)

@@ -68,7 +68,8 @@ class VoxelPulling(BaseModule):
         self._constants.move_to_end(key)
         return self._constants[key]
 
-    def _style(self, rig):
+    def sampling(self, rig: CameraRig) -> dict:
+        """How features are sampled: arguments of :func:`pull_dense`."""
         return dict(wrap=self.wrap and rig.wraps,
                     padding_mode='border' if self.border == 'clamp' else 'zeros')
 
@@ -86,7 +87,7 @@ class VoxelPulling(BaseModule):
             Tensor: (B, C * L, rows, columns), channel index ``c * L + level``.
         """
         shape = (self.grid.num_levels, *self.grid.shape)
-        style = self._style(rig)
+        style = self.sampling(rig)
         if not self.occupied:
             return pull_dense(features, self.pull_map(rig), shape, **style)
         return pull_occupied(features, self.pull_map(rig), self._voxels_of(points), shape, **style)
@@ -114,10 +115,10 @@ class VoxelPulling(BaseModule):
         shape = (self.grid.num_levels, *self.grid.shape)
         if self.occupied:
             return pull_occupied_convolved(features, weight, self.pull_map(rig),
-                                           self._voxels_of(points), shape, **self._style(rig))
+                                           self._voxels_of(points), shape, **self.sampling(rig))
         size, kernel_size = tuple(features.shape[-2:]), weight.shape[-1]
         maps = self._cached(rig, (size, kernel_size), lambda: build_commuted_maps(
-            self.pull_map(rig), shape, size, kernel_size, **self._style(rig)))
+            self.pull_map(rig), shape, size, kernel_size, **self.sampling(rig)))
         return pull_convolved(features, weight, maps, shape)
 
     def __getstate__(self):

@@ -1,0 +1,63 @@
+"""How much memory a prediction takes."""
+import multiprocessing
+import re
+from pathlib import Path
+from typing import Optional
+
+import torch
+from mmengine.config import Config
+
+from ..apis import init_model
+from ..errors import UserError
+from .forms import build_form
+
+
+def peak_memory(config: Config, checkpoint: Optional[str], form: str, batch: dict,
+                device: Optional[str] = None) -> float:
+    """Peak memory of a process that does nothing but predict, or of its GPU, MiB.
+
+    What the process took to build model and form is not counted unless it is still held.
+
+    Args:
+        config (Config): Of the model.
+        checkpoint (str, optional): See :func:`init_model`.
+        form (str): See :func:`build_form`.
+        batch (dict): Packed frames, collated.
+        device (str, optional): See :func:`init_model`.
+
+    Raises:
+        UserError: The process ended early, such as for want of memory.
+    """
+    context = multiprocessing.get_context('spawn')
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(
+        sender, config, checkpoint, form, batch, device, torch.get_num_threads()))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        raise UserError(f'{form}: the process that measures its memory ended early; free memory, '
+                        'or do not measure it') from None
+    finally:
+        process.join()
+
+
+@torch.no_grad()
+def _measure(sender, config, checkpoint, name, batch, device, threads):
+    torch.set_num_threads(threads)
+    model = init_model(config, checkpoint, device)
+    form = build_form(name, model, batch)
+
+    def predict():
+        form.finish(form.run(form.prepare(batch)))
+
+    predict()  # constants are made, and all that is done once
+    if next(model.parameters()).is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        predict()
+        return sender.send(torch.cuda.max_memory_allocated() / 2**20)
+    Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
+    predict()
+    found = re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())
+    return sender.send(int(found[1]) / 1024)

@@ -1,0 +1,85 @@
+"""Forms of a model give the outputs of the model; the replica those of the release's settings."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.structures import Det3DDataSample
+
+from mmdet3d_plugin.deployment.forms import build_form
+from mmdet3d_plugin.deployment.replica import Replica
+from mmdet3d_plugin.errors import UserError
+from tests.factories import CAMERA, LIDAR, batch, build, camera
+
+RELEASE = copy.deepcopy(CAMERA)
+RELEASE['view_transform'].update(wrap=False, border='fade')
+
+
+def student(camera_branch=CAMERA):
+    """With norms that are not the identity."""
+    model = build(camera_branch=camera_branch)
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.normal_(0, 0.3)
+            norm.running_var.uniform_(0.5, 2)
+            norm.weight.data.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def frames(size=2):
+    generator = np.random.default_rng(0)
+    sample = Det3DDataSample(metainfo=dict(cameras=[camera(64, 128, 90)], bev_aug=np.eye(4)))
+    images = [torch.from_numpy(generator.integers(0, 256, (1, 3, 64, 128), dtype=np.uint8))
+              for _ in range(size)]
+    return dict(inputs=dict(img=images), data_samples=[sample] * size)
+
+
+@torch.no_grad()
+def outputs(form, packed):
+    return form.run(form.prepare(packed))
+
+
+def test_the_replica_computes_what_the_model_computes_with_the_releases_settings():
+    model = student(RELEASE)
+    data = model.data_preprocessor(batch(2, lidar=False), False)
+    with torch.no_grad():
+        ours, theirs = model(**data, mode='tensor'), Replica(model)(**data)
+    for task, values in theirs.items():
+        torch.testing.assert_close(ours[task], values, atol=1e-4, rtol=0)
+
+
+def test_the_replica_is_of_one_model_only():
+    with pytest.raises(UserError, match='this is another model'):
+        Replica(build(lidar_branch=LIDAR))
+
+
+@pytest.mark.parametrize('name, tolerance', [
+    ('deployed', 1e-4), ('onnxruntime', 1e-3), ('openvino', 1e-3), ('eager-bf16', 0.1),
+    ('deployed-bf16', 0.1)])
+def test_forms_agree(name, tolerance):
+    model, packed = student(), frames()
+    eager = build_form('eager', model, packed)
+    expected = eager.probability(outputs(eager, packed))
+    form = build_form(name, model, packed)
+    found = outputs(form, packed)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(form.probability(found), expected, atol=tolerance, rtol=0)
+    assert set(found) == {'segmentation', 'centerness', 'offset'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['eager-compiled', 'deployed-compiled'])
+def test_compiled_forms_agree(name):
+    model, packed = student(), frames()
+    before = copy.deepcopy(model.state_dict())
+    eager = build_form('eager', model, packed)
+    expected = eager.probability(outputs(eager, packed))
+    form = build_form(name, model, packed)
+    torch.testing.assert_close(form.probability(outputs(form, packed)), expected, atol=1e-4, rtol=0)
+    assert all(values.equal(before[key]) for key, values in model.state_dict().items())
+
+
+@pytest.mark.parametrize('name', ['onnx', 'eager-fast', 'openvino-compiled', 'onnxruntime-bf16'])
+def test_unknown_forms(name):
+    with pytest.raises(UserError, match=f"form '{name}': "):
+        build_form(name, student(), frames())
