@@ -14,12 +14,9 @@ what is deployed: its student. RESULT.json is what tools/test.py or tools/run_ex
 A form is how a model runs: eager; deployed (norms folded, constant geometry), onnxruntime or
 openvino; eager and deployed also with -compiled, -bf16 or -fp16 after the name, openvino with
 -bf16. --replica adds the official data flow of KD360-VoxelBEV's student and each form's speed in
-multiples of it. The column "difference" is the largest of the segmentation's probability from
-that of the model's first form but the replica.
-
-With --data, how long each transform takes to load a frame on one thread, and how many frames a
-second come through the config's data loader. With --train, how long a step of training takes, for a
-distillation also its student's own, in turns, and whether two workers load as many frames.
+multiples of it. Freed memory is kept for the next tensors, as the tools here do; the replica runs
+in a process without that, and with it as replica-kept. The column "difference" is the largest of
+the segmentation's probability from that of the model's first form but the replica.
 """
 import argparse
 import copy
@@ -175,12 +172,13 @@ def measure(entries: Sequence[Entry], frames: int, warmup: int, batch_size: int)
 @torch.no_grad()
 def count_macs(entry: Entry) -> Optional[int]:
     """Multiply-adds of convolutions, linear layers and matrix products for one frame in torch."""
-    if not hasattr(entry.form, 'network') or 'compiled' in entry.style:
+    form = getattr(entry.form, 'local', entry.form)
+    if not hasattr(form, 'network') or 'compiled' in entry.style:
         return None
-    data = entry.form.prepare(entry.batch(0, 1))
-    entry.form.run(data)  # the geometry, which is computed once
+    data = form.prepare(entry.batch(0, 1))
+    form.run(data)  # the geometry, which is computed once
     with FlopCounterMode(display=False) as counter:
-        entry.form.run(data)
+        form.run(data)
     return counter.get_total_flops() // 2
 
 
@@ -332,7 +330,7 @@ def text_of(report: Mapping) -> str:
     models = report['models']
     names = list(dict.fromkeys(key for model in models.values() for key in model['metrics']))
     replicas = {model['config']: model for model in models.values()
-                if model['form'].startswith('replica')}
+                if model['form'] == 'replica'}
     head = [['model', 'parameters', 'trainable', 'GMACs', *(n.split('/')[-1] for n in names), 'ER',
              'network ms', 'without loading ms', 'all ms', 'frames/s', 'x replica', 'difference',
              'peak MiB']]

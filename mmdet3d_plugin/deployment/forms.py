@@ -1,5 +1,6 @@
 """The forms in which one model can run, behind one interface, to be compared."""
 import copy
+import multiprocessing
 import tempfile
 from pathlib import Path
 from typing import Any, Dict
@@ -14,7 +15,7 @@ from .replica import Replica
 
 _DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 FORMS = ('eager', 'replica', 'deployed', 'onnxruntime', 'openvino')
-SUFFIXES = ('compiled', *_DTYPES)
+SUFFIXES = ('compiled', *_DTYPES, 'kept')
 
 
 class Eager:
@@ -80,6 +81,65 @@ class Deployed:
         return outs['segmentation']
 
 
+class OwnProcess:
+    """The replica in a process of its own, where freed memory goes back as torch does by default.
+
+    Args:
+        model (nn.Module): KD360-VoxelBEV's student.
+
+    Attributes:
+        local (Eager): The same in this process.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.local = Eager(model, replica=True)
+        context = multiprocessing.get_context('spawn')
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, daemon=True, args=(
+            theirs, self.local, torch.get_num_threads()))
+        self.process.start()
+        theirs.close()
+
+    def prepare(self, batch: dict) -> None:
+        self._call('prepare', batch)
+
+    def run(self, data: None) -> Dict[str, None]:
+        return dict.fromkeys(self._call('run'))
+
+    def finish(self, outs: Any) -> None:
+        self._call('finish')
+
+    def probability(self, outs: Any) -> Tensor:
+        return self._call('probability')
+
+    def _call(self, step: str, *args) -> Any:
+        try:
+            self.pipe.send((step, args))
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            raise UserError("the replica's process ended; its message is above. Is memory short?"
+                            ) from None
+
+
+@torch.no_grad()
+def _serve(pipe, form: Eager, threads: int) -> None:
+    torch.set_num_threads(threads)
+    data = outs = None
+    while True:
+        try:
+            step, args = pipe.recv()
+        except EOFError:
+            return
+        if step == 'prepare':
+            data = form.prepare(*args)
+        elif step == 'run':
+            outs = form.run(data)
+        elif step == 'finish':
+            form.finish(outs)
+        pipe.send(form.probability(outs) if step == 'probability' else
+                  list(outs) if step == 'run' else None)
+
+
 class OnnxRuntime(Deployed):
     """The exported graph in onnxruntime, on the CPU or CUDA, as the model is."""
 
@@ -132,6 +192,7 @@ def build_form(name: str, model: nn.Module, batch: dict):
 
     Args:
         name (str): One of ``FORMS``, and after hyphens ``'compiled'`` and ``'bf16'`` or ``'fp16'``.
+            On a CPU ``'replica'`` is :class:`OwnProcess`, and ``'replica-kept'`` in this one.
         model (nn.Module): As built from its config, in eval mode.
         batch (dict): Packed frames, collated; of the sizes that will come.
 
@@ -143,6 +204,8 @@ def build_form(name: str, model: nn.Module, batch: dict):
     if base not in FORMS or unknown:
         raise UserError(f'form {name!r}: expected one of {", ".join(FORMS)}, where wanted followed '
                         f'by -{", -".join(SUFFIXES)}')
+    if name == 'replica' and model.data_preprocessor.device.type == 'cpu':
+        return OwnProcess(model)
     style = dict(compiled='compiled' in suffixes,
                  dtype=next((_DTYPES[word] for word in suffixes if word in _DTYPES), None))
     if base in ('eager', 'replica'):

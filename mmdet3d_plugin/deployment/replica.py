@@ -48,7 +48,7 @@ class Replica(nn.Module):
     def forward(self, inputs: dict, data_samples=None, mode: str = 'tensor') -> dict:
         """The preprocessor's batch to the head's raw outputs; the other arguments are unused."""
         images, rig = inputs['imgs'], inputs['rig']
-        features = self.encoder(images[:, 0])
+        features = self.encoder(images[:, 0].contiguous())
         levels, (rows, cols) = self.grid.num_levels, self.grid.shape
         points = self.grid.centers().permute(1, 2, 0, 3).reshape(-1, 3).to(images)
         pixel = rig.project(points, bounds=False)[0][:, 0]

@@ -48,6 +48,17 @@ def test_the_replica_computes_what_the_model_computes_with_the_releases_settings
         torch.testing.assert_close(ours[task], values, atol=1e-4, rtol=0)
 
 
+def test_the_replica_in_a_process_of_its_own_is_the_replica():
+    model, packed = student(RELEASE), frames()
+    here, there = build_form('replica-kept', model, packed), build_form('replica', model, packed)
+    found = [form.probability(outputs(form, packed)) for form in (here, there)]
+    torch.testing.assert_close(*found)
+    assert there.process.is_alive() and there.finish(None) is None
+    there.process.kill()
+    with pytest.raises(UserError, match="the replica's process ended"):
+        there.prepare(packed)
+
+
 def test_the_replica_is_of_one_model_only():
     with pytest.raises(UserError, match='this is another model'):
         Replica(build(lidar_branch=LIDAR))

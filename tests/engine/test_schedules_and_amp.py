@@ -41,7 +41,7 @@ def test_the_releases_schedule_steps_once_per_update_of_five_batches():
 
 def test_bf16_trains_in_mixed_precision_and_keeps_float32_weights():
     model, seen = build(), []
-    model.camera_branch.compressor.conv.register_forward_hook(
+    model.head.segmentation[0].conv.register_forward_hook(
         lambda _module, _inputs, out: seen.append(out.dtype))
     wrapper = BF16OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
     before = model.head.segmentation[1].weight.detach().clone()
