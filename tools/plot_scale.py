@@ -3,9 +3,10 @@
     python tools/plot_scale.py [CONFIG] [--forms replica eager deployed] [--out scale.png]
 
 CONFIG is a student of KD360-VoxelBEV; inputs are synthetic. One size changes at a time, the others
-stay as in the config. Each point is the median latency of some turns and the peak memory of a
-process of its own. The values go to scale.json beside the plot, with the largest deviation of the
-memory from a straight line.
+stay as in the config; a picture is twice as wide as high, a map goes as far to all sides. Each
+point is the median latency of some turns and the peak memory of a process of its own. The values go
+to scale.json beside the plot; printed is how far the memory is off a straight line over the number
+of pixels, cells, levels or samples.
 """
 import argparse
 import json
@@ -30,6 +31,7 @@ AXES = {'height of the picture, px': (256, 512, 768, 1024),
         'range of the map, m': (25, 50, 75, 100),
         'levels of voxels': (4, 8, 12, 16),
         'batch': (1, 2, 3, 4)}
+POWERS = {'height': 2, 'range': 2}  # the number of pixels and of cells grows with the square
 PANELS = {'latency, ms': 'milliseconds', 'GMACs': 'gmacs', 'peak memory, MiB': 'peak'}
 
 
@@ -69,9 +71,10 @@ def measure_point(args: argparse.Namespace, axis: str, value: int, form: str) ->
                                  entry.batch(0, options.batch_size), args.device))
 
 
-def off_line(points: Sequence[Dict[str, float]]) -> float:
-    """Largest deviation of the memory from a straight line, as a part of its span."""
+def off_line(points: Sequence[Dict[str, float]], power: int = 1) -> float:
+    """Largest deviation of the memory from a straight line over ``value ** power``, of its span."""
     values, peaks = (np.array([point[key] for point in points]) for key in ('value', 'peak'))
+    values = values**power
     fitted = np.polyval(np.polyfit(values, peaks, 1), values)
     return float(np.abs(peaks - fitted).max() / np.ptp(peaks))
 
@@ -91,12 +94,13 @@ def plot(report: Dict[str, dict], path: Path) -> None:
                 if points[0][key] is not None:
                     panel.plot([point['value'] for point in points],
                                [point[key] for point in points], marker='o', label=form)
-            panel.set_ylim(0)
             panel.grid(alpha=0.3)
             if not column:
                 panel.set_ylabel(label)
         panels[-1, column].set_xlabel(axis)
         panels[-1, column].set_xticks([point['value'] for point in points])
+    for row in panels:
+        row[0].set_ylim(bottom=0)
     panels[0, 0].legend()
     with atomic_write(path) as file:
         figure.savefig(file, format='png', dpi=100)
@@ -137,8 +141,9 @@ def main() -> None:
         report[axis][form].append(measure_point(args, axis, value, form))
     for axis, forms in report.items():
         for form, points in forms.items():
+            off = off_line(points, POWERS.get(axis.split()[0], 1))
             print(f'{axis}, {form}: memory is off a straight line by at most '
-                  f'{100 * off_line(points):.1f} % of its growth')
+                  f'{100 * off:.1f} % of its growth')
     out = Path(args.out)
     plot(report, out)
     with atomic_write(out.with_suffix('.json')) as file:

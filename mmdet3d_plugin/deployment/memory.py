@@ -1,6 +1,8 @@
 """How much memory a prediction takes."""
+import ctypes
 import multiprocessing
 import re
+import sys
 from pathlib import Path
 from typing import Optional
 
@@ -10,6 +12,8 @@ from mmengine.config import Config
 from ..apis import init_model
 from ..errors import UserError
 from .forms import build_form
+
+_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def peak_memory(config: Config, checkpoint: Optional[str], form: str, batch: dict,
@@ -46,6 +50,8 @@ def peak_memory(config: Config, checkpoint: Optional[str], form: str, batch: dic
 @torch.no_grad()
 def _measure(sender, config, checkpoint, name, batch, device, threads):
     torch.set_num_threads(threads)
+    if hasattr(ctypes.CDLL(None), 'mallopt') and sys.platform == 'linux':
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**16)  # what is freed goes back at once
     model = init_model(config, checkpoint, device)
     form = build_form(name, model, batch)
 

@@ -43,6 +43,7 @@ def test_distance_from_a_straight_line(tool):
         return [dict(value=n, peak=peak) for n, peak in enumerate(peaks)]
 
     assert tool.off_line(points(10, 30, 50)) == pytest.approx(0)
+    assert tool.off_line(points(10, 12, 18), power=2) == pytest.approx(0)
     assert tool.off_line(points(0, 30, 0)) == pytest.approx(20 / 30)  # the line is flat, at 10
 
 
