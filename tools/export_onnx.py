@@ -187,7 +187,7 @@ def main() -> None:
     student = getattr(inferencer.model, 'student', inferencer.model)
     pipeline = inferencer.dataset_cfg.pipeline
     form = 'calibrated' if args.calibration == 'input' else (
-        'bags' if args.runtime == 'openvino' else 'standard')
+        'bags' if args.runtime == 'openvino' else 'standard' if args.int8 else 'tiles')
     if getattr(student, 'lidar_branch', None) is not None:
         raise UserError(f'{args.config}: the model reads LiDAR; export its student')
     cameras, recipe, arrays = recipe_of(pipeline, packaging.first_frame(inferencer, args.info))

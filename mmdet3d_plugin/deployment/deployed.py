@@ -27,8 +27,8 @@ class DeployedStudent(nn.Module):
         rig (CameraRig): Of the cameras, on the model's device.
         tasks (tuple, optional): Outputs, of the head's tasks. Defaults to the segmentation, and
             all where the head groups instances.
-        form (str, optional): ``'bags'``, ``'standard'`` or ``'calibrated'``; see :mod:`.views`.
-            Defaults to the fastest in torch: bags on a CPU, else the standard form.
+        form (str, optional): ``'bags'``, ``'tiles'``, ``'standard'`` or ``'calibrated'``; see
+            :mod:`.views`. Defaults to the fastest in torch: bags on a CPU, else the standard form.
 
     Attributes:
         outputs (tuple): Names of what it returns: ``segmentation`` probabilities,

@@ -146,7 +146,7 @@ class OnnxRuntime(Deployed):
     def __init__(self, model: nn.Module, batch: dict):
         import onnxruntime
 
-        deployed = _deployed(model, batch, 'standard')
+        deployed = _deployed(model, batch, 'tiles')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         provider = 'CUDA' if model.data_preprocessor.device.type == 'cuda' else 'CPU'

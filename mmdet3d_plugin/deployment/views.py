@@ -1,17 +1,18 @@
 """View transforms of a deployed student, with the layer after them.
 
-For each there are up to three forms with one result. ``bags``: constant geometry and weighted sums
-of rows (``embedding_bag``), which torch and OpenVINO have. ``standard``: constant geometry and
-operators that ONNX has. ``calibrated``: the geometry is computed from inputs, by operators that
-ONNX has. Bags end with an entry of weight 0, so that even the last ones, which are empty, start
-before the end, as OpenVINO wants it.
+For each there are up to four forms with one result. ``bags``: constant geometry and weighted sums
+of rows (``embedding_bag``), which torch and OpenVINO have. ``tiles``: the same sums as products of
+dense matrices, which ONNX has. ``standard``: features sampled at constant positions, by operators
+that ONNX has. ``calibrated``: the geometry is computed from inputs, by operators that ONNX has.
+Bags end with an entry of weight 0, so that even the last ones, which are empty, start before the
+end, as OpenVINO wants it.
 
 All take features (B, N, C, h, w) and return the BEV map (B, C', rows, columns); the calibrated ones
 also take ``lidar2cam`` (N, 4, 4), ``lens`` (N, P) and ``img_aug`` (N, 3, 3), see
 :class:`CameraRig`.
 """
 from dataclasses import replace
-from typing import List, Tuple
+from typing import Iterator, List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..geometry import CameraRig, PullMap, build_commuted_maps, pull_dense
+from ..geometry.commuted import RowSum
 from ..geometry.lifting import LiftMap, cells_of_pairs
 from ..geometry.pooling import locate
 from ..models import CameraBranch, HeightCompressor, LiftSplat, VoxelPulling
@@ -35,7 +37,7 @@ def build_view(branch: CameraBranch, rig: CameraRig, size: Tuple[int, int], form
         branch: Whose parts are used.
         rig: Of one geometry.
         size: (h, w) of the features.
-        form: ``'bags'``, ``'standard'`` or ``'calibrated'``.
+        form: ``'bags'``, ``'tiles'``, ``'standard'`` or ``'calibrated'``.
 
     Raises:
         UserError: This view transform cannot be deployed.
@@ -45,7 +47,7 @@ def build_view(branch: CameraBranch, rig: CameraRig, size: Tuple[int, int], form
         raise UserError(f'{kind.__name__}: a view transform that cannot be deployed; known: '
                         f'{", ".join(k.__name__ for k in _FORMS)}, without LiDAR points')
     chosen = _FORMS[kind][form]
-    if chosen is BagPull and not isinstance(branch.compressor, HeightCompressor):
+    if issubclass(chosen, _Commuted) and not isinstance(branch.compressor, HeightCompressor):
         chosen = SampledPull
     return chosen(branch, rig, size)
 
@@ -82,11 +84,8 @@ class CalibratedPull(nn.Module):
         return self.compressor(pull_dense(features, pull, self.shape, **self.style))
 
 
-class BagPull(nn.Module):
-    """The compressor's matrices on the features, then constant sums: see ``pull_convolved``.
-
-    The samples of a batch are columns of one table.
-    """
+class _Commuted(nn.Module):
+    """The compressor's matrices on the features, then constant sums: see ``pull_convolved``."""
 
     def __init__(self, branch, rig, size):
         super().__init__()
@@ -96,19 +95,55 @@ class BagPull(nn.Module):
         self.outputs, kernel_size = weight.shape[0], weight.shape[-1]
         rows, = build_commuted_maps(view.pull_map(rig), (levels, *self.shape), size, kernel_size,
                                     **view.sampling(rig))
-        self.register_buffer('index', F.pad(rows.index, (0, 1)))
-        self.register_buffer('weight', F.pad(rows.weight, (0, 1)))
-        self.register_buffer('start', rows.start[:-1])
+        self.keep(rows)
         matrix = weight.reshape(self.outputs, -1, levels * kernel_size**2)
         self.register_buffer('matrix', matrix.permute(1, 2, 0).flatten(1).contiguous())
+        del self.compressor.conv  # what follows it is left
 
     def forward(self, features: Tensor) -> Tensor:
         pixels = features.movedim(2, -1).flatten(1, 3)
         table = (pixels @ self.matrix).unflatten(2, (-1, self.outputs)).flatten(1, 2)
-        cells = F.embedding_bag(self.index, table.movedim(0, 1).flatten(1).float(), self.start,
-                                mode='sum', per_sample_weights=self.weight)
-        bev = cells.unflatten(1, (-1, self.outputs)).permute(1, 2, 0)
-        return self.compressor.finish(bev.unflatten(2, self.shape))
+        cells = self.sum(table.float())
+        return self.compressor.finish(cells.transpose(1, 2).unflatten(2, self.shape))
+
+    def keep(self, rows: RowSum) -> None:
+        """Register the sums as buffers."""
+        raise NotImplementedError
+
+    def sum(self, table: Tensor) -> Tensor:
+        """(B, rows, O) to (B, cells, O)."""
+        raise NotImplementedError
+
+
+class BagPull(_Commuted):
+    """A cell is a bag of rows; the samples of a batch are columns of one table."""
+
+    def keep(self, rows):
+        self.register_buffer('index', F.pad(rows.index, (0, 1)))
+        self.register_buffer('weight', F.pad(rows.weight, (0, 1)))
+        self.register_buffer('start', rows.start[:-1])
+
+    def sum(self, table):
+        cells = F.embedding_bag(self.index, table.movedim(0, 1).flatten(1), self.start, mode='sum',
+                                per_sample_weights=self.weight)
+        return cells.unflatten(1, (-1, self.outputs)).transpose(0, 1)
+
+
+class TiledPull(_Commuted):
+    """Neighbouring cells read much the same rows: a tile of them is one matrix product."""
+
+    def keep(self, rows):
+        groups, place = tiles(rows, self.shape, self.outputs)
+        self.groups = len(groups)
+        for n, (row, weight) in enumerate(groups):
+            self.register_buffer(f'row_{n}', row)
+            self.register_buffer(f'weight_{n}', weight)
+        self.register_buffer('place', place)
+
+    def sum(self, table):
+        sums = [(getattr(self, f'weight_{n}') @ table[:, getattr(self, f'row_{n}')]).flatten(1, 2)
+                for n in range(self.groups)]
+        return F.pad(torch.cat(sums, 1), (0, 0, 0, 1))[:, self.place]
 
 
 class _Lift(nn.Module):
@@ -198,8 +233,10 @@ class CalibratedLift(_Lift):
         return cells[:-1].transpose(0, 1)
 
 
-_FORMS = {VoxelPulling: dict(bags=BagPull, standard=SampledPull, calibrated=CalibratedPull),
-          LiftSplat: dict(bags=BagLift, standard=PaddedLift, calibrated=CalibratedLift)}
+_FORMS = {VoxelPulling: dict(bags=BagPull, tiles=TiledPull, standard=SampledPull,
+                             calibrated=CalibratedPull),
+          LiftSplat: dict(bags=BagLift, tiles=PaddedLift, standard=PaddedLift,
+                          calibrated=CalibratedLift)}
 
 
 def calibrated(rig: CameraRig, calibration: Tuple[Tensor, ...]) -> CameraRig:
@@ -225,17 +262,65 @@ def padded_bags(lift: LiftMap, channels: int) -> Tuple[List[Tuple[Tensor, Tensor
     order = order[counts[order] > 0]
     place = counts.new_full((len(counts), ), len(order))
     place[order] = torch.arange(len(order), device=order.device)
-    groups, sizes, first = [], counts[order].tolist(), 0
-    while first < len(sizes):
-        last = first
-        while last < len(sizes) and sizes[last] <= 1.2 * sizes[first] + 1 and (
-                (last - first + 1) * sizes[last] * channels <= _CHUNK or last == first):
-            last += 1
-        slot = torch.arange(sizes[last - 1], device=order.device)
+    groups = []
+    for first, last, size in _alike(counts[order].tolist(), channels):
+        slot = torch.arange(size, device=order.device)
         entry = lift.start[order[first:last], None] + slot
         filled = slot < counts[order[first:last], None]
         entry = entry.clamp_max(len(lift.pair) - 1)
         groups.append((torch.where(filled, lift.pixel[entry], 0),
                        torch.where(filled, lift.pair[entry], -1)))
+    return groups, place
+
+
+def _alike(sizes: List[int], channels: int) -> Iterator[Tuple[int, int, int]]:
+    """First, last and largest of groups of growing sizes that differ by a fifth at most."""
+    first = 0
+    while first < len(sizes):
+        last = first
+        while last < len(sizes) and sizes[last] <= 1.2 * sizes[first] + 1 and (
+                (last - first + 1) * sizes[last] * channels <= _CHUNK or last == first):
+            last += 1
+        yield first, last, sizes[last - 1]
         first = last
+
+
+def tiles(rows: RowSum, shape: Tuple[int, int], channels: int, side: int = 8
+          ) -> Tuple[List[Tuple[Tensor, Tensor]], Tensor]:
+    """A sparse matrix as dense blocks: ``side`` x ``side`` cells and all rows that they read.
+
+    Args:
+        rows: Of the cells of a plane.
+        shape: Of the plane, (rows, columns).
+        channels: Of a row of the table.
+        side: Of a tile, cells.
+
+    Returns:
+        tuple: groups of rows (T, K) int64 and weights (T, side^2, K), filled up with row 0 and
+        weight 0; and where each cell is among those of all groups, (cells,), for cells of a tile
+        without rows the number of those.
+    """
+    device = rows.index.device
+    cells = torch.arange(shape[0] * shape[1], device=device)
+    row, col = cells // shape[1], cells % shape[1]
+    tile_of = row // side * -(-shape[1] // side) + col // side
+    local_of = row % side * side + col % side
+    cell = cells.repeat_interleave(rows.start.diff())
+    read, entry = torch.unique(tile_of[cell] * rows.num_rows + rows.index, return_inverse=True)
+    counts = torch.bincount(read // rows.num_rows, minlength=int(tile_of.max()) + 1)
+    rank = entry - (counts.cumsum(0) - counts)[tile_of[cell]]
+    order = counts.argsort(stable=True)
+    order = order[counts[order] > 0]
+    position = counts.new_full((len(counts), ), len(order))
+    position[order] = torch.arange(len(order), device=device)
+    place = torch.where(position[tile_of] < len(order), position[tile_of] * side**2 + local_of,
+                        len(order) * side**2)
+    groups, at = [], position[tile_of[cell]]
+    for first, last, size in _alike(counts[order].tolist(), channels):
+        chosen = (at >= first) & (at < last)
+        where = at[chosen] - first, local_of[cell[chosen]], rank[chosen]
+        index = torch.zeros(last - first, size, dtype=torch.long, device=device)
+        index[where[0], where[2]] = rows.index[chosen].long()
+        weight = torch.zeros(last - first, side**2, size, device=device)
+        groups.append((index, weight.index_put(where, rows.weight[chosen], accumulate=True)))
     return groups, place

@@ -13,14 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet3d_plugin.deployment import DeployedStudent, exporting
 from mmdet3d_plugin.deployment.packaging import calibration_of
-from mmdet3d_plugin.deployment.views import padded_bags
+from mmdet3d_plugin.deployment.views import padded_bags, tiles
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import CameraRig
+from mmdet3d_plugin.geometry.commuted import RowSum
 from mmdet3d_plugin.geometry.lifting import LiftMap
 from tests import factories
 
 SIZE = (32, 64)
-FORMS = ('bags', 'standard', 'calibrated')
+FORMS = ('bags', 'tiles', 'standard', 'calibrated')
 
 
 def pinholes(forward=0.0):
@@ -176,6 +177,23 @@ def exported(kind, form):
     return deployed, model, onnxruntime.InferenceSession(model.SerializeToString())
 
 
+def test_tiles_are_the_sparse_matrix():
+    """A plane of 5 x 3 cells in tiles of 2 x 2: 3 x 2 of them, some cut off, one without rows."""
+    counts = torch.tensor([3, 0, 1, 2, 1, 0, 0, 0, 4, 5, 1, 2, 0, 2, 1])
+    counts[[8, 11]] = 0  # the middle tile of the right column
+    start = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
+    total = int(start[-1])
+    generator = torch.Generator().manual_seed(0)
+    rows = RowSum(torch.randint(0, 7, (total, ), generator=generator, dtype=torch.int32),
+                  torch.rand(total, generator=generator), start.int(), 7)
+    groups, place = tiles(rows, (5, 3), channels=4, side=2)
+    assert sum(len(index) for index, _ in groups) == 5 and place[[8, 11]].tolist() == [20, 20]
+    table = torch.rand(7, 4, generator=generator)
+    sums = torch.cat([(weight @ table[index]).flatten(0, 1) for index, weight in groups])
+    sums = torch.cat([sums, torch.zeros(1, 4)])[place]
+    torch.testing.assert_close(sums, rows(table))
+
+
 def onnx_out(session, deployed, images, rig):
     feed = dict(zip(deployed.inputs, (images.numpy(), *calibration_of(rig).values())))
     out, = session.run(None, feed)
@@ -183,7 +201,7 @@ def onnx_out(session, deployed, images, rig):
 
 
 @pytest.mark.parametrize('kind, form', [
-    ('pull', 'standard'), ('pull', 'calibrated'), ('lift', 'standard'),
+    ('pull', 'tiles'), ('pull', 'standard'), ('pull', 'calibrated'), ('lift', 'standard'),
     pytest.param('lift', 'calibrated', marks=pytest.mark.slow)])
 def test_onnx_equals_torch_for_any_batch(kind, form):
     deployed, model, session = exported(kind, form)
@@ -234,9 +252,10 @@ def macs(model):
     return int(total)
 
 
-@pytest.mark.parametrize('kind, samplings', [('pull', 1), ('lift', 0)])
-def test_nothing_is_computed_twice(kind, samplings):
-    deployed, model, _ = exported(kind, 'standard')
+@pytest.mark.parametrize('kind, form, samplings', [
+    ('pull', 'standard', 1), ('pull', 'tiles', 0), ('lift', 'standard', 0)])
+def test_nothing_is_computed_twice(kind, form, samplings):
+    deployed, model, _ = exported(kind, form)
     count = Counter(node.op_type for node in model.graph.node)
     layers = Counter(type(m).__name__ for m in deployed.modules())
     assert count['Conv'] == layers['Conv2d']
