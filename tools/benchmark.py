@@ -518,8 +518,8 @@ def report_on_models(args: argparse.Namespace, entries: Sequence[Entry]) -> dict
         if args.test and entry.checkpoint and not metrics:
             metrics = evaluate(entry)
         if args.memory:
-            entry.peak = peak_memory(entry.inferencer.model.cfg, entry.checkpoint, entry.style,
-                                     entry.batch(0, args.batch_size), args.device)
+            entry.peak = peak_memory(entry.inferencer.model, entry.style,
+                                     entry.batch(0, args.batch_size))
         report['models'][entry.name] = describe(entry, count_macs(entry), metrics,
                                                 args.batch_size)
     return report

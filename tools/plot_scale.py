@@ -67,8 +67,8 @@ def measure_point(args: argparse.Namespace, axis: str, value: int, form: str) ->
     macs = count_macs(entry)
     return dict(value=value, milliseconds=1000 * float(np.median(spent)),
                 gmacs=macs and macs * options.batch_size / 1e9,
-                peak=peak_memory(entry.inferencer.model.cfg, None, form,
-                                 entry.batch(0, options.batch_size), args.device))
+                peak=peak_memory(entry.inferencer.model, form,
+                                 entry.batch(0, options.batch_size)))
 
 
 def off_line(points: Sequence[Dict[str, float]], power: int = 1) -> float:

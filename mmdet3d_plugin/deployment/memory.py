@@ -4,30 +4,25 @@ import multiprocessing
 import re
 import sys
 from pathlib import Path
-from typing import Optional
 
 import torch
-from mmengine.config import Config
+from torch import nn
 
-from ..apis import init_model
 from ..errors import UserError
 from .forms import build_form
 
 _MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
-def peak_memory(config: Config, checkpoint: Optional[str], form: str, batch: dict,
-                device: Optional[str] = None) -> float:
+def peak_memory(model: nn.Module, form: str, batch: dict) -> float:
     """Peak memory of a process that does nothing but predict, or of its GPU, MiB.
 
     What the process took to build model and form is not counted unless it is still held.
 
     Args:
-        config (Config): Of the model.
-        checkpoint (str, optional): See :func:`init_model`.
+        model (nn.Module): As built from its config, in eval mode.
         form (str): See :func:`build_form`.
         batch (dict): Packed frames, collated.
-        device (str, optional): See :func:`init_model`.
 
     Raises:
         UserError: The process ended early, such as for want of memory.
@@ -35,7 +30,7 @@ def peak_memory(config: Config, checkpoint: Optional[str], form: str, batch: dic
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(
-        sender, config, checkpoint, form, batch, device, torch.get_num_threads()))
+        sender, model, form, batch, torch.get_num_threads()))
     process.start()
     sender.close()
     try:
@@ -48,11 +43,10 @@ def peak_memory(config: Config, checkpoint: Optional[str], form: str, batch: dic
 
 
 @torch.no_grad()
-def _measure(sender, config, checkpoint, name, batch, device, threads):
+def _measure(sender, model, name, batch, threads):
     torch.set_num_threads(threads)
     if hasattr(ctypes.CDLL(None), 'mallopt') and sys.platform == 'linux':
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**16)  # what is freed goes back at once
-    model = init_model(config, checkpoint, device)
     form = build_form(name, model, batch)
 
     def predict():
