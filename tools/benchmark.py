@@ -24,7 +24,6 @@ import json
 import os
 import platform
 import re
-import resource
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +45,7 @@ from mmdet3d_plugin.checkpoints import atomic_write
 from mmdet3d_plugin.datasets.timing import time_input, time_loader, time_transforms
 from mmdet3d_plugin.datasets.transforms.loading import equirect_camera
 from mmdet3d_plugin.deployment.forms import build_form
-from mmdet3d_plugin.deployment.memory import peak_memory
+from mmdet3d_plugin.deployment.memory import peak_memory, peak_resident
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, read_result, run_tool
 from mmdet3d_plugin.engine.memory import keep_freed_memory
@@ -293,7 +292,7 @@ def describe_training(cfg: Config, turns: int, warmup: int) -> dict:
                for n in range(2)]
     steps = training_steps(cfg, batches)
     spent = list(time_steps(steps, tqdm(range(warmup + turns), 'training', unit='turn')))[warmup:]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_resident()
     loader = Runner.build_dataloader(loader_cfg, seed=0)
     loading = list(tqdm(time_loader(loader, turns), 'data loader', turns, unit='batch'))
     return dict(batch_size=size, steps=describe_steps(spent), peak_mib=peak,

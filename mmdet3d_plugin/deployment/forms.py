@@ -15,7 +15,7 @@ from .replica import Replica
 
 _DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 FORMS = ('eager', 'replica', 'deployed', 'onnxruntime', 'openvino')
-SUFFIXES = ('compiled', *_DTYPES, 'kept')
+SUFFIXES = ('compiled', *_DTYPES)
 
 
 class Eager:
@@ -199,13 +199,15 @@ def build_form(name: str, model: nn.Module, batch: dict):
     Raises:
         UserError: There is no such form, or not of this model.
     """
+    if name == 'replica' and model.data_preprocessor.device.type == 'cpu':
+        return OwnProcess(model)
+    if name == 'replica-kept':
+        return Eager(model, replica=True)
     base, *suffixes = name.split('-')
     unknown = [word for word in suffixes if word not in SUFFIXES]
     if base not in FORMS or unknown:
         raise UserError(f'form {name!r}: expected one of {", ".join(FORMS)}, where wanted followed '
                         f'by -{", -".join(SUFFIXES)}')
-    if name == 'replica' and model.data_preprocessor.device.type == 'cpu':
-        return OwnProcess(model)
     style = dict(compiled='compiled' in suffixes,
                  dtype=next((_DTYPES[word] for word in suffixes if word in _DTYPES), None))
     if base in ('eager', 'replica'):

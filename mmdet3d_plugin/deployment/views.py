@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..geometry import CameraRig, PullMap, build_commuted_maps, pull_dense
-from ..geometry.commuted import RowSum
+from ..geometry.commuted import RowSum, table_matrices
 from ..geometry.lifting import LiftMap, cells_of_pairs
 from ..geometry.pooling import locate
 from ..models import CameraBranch, HeightCompressor, LiftSplat, VoxelPulling
@@ -96,8 +96,7 @@ class _Commuted(nn.Module):
         rows, = build_commuted_maps(view.pull_map(rig), (levels, *self.shape), size, kernel_size,
                                     **view.sampling(rig))
         self.keep(rows)
-        matrix = weight.reshape(self.outputs, -1, levels * kernel_size**2)
-        self.register_buffer('matrix', matrix.permute(1, 2, 0).flatten(1).contiguous())
+        self.register_buffer('matrix', table_matrices(weight, levels)[0].contiguous())
         del self.compressor.conv  # what follows it is left
 
     def forward(self, features: Tensor) -> Tensor:

@@ -142,21 +142,21 @@ def pull_convolved(features: Tensor, weight: Tensor, maps: Sequence[RowSum],
         Tensor: (B, O, rows, columns), channels last in memory.
     """
     batch, _, channels = features.shape[:3]
-    matrices, outputs = _matrices(weight, shape[0]), weight.shape[-4]
+    matrices, outputs = table_matrices(weight, shape[0]), weight.shape[-4]
     cells = []
     for n in range(batch):
         pixels = features[n].movedim(1, -1).reshape(-1, channels)
-        table = pixels @ matrices[n if len(matrices) > 1 else 0].movedim(0, 1).flatten(1)
+        table = pixels @ matrices[n if len(matrices) > 1 else 0]
         table = table if table.dtype == torch.float64 else table.float()
         cells.append(maps[n if len(maps) > 1 else 0](table.view(-1, outputs)))
     return torch.stack(cells).unflatten(1, shape[1:]).movedim(-1, 1)
 
 
-def _matrices(weight: Tensor, levels: int) -> Tensor:
-    """((B,) O, C * levels, K, K) to each level's matrices, (B or 1, levels, C, K^2 * O)."""
-    outputs, inputs, kernel_size = weight.shape[-4:-1]
-    weight = weight.reshape(-1, outputs, inputs // levels, levels, kernel_size**2)
-    return weight.permute(0, 3, 2, 4, 1).flatten(3)
+def table_matrices(weight: Tensor, levels: int) -> Tensor:
+    """((B,) O, C * levels, K, K) to what makes a pixel's rows, (B or 1, C, levels * K^2 * O)."""
+    outputs, inputs = weight.shape[-4:-2]
+    weight = weight.reshape(-1, outputs, inputs // levels, levels * weight.shape[-1]**2)
+    return weight.permute(0, 2, 3, 1).flatten(2)
 
 
 def pull_occupied_convolved(features: Tensor, weight: Tensor, pull: PullMap,
@@ -178,7 +178,8 @@ def pull_occupied_convolved(features: Tensor, weight: Tensor, pull: PullMap,
         Tensor: (B, O, rows, columns), channels last in memory.
     """
     levels, rows, cols = shape
-    matrices, outputs, size = _matrices(weight, levels)[0], weight.shape[0], weight.shape[-1]
+    matrices = table_matrices(weight, levels)[0].chunk(levels, 1)
+    outputs, size = weight.shape[0], weight.shape[-1]
     width, half = cols + size - 1, size // 2
     # A voxel at (row, column) reaches cell (row - i + half, column - j + half) through tap (i, j);
     # the plane has a border of half a kernel.

@@ -92,7 +92,8 @@ def test_compiled_forms_agree(name):
     assert all(values.equal(before[key]) for key, values in model.state_dict().items())
 
 
-@pytest.mark.parametrize('name', ['onnx', 'eager-fast', 'openvino-compiled', 'onnxruntime-bf16'])
+@pytest.mark.parametrize('name', ['onnx', 'eager-fast', 'eager-kept', 'openvino-compiled',
+                                  'onnxruntime-bf16'])
 def test_unknown_forms(name):
     with pytest.raises(UserError, match=f"form '{name}': "):
         build_form(name, student(), frames())
