@@ -24,7 +24,7 @@ from tqdm import tqdm
 from mmdet3d_plugin.checkpoints import disk_errors
 from mmdet3d_plugin.errors import FrameError, UserError
 from mmdet3d_plugin.geometry import BEVGrid, raster, rigid
-from mmdet3d_plugin.structures import check_picture, check_points, load_plain, save_infos
+from mmdet3d_plugin.structures import check_image, check_points, load_plain, save_infos
 
 MESSAGES = 20
 """Bad frames of a split that are reported one by one; the others are only counted."""
@@ -62,15 +62,15 @@ def read_split(path) -> dict:
     return {name: array.astype(np.int64) for name, array in arrays.items()}
 
 
-def picture_size(path) -> tuple:
+def image_size(path) -> tuple:
     """(height, width) of a complete PNG, from its first and last bytes.
 
     Raises:
         FrameError: the file is missing, empty, cut, or no PNG.
     """
-    size = check_picture(path)
+    size = check_image(path)
     if size is None:
-        raise FrameError(f'{path}: a JPEG file, expected a PNG file; copy it again', 'picture')
+        raise FrameError(f'{path}: a JPEG file, expected a PNG file; copy it again', 'image')
     return size
 
 
@@ -146,14 +146,14 @@ class Frames:
 
     Attributes:
         keys: of the frames.
-        left_out: what was bad -> number of frames that were left out for it.
+        skipped: what was bad -> number of frames that were left out for it.
         cells: label -> number of BEV cells, where they were counted.
     """
 
-    def __init__(self, file, records, left_out, finish):
+    def __init__(self, file, records, skipped, finish):
         self._file, self._finish = file, finish
         self._places = [place for place, _ in records.values()]
-        self.keys, self.left_out, self.cells = list(records), left_out, Counter()
+        self.keys, self.skipped, self.cells = list(records), skipped, Counter()
         for _, cells in records.values():
             self.cells.update(cells)
 
@@ -170,8 +170,8 @@ class Frames:
                 yield frame
 
 
-def collect(read, keys, journal=None, stamps=lambda key: None, workers=1, desc='', files=None,
-            strict=False, finish=None, rasterizer=None) -> Frames:
+def convert_frames(read, keys, journal=None, stamps=lambda key: None, workers=1, desc='',
+                   files=None, strict=False, finish=None, rasterizer=None) -> Frames:
     """Read the frames of a split, in processes, with progress, continued after a stop.
 
     Finished frames are appended to ``journal``; a later call takes them from there if the stamp of
@@ -188,7 +188,7 @@ def collect(read, keys, journal=None, stamps=lambda key: None, workers=1, desc='
         stamps: key -> anything that changes when the inputs of the key change.
         workers: processes; 1 = this one.
         desc: title of the progress bar, the split.
-        files: picklable, frame -> paths of its pictures and scans, which are then decoded.
+        files: picklable, frame -> paths of its images and scans, which are then decoded.
         strict: the first bad frame is an error.
         finish: (number of the frame in the result, frame) -> None, completes a frame in place.
         rasterizer: 'exact' or 'release': count the BEV cells that it draws.
@@ -349,7 +349,7 @@ def write_infos(infos: dict, path: str, check: bool = False) -> None:
         os.remove(f'{path}.journal')
 
 
-def tally(infos, **more) -> tuple:
+def summarize(infos, **more) -> tuple:
     """Count in one pass over the frames.
 
     Args:
@@ -372,28 +372,28 @@ def tally(infos, **more) -> tuple:
         before[scene] = frame['timestamp']
     meta = infos['metainfo']
     base = dict(frames=len(data), sequences=len(scenes), empty_frames=empty, out_of_order=late,
-                left_out=meta.get('left_out', {}))
+                skipped=meta.get('skipped', {}))
     if 'bev' in meta:
         base['cells'] = {f'{meta["bev"]["rasterizer"]} rasterizer': meta['bev']['cells']}
     return base, labels, counts
 
 
 def check_files(paths, features) -> None:
-    """Decode the pictures and read the scans (.bin) of a frame.
+    """Decode the images and read the scans (.bin) of a frame.
 
     Args:
         paths: of PNG, JPEG and float32 files.
         features: values of a point.
 
     Raises:
-        FrameError: a picture cannot be decoded; a scan has no return or values that are not finite.
+        FrameError: an image cannot be decoded; a scan has no return or values that are not finite.
     """
     import cv2
     for path in paths:
         if path.endswith('.bin'):
             check_points(np.fromfile(path, '<f4').reshape(-1, features), path)
             continue
-        check_picture(path)
+        check_image(path)
         if cv2.imread(path, cv2.IMREAD_COLOR) is None:
-            raise FrameError(f'{path}: unreadable picture: it cannot be decoded; copy it again',
-                             'picture')
+            raise FrameError(f'{path}: unreadable image: it cannot be decoded; copy it again',
+                             'image')

@@ -48,7 +48,7 @@ def convert(root_path, out_dir=None, version='extended', workers=1, check=False,
         out_dir: where the info files go, default the root path.
         version: 'initial', 'extended', 'mini' or 'complete'.
         workers: processes.
-        check: decode every picture and scan, and read the info files back.
+        check: decode every image and scan, and read the info files back.
         rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
 
     Returns:
@@ -64,7 +64,7 @@ def convert(root_path, out_dir=None, version='extended', workers=1, check=False,
     for split in lists:
         path = os.path.join(out_dir, f'dur360bev_infos_{split}.pkl')
         data_list = frames(root_path, split, version, workers, f'{path}.journal', check, rasterizer)
-        meta = dict(metainfo(root_path, version, split), left_out=data_list.left_out,
+        meta = dict(metainfo(root_path, version, split), skipped=data_list.skipped,
                     **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
         infos = dict(metainfo=meta, data_list=data_list)
         counts = report(infos)
@@ -145,7 +145,7 @@ def frame_ids(root, version) -> list:
     ids = [i for i in _all_ids(root) if i.startswith(prefix)]
     if not ids:
         name = prefix + '*' * (10 - len(prefix))
-        raise UserError(f'{os.path.join(root, "image", "data")}: no pictures named {name}.png of '
+        raise UserError(f'{os.path.join(root, "image", "data")}: no images named {name}.png of '
                         f'version {version!r}; check the root path and the version')
     return ids
 
@@ -160,7 +160,7 @@ def frames(root, split, version='extended', workers=1, journal=None,
         version: version of the data set.
         workers: processes.
         journal: file that remembers finished frames, default a temporary one.
-        check: decode every picture and scan.
+        check: decode every image and scan.
         rasterizer: count the BEV cells that it draws.
 
     Raises:
@@ -183,7 +183,7 @@ def frames(root, split, version='extended', workers=1, journal=None,
         frame.update(sample_idx=n, token=token[i], scene_token=scenes[i], timestamp=times[i])
         frame['images']['CAM_PANO']['lidar2cam'] = extrinsic
 
-    return common.collect(
+    return common.convert_frames(
         partial(_frame, root, size, rows * cols, origin), ids_of[split], journal,
         lambda i: (origin, size, rows * cols, common.stamp(*_files(root, i))), workers, split,
         partial(_files_of, root) if check else None, strict=split != 'train', finish=finish,
@@ -191,11 +191,11 @@ def frames(root, split, version='extended', workers=1, journal=None,
 
 
 def _origin(root, ids) -> tuple:
-    """Position and picture size of the version's first frame that has both."""
+    """Position and image size of the version's first frame that has both."""
     for i in ids:
-        picture, _, _, oxts = _files(root, i)
+        image, _, _, oxts = _files(root, i)
         try:
-            return read_oxts(oxts), common.picture_size(picture)
+            return read_oxts(oxts), common.image_size(image)
         except UserError as error:
             last = error
     raise last
@@ -213,7 +213,7 @@ def metainfo(root, version, split) -> dict:
 
 def report(infos) -> dict:
     """Counts that show at a glance whether a conversion is what it should be."""
-    counts, labels, _ = common.tally(infos)
+    counts, labels, _ = common.summarize(infos)
     objects = {name: labels[index] for name, index in CATEGORIES.items()}
     return dict(counts, objects=dict(objects, ignored=labels[-1]))
 
@@ -262,10 +262,10 @@ def calibration(root) -> list:
 
 
 def timestamps(root) -> list:
-    """Seconds of every frame of the root, in the order of the sorted pictures.
+    """Seconds of every frame of the root, in the order of the sorted images.
 
     Raises:
-        UserError: the four files differ in length, or from the number of pictures.
+        UserError: the four files differ in length, or from the number of images.
     """
     paths = {name: os.path.join(root, name, 'timestamps.txt') for name in SENSORS}
     lines = {name: common.read_lines(path) for name, path in paths.items()}
@@ -274,10 +274,10 @@ def timestamps(root) -> list:
         counts = ', '.join(f'{name}/timestamps.txt {n}' for name, n in lengths.items())
         raise UserError(f'{root}: timestamps of unequal length: {counts} lines; copy the data '
                         'again')
-    pictures = len(_all_ids(root))
-    if lengths['image'] != pictures:
+    images = len(_all_ids(root))
+    if lengths['image'] != images:
         raise UserError(f'{paths["image"]}: {lengths["image"]} lines, but image/data holds '
-                        f'{pictures} pictures; is the download complete?')
+                        f'{images} images; is the download complete?')
     path = paths['ouster_points']
     # The authors' script that merges folders writes backslash and n before the first added line.
     return [common.parse_time(text.removeprefix('\\n'), f'{path}:{n}')
@@ -338,14 +338,15 @@ def ego2global(oxts, origin) -> list:
     return pose.tolist()
 
 
-def _frame(root, picture, points, origin, frame_id) -> dict:
+def _frame(root, expected_size, points, origin, frame_id) -> dict:
     image, labels, scan, oxts = _files(root, frame_id)
-    size = common.picture_size(image)
-    if size != picture or 2 * size[0] < size[1]:
-        expected = f'{picture[1]}x{picture[0]} like the first frame' if size != picture else \
+    size = common.image_size(image)
+    if size != expected_size or 2 * size[0] < size[1]:
+        expected = f'{expected_size[1]}x{expected_size[0]} like the first frame' if (
+            size != expected_size) else \
             'a dual fisheye at least half as high as wide'
-        raise FrameError(f'{image}: wrong picture size {size[1]}x{size[0]}, expected {expected}; '
-                         'copy it again', 'picture')
+        raise FrameError(f'{image}: wrong image size {size[1]}x{size[0]}, expected {expected}; '
+                         'copy it again', 'image')
     expected = points * FEATURES * 4
     size_bytes = os.path.getsize(scan) if os.path.isfile(scan) else None
     if size_bytes is None:
@@ -371,12 +372,12 @@ def _relative(sensor, frame_id) -> str:
 
 
 def _files(root, frame_id) -> tuple:
-    """Paths of picture, labels, scan and oxts of a frame."""
+    """Paths of image, labels, scan and oxts of a frame."""
     return tuple(os.path.join(root, _relative(sensor, frame_id)) for sensor in SENSORS)
 
 
 def _files_of(root, frame) -> list:
-    """Paths of picture and scan of a frame."""
+    """Paths of image and scan of a frame."""
     return [os.path.join(root, _relative(sensor, frame['frame_id']))
             for sensor in ('image', 'ouster_points')]
 

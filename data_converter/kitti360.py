@@ -45,7 +45,7 @@ FIRST_LABELLED = {0: 250}
 CAMERAS = {'CAM_FISHEYE_LEFT': 'image_02', 'CAM_FISHEYE_RIGHT': 'image_03'}
 FEATURES = ['x', 'y', 'z', 'intensity']
 THETA_MAX_DEG = 92.5
-"""Half of the fisheyes' field of view; further out the picture is black."""
+"""Half of the fisheyes' field of view; further out the image is black."""
 
 LIDAR_FOV_DEG = 3.0, -25.0
 TRACK_GAP = 5
@@ -92,7 +92,7 @@ def convert(root_path, out_dir=None, options=None, workers=1, check=False,
         out_dir: where the info files go, default the root path.
         options: :class:`Options`, default the paper's as far as it says.
         workers: processes; they change nothing in the files.
-        check: decode every picture and scan, and read the info files back.
+        check: decode every image and scan, and read the info files back.
         rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
 
     Returns:
@@ -102,7 +102,7 @@ def convert(root_path, out_dir=None, options=None, workers=1, check=False,
         UserError: naming the file (and line) that is missing, cut or malformed.
     """
     out_dir, options = out_dir or root_path, options or Options()
-    lists, left_out = splits(root_path, options)
+    lists, skipped = splits(root_path, options)
     summary = {}
     for split, keys in lists.items():
         path = os.path.join(out_dir, f'kitti360_infos_{split}.pkl')
@@ -110,13 +110,13 @@ def convert(root_path, out_dir=None, options=None, workers=1, check=False,
             file.write(''.join(f'{name};{frame:010d}\n' for name, frame in keys).encode())
         data_list = frames(root_path, keys, options, workers, f'{path}.journal', split, check,
                            rasterizer)
-        meta = dict(metainfo(split, options), left_out=data_list.left_out,
+        meta = dict(metainfo(split, options), skipped=data_list.skipped,
                     **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
         infos = dict(metainfo=meta, data_list=data_list)
         counts = report(infos)
         common.write_infos(infos, path, check)
         summary[split] = f'{path}: {counts}'
-    return dict(summary, left_out=left_out)
+    return dict(summary, skipped=skipped)
 
 
 def metainfo(split, options) -> dict:
@@ -131,7 +131,7 @@ def metainfo(split, options) -> dict:
 
 def report(infos) -> dict:
     """Counts that show at a glance whether a conversion is what it should be."""
-    counts, labels, more = common.tally(
+    counts, labels, more = common.summarize(
         infos, dynamic=lambda frame: sum(not i['is_static'] for i in frame['instances']))
     objects = {name: labels[index] for name, index in CATEGORIES.items()}
     return dict(counts, objects=objects, **more)
@@ -160,7 +160,7 @@ def splits(root, options) -> tuple:
         raise UserError(f'drives {unknown} have no public labels; the labelled ones are '
                         f'{", ".join(map(str, DRIVES))}')
     split_of = _split_of(root, options)
-    lists, left_out = dict(train=[], val=[]), {}
+    lists, skipped = dict(train=[], val=[]), {}
     drives = sorted(set(options.sequences)) or [drive for drive in DRIVES if os.path.isfile(
         _boxes_path(root, sequence_name(drive), options.boxes))]
     for name in map(sequence_name, drives):
@@ -172,23 +172,23 @@ def splits(root, options) -> tuple:
             else:
                 lists[split].append((name, frame))
         for reason, count in reasons.items():
-            left_out[reason] = left_out.get(reason, 0) + count
+            skipped[reason] = skipped.get(reason, 0) + count
     for (split, keys), most in zip(lists.items(), options.max_frames):
         if not keys:
             raise UserError(f'{root}: no frames for split {split!r} in drives {drives} (left out: '
-                            f'{left_out}); check data_3d_bboxes/{options.boxes}, --sequences, '
+                            f'{skipped}); check data_3d_bboxes/{options.boxes}, --sequences, '
                             '--split and --val-drives')
-        lists[split] = thin(keys, most)
+        lists[split] = subsample(keys, most)
         if len(lists[split]) < len(keys):
-            left_out[f'{split} thinned'] = len(keys) - len(lists[split])
-    return lists, left_out
+            skipped[f'{split} thinned'] = len(keys) - len(lists[split])
+    return lists, skipped
 
 
-def thin(items, most) -> list:
+def subsample(items, most) -> list:
     """``most`` items drawn evenly, index floor(i N / M); all of them if ``most`` is 0 or larger.
 
     Example:
-        >>> thin([0, 1, 2, 3, 4], 3)
+        >>> subsample([0, 1, 2, 3, 4], 3)
         [0, 1, 3]
     """
     count = len(items)
@@ -197,7 +197,7 @@ def thin(items, most) -> list:
 
 
 def usable_frames(root, name, options) -> tuple:
-    """Frames with pose, scan and both pictures in the annotated part of a drive.
+    """Frames with pose, scan and both images in the annotated part of a drive.
 
     Returns:
         tuple: sorted frame numbers, and dict reason -> number of frames that lack it.
@@ -299,7 +299,7 @@ def frames(root, keys, options, workers=1, journal=None, split='', check=False,
         workers: processes.
         journal: file that remembers finished frames, default a temporary one.
         split: 'train' leaves out bad frames.
-        check: decode every picture.
+        check: decode every image.
         rasterizer: count the BEV cells that it draws.
 
     Raises:
@@ -317,7 +317,7 @@ def frames(root, keys, options, workers=1, journal=None, split='', check=False,
         for camera, folder in CAMERAS.items():
             frame['images'][camera].update(fisheyes[folder])
 
-    return common.collect(
+    return common.convert_frames(
         partial(_frame, root, options), keys, journal, stamps, workers, split,
         partial(_files_of, root) if check else None, strict=split != 'train', finish=finish,
         rasterizer=rasterizer)
@@ -326,18 +326,18 @@ def frames(root, keys, options, workers=1, journal=None, split='', check=False,
 def _frame(root, options, key) -> dict:
     name, number = key
     drive = sequence(root, name, options.boxes)
-    scan_path, *pictures = _files(root, name, number)
+    scan_path, *image_paths = _files(root, name, number)
     points = read_scan(scan_path)[:, :3].astype(np.float64)
     motion = drive.motion(number)
     if options.undistort:
         points = undistort(points, motion)
     images = {}
-    for (camera, folder), path in zip(CAMERAS.items(), pictures):
+    for (camera, folder), path in zip(CAMERAS.items(), image_paths):
         model = drive.fisheyes[folder]
-        size = common.picture_size(path)
+        size = common.image_size(path)
         if size != (model['height'], model['width']):
-            raise FrameError(f'{path}: wrong picture size {size[1]}x{size[0]}, calibration/{folder}'
-                             f'.yaml says {model["width"]}x{model["height"]}', 'picture')
+            raise FrameError(f'{path}: wrong image size {size[1]}x{size[0]}, calibration/{folder}'
+                             f'.yaml says {model["width"]}x{model["height"]}', 'image')
         images[camera] = dict(img_path=os.path.relpath(path, root))
     return dict(
         token=f'{name}_{number:010d}', scene_token=name, frame_id=f'{number:010d}',
@@ -553,7 +553,7 @@ def _matrix(numbers, where) -> np.ndarray:
 
 
 def read_fisheye(path) -> dict:
-    """Lens, parameters and picture size of a fisheye from its OpenCV YAML file.
+    """Lens, parameters and image size of a fisheye from its OpenCV YAML file.
 
     Raises:
         UserError: the file is missing or malformed; naming the key.
@@ -676,9 +676,9 @@ def _boxes_path(root, name, boxes) -> str:
 
 
 def _files(root, name, frame) -> tuple:
-    """Paths of scan, left and right picture of a frame."""
-    pictures = (os.path.join(_folder(root, name, c), f'{frame:010d}.png') for c in CAMERAS.values())
-    return os.path.join(_folder(root, name), f'{frame:010d}.bin'), *pictures
+    """Paths of scan, left and right image of a frame."""
+    images = (os.path.join(_folder(root, name, c), f'{frame:010d}.png') for c in CAMERAS.values())
+    return os.path.join(_folder(root, name), f'{frame:010d}.bin'), *images
 
 
 def _files_of(root, frame) -> tuple:

@@ -1,8 +1,8 @@
 """nuScenes (or toytown written in its layout) -> info files that mmdet3d's own classes read, too.
 
 Frame of reference is that of LIDAR_TOP, as in mmdet3d: x right, y ahead, z up, tilted with the
-scanner. ``lidar2cam`` has the car's motion between scan and picture in it. File names are without
-folder: scans are in ``samples/LIDAR_TOP``, pictures in ``samples/<camera>``.
+scanner. ``lidar2cam`` has the car's motion between scan and image in it. File names are without
+folder: scans are in ``samples/LIDAR_TOP``, images in ``samples/<camera>``.
 
 The tables are read row by row into columns; that of trainval has millions of rows.
 """
@@ -19,7 +19,7 @@ from mmdet3d_plugin.checkpoints import atomic_write
 from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
-from mmdet3d_plugin.structures import INFO_VERSION, check_picture
+from mmdet3d_plugin.structures import INFO_VERSION, check_image
 from mmdet3d_plugin.structures.vector_map import map_path
 
 from . import common
@@ -57,7 +57,7 @@ BEAMS_DEG = np.linspace(10.67, -30.67, 32)
 
 def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=False,
             max_sweeps=10, rasterizer=None) -> dict:
-    """Write ``nuscenes_infos_{train,val}.pkl`` (or ``test``), and a table of all pictures to each.
+    """Write ``nuscenes_infos_{train,val}.pkl`` (or ``test``), and a table of all images to each.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Scenes
     whose first scan is not there (parts that were not downloaded) are left out and counted. Bad
@@ -68,7 +68,7 @@ def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=F
         out_dir: where the info files go, default the root path.
         version: 'v1.0-mini', 'v1.0-trainval' or 'v1.0-test'.
         workers: processes; they change nothing in the files.
-        check: decode every picture and scan of the key frames, and read the info files back.
+        check: decode every image and scan of the key frames, and read the info files back.
         max_sweeps: LiDAR sweeps before each key frame at most, nearest first.
         rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
 
@@ -83,31 +83,31 @@ def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=F
         raise UserError(f'{version!r} is no version of nuScenes{did_you_mean(version, SPLITS)}; '
                         f'expected one of {", ".join(SPLITS)}')
     root, out_dir = str(root_path), str(out_dir or root_path)
-    tables, summary, left_out, locations = load(root, version), {}, 0, set()
+    tables, summary, skipped, locations = load(root, version), {}, 0, set()
     if 'test' not in SPLITS[version] and not len(tables.annotations['pose']):
         raise UserError(f'{root}/{version}/sample_annotation.json: no annotations; extract the '
                         'metadata again')
     os.makedirs(out_dir, exist_ok=True)
     for split, scenes in split_scenes(version).items():
         keys, missing = samples_of(tables, root, scenes)
-        left_out += missing
+        skipped += missing
         if not keys:
             raise UserError(f'{root}: no scene of split {split!r} of {version} has files in '
                             f'samples/{LIDAR}; download its parts, or check --version')
         path = os.path.join(out_dir, f'nuscenes_infos_{split}.pkl')
         data_list = frames(root, version, keys, max_sweeps, workers, f'{path}.journal', split,
                            check, rasterizer)
-        meta = dict(metainfo(version, split), left_out=data_list.left_out,
+        meta = dict(metainfo(version, split), skipped=data_list.skipped,
                     **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
         infos = dict(metainfo=meta, data_list=data_list)
         counts = report(infos)
-        write_pictures(tables, data_list.keys,
-                       os.path.join(out_dir, f'nuscenes_pictures_{split}.npz'))
+        write_images(tables, data_list.keys,
+                       os.path.join(out_dir, f'nuscenes_images_{split}.npz'))
         common.write_infos(infos, path, check)
         summary[split] = f'{path}: {counts}'
         locations.update(counts['locations'])
     missing = sorted(name for name in locations if not os.path.isfile(map_path(root, name)))
-    return dict(summary, scenes_left_out=left_out, maps_missing=', '.join(missing) or 'none')
+    return dict(summary, scenes_skipped=skipped, maps_missing=', '.join(missing) or 'none')
 
 
 def metainfo(version, split) -> dict:
@@ -125,7 +125,7 @@ def report(infos) -> dict:
         return lambda frame: sum(map(quality, frame['instances']))
 
     locations = set()
-    counts, labels, more = common.tally(
+    counts, labels, more = common.summarize(
         infos, sweeps=lambda frame: len(frame.get('lidar_sweeps', ())),
         without_points=number(lambda i: not i['bbox_3d_isvalid']),
         without_velocity=number(lambda i: i['velocity'][0] != i['velocity'][0]),
@@ -525,7 +525,7 @@ def frames(root, version, keys, max_sweeps=10, workers=1, journal=None, split=''
         workers: processes.
         journal: file that remembers finished frames, default a temporary one.
         split: 'train' leaves out bad frames.
-        check: decode every picture and scan of the key frames.
+        check: decode every image and scan of the key frames.
         rasterizer: count the BEV cells that it draws.
 
     Raises:
@@ -534,7 +534,7 @@ def frames(root, version, keys, max_sweeps=10, workers=1, journal=None, split=''
     """
     load(root, version)  # before the processes fork: they share it
     mark = stamp(root, version), max_sweeps
-    return common.collect(
+    return common.convert_frames(
         partial(_frame, root, version, max_sweeps), keys, journal, lambda key: mark, workers, split,
         partial(_files_of, root) if check else None, strict=split != 'train',
         finish=lambda n, frame: frame.update(sample_idx=n), rasterizer=rasterizer)
@@ -587,12 +587,12 @@ def _file(root, tables, row) -> str:
         raise FrameError(f'{path}: {size} bytes, expected whole points of 5 float32; the file is '
                          'cut, extract it again', 'scan')
     if channel != LIDAR:
-        check_picture(path)
+        check_image(path)
     return name
 
 
 def _kind(channel) -> str:
-    return 'scan' if channel == LIDAR else 'picture'
+    return 'scan' if channel == LIDAR else 'image'
 
 
 def _camera(root, tables, row, lidar2global) -> dict:
@@ -650,17 +650,17 @@ def _files_of(root, frame) -> list:
         for name, camera in frame['images'].items())]
 
 
-# Pictures of temporal models ------------------------------------------------------------------
+# Images of temporal models ------------------------------------------------------------------
 
 
-def write_pictures(tables, keys, path) -> None:
-    """Write the side table of all pictures, key frames and those between them.
+def write_images(tables, keys, path) -> None:
+    """Write the side table of all images, key frames and those between them.
 
     An ``.npz`` with, for each camera NAME: ``NAME.path`` (N,) bytes relative to the data root,
     ``NAME.time`` (N,) float64 seconds, ``NAME.ego2global`` (N, 4, 4), ``NAME.cam2ego`` (N, 4, 4)
     and ``NAME.cam2img`` (N, 3, 3) float64, in the order of scenes and time; ``NAME.key`` (frames,)
-    int64 row of the picture of each frame of the info file, and ``NAME.first`` (frames,) first row
-    of its scene: rows key - 1, key - 2, ..., first are the pictures before it, nearest first.
+    int64 row of the image of each frame of the info file, and ``NAME.first`` (frames,) first row
+    of its scene: rows key - 1, key - 2, ..., first are the images before it, nearest first.
     """
     samples = np.array([tables.number(key) for key in keys])
     scenes = np.unique(tables.samples['scene'][samples])

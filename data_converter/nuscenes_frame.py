@@ -14,6 +14,7 @@ import numpy as np
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
+from mmdet3d_plugin.geometry.rigid import RFU_TO_FLU
 from mmdet3d_plugin.structures import INFO_VERSION, load_plain
 
 from . import common
@@ -21,16 +22,14 @@ from . import common
 FEATURES = ['x', 'y', 'z', 'intensity', 'ring']
 BEAMS_DEG = np.linspace(10.67, -30.67, 32)
 """Elevation of the 32 beams in the sensor's axes."""
-TURN = np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-"""x right, y forward -> x forward, y left."""
 
 
 def convert(root_path, out_dir) -> dict:
     """Write ``nuscenes_frame_infos.pkl`` and ``points/<token>.bin`` to ``out_dir``.
 
     Args:
-        root_path: folder with one mmdet3d info file (``*.pkl``), its pictures and its sweep.
-        out_dir: the data root of the new info file; pictures stay where they are.
+        root_path: folder with one mmdet3d info file (``*.pkl``), its images and its sweep.
+        out_dir: the data root of the new info file; images stay where they are.
 
     Returns:
         dict: the info file, and counts of cameras, points and objects.
@@ -57,7 +56,7 @@ def _read(root):
     paths = sorted(root.glob('*.pkl'))
     if len(paths) != 1:
         raise UserError(f'{root}: expected one mmdet3d info file (*.pkl), found {len(paths)}; '
-                        '--root-path must hold it, its pictures and its sweep')
+                        '--root-path must hold it, its images and its sweep')
     try:
         with open(paths[0], 'rb') as file:
             infos = load_plain(file)
@@ -84,7 +83,7 @@ def _frame(root, out, number, frame):
         timestamp=float(frame['timestamp']), ego2global=pose.tolist(),
         images={name: _camera(root, camera, back) for name, camera in frame['images'].items()},
         lidar_points=dict(lidar_path=os.path.relpath(path, out), num_pts_feats=len(FEATURES),
-                          feature_names=FEATURES, lidar2sensor=(TURN @ back).tolist()),
+                          feature_names=FEATURES, lidar2sensor=(RFU_TO_FLU @ back).tolist()),
         instances=[_instance(i, box) for i, box in
                    zip(frame['instances'], rigid.transform_boxes(turn, boxes))])
 
@@ -97,10 +96,10 @@ def _instance(instance, box):
 
 def _camera(root, camera, back):
     path = root / camera['img_path']
-    picture = cv2.imread(str(path))
-    if picture is None:
-        raise UserError(f'{path}: missing or unreadable picture')
-    return dict(img_path=str(path), height=picture.shape[0], width=picture.shape[1], lens='pinhole',
+    image = cv2.imread(str(path))
+    if image is None:
+        raise UserError(f'{path}: missing or unreadable image')
+    return dict(img_path=str(path), height=image.shape[0], width=image.shape[1], lens='pinhole',
                 cam2img=np.array(camera['cam2img'])[:3, :3].tolist(),
                 lidar2cam=(np.array(camera['lidar2cam']) @ back).tolist())
 

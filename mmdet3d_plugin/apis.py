@@ -91,7 +91,7 @@ class BEVInferencer:
 
         Args:
             frames (int | dict | list): An index of the test data; a frame of an info file; or files
-                ``dict(img=PATH, points=PATH, lidar2cam=4x4)``: a dual-fisheye picture and an Ouster
+                ``dict(img=PATH, points=PATH, lidar2cam=4x4)``: a dual-fisheye image and an Ouster
                 scan, of which those that the model reads are needed, and the calibration, by
                 default the identity as in Dur360BEV. A list of them is one batch.
 
@@ -120,10 +120,10 @@ class BEVInferencer:
         token = Path(files.get('img') or files['points']).stem
         frame = dict(sample_idx=0, token=token, instances=[])
         if 'img' in files:
-            picture = cv2.imread(str(files['img']))
-            if picture is None:
-                raise UserError(f'{files["img"]}: missing or unreadable picture')
-            height, width = picture.shape[:2]
+            image = cv2.imread(str(files['img']))
+            if image is None:
+                raise UserError(f'{files["img"]}: missing or unreadable image')
+            height, width = image.shape[:2]
             frame['images'] = dict(CAM_PANO=dict(
                 img_path=str(Path(files['img']).absolute()), height=height, width=width,
                 lens='equirect', source_lens='dual_fisheye',

@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 
 from mmdet3d_plugin.geometry import BEVGrid
 
-GRID = dict(x_range=(-16, 16), y_range=(-16, 16), cell=1.0, rows='-x', cols='-y')
+GRID = dict(x_range=(-16, 16), y_range=(-16, 16), resolution=1.0, rows='-x', cols='-y')
 
 
 def camera(height, width, fov):
@@ -35,7 +35,7 @@ def model_config(camera_branch=CAMERA, lidar_branch=None, **extra):
     cfg = dict(type='BEVModel', grid=GRID, camera_branch=camera_branch, lidar_branch=lidar_branch,
                fuser=dict(type='SGFM', channels=8) if camera_branch and lidar_branch else None,
                data_preprocessor=dict(type='BEVDataPreprocessor'),
-               bev_encoder=dict(type='BEVUNet', in_channels=8, widths=(8, 8, 8)),
+               bev_encoder=dict(type='BEVUNet', in_channels=8, channels=(8, 8, 8)),
                head=dict(type='BEVSegHead', in_channels=8))
     return copy.deepcopy({**cfg, **extra})
 

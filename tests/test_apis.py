@@ -80,7 +80,7 @@ def test_errors(distilled, toytown, tmp_path):
     predict = BEVInferencer(config_on(toytown, STUDENT), distilled, device='cpu')
     with pytest.raises(UserError, match='frame 4: the test data has frames 0 to 3'):
         predict(4)
-    with pytest.raises(UserError, match='missing or unreadable picture'):
+    with pytest.raises(UserError, match='missing or unreadable image'):
         predict(dict(img=tmp_path / 'gone.png'))
     with pytest.raises(UserError, match="'lidar2cm' is none; did you mean 'lidar2cam'"):
         predict(dict(img='x.png', lidar2cm=1))

@@ -112,7 +112,7 @@ def test_lidar_channels_agree(built):
     reader = built.model.teacher.model if hasattr(built.model, 'student') else built.model
     assert bool(made) == isinstance(reader.lidar_branch, LiDARImageBranch)
     for transform in made:
-        adapter = reader.lidar_branch.encoder.adapter
+        adapter = reader.lidar_branch.encoder.input_proj
         channels = 3 if adapter is None else adapter.in_channels
         assert len(transform['channels']) == channels
         assert len(built.model.data_preprocessor.lidar_std) == channels
@@ -124,10 +124,10 @@ def test_a_camera_model_is_tested_without_lidar(built):
             assert not LIDAR & types(transforms)
 
 
-def test_a_lidar_model_loads_no_picture(built):
+def test_a_lidar_model_loads_no_image(built):
     if getattr(built.model, 'student', built.model).camera_branch is None:
         for transforms in pipelines(built.config):
-            assert not any('Panorama' in name or 'Pictures' in name for name in types(transforms))
+            assert not any('Panorama' in name or 'MultiView' in name for name in types(transforms))
 
 
 def test_a_voxel_model_loads_points(built):

@@ -42,7 +42,7 @@ def imports(path, top_level_only=False):
             yield from ('.'.join([*module, name.name]) for name in node.names)
 
 
-def part_of(path):
+def layer_of(path):
     """The layer of a file: its folder below the package, or its own name."""
     return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
 
@@ -52,7 +52,7 @@ FILES = [path for path in sorted(PACKAGE.rglob('*.py')) if path != PACKAGE / '__
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_downwards(path):
-    part = part_of(path)
+    part = layer_of(path)
     allowed = MAY_IMPORT[part] | {part} | (BASE if part not in BASE else MAY_IMPORT[part])
     for name in imports(path):
         words = name.split('.')
@@ -63,7 +63,7 @@ def test_imports_go_downwards(path):
             assert words[1] in allowed, f'{path}: {part} must not import {words[1]}'
 
 
-@pytest.mark.parametrize('path', [path for path in FILES if part_of(path) == 'geometry'],
+@pytest.mark.parametrize('path', [path for path in FILES if layer_of(path) == 'geometry'],
                          ids=lambda path: path.name)
 def test_geometry_knows_torch_and_numpy_only(path):
     for name in imports(path, top_level_only=True):

@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Tabulate and plot the curves of trainings')
     parser.add_argument('logs', nargs='+', type=Path, help='log files or work dirs')
     parser.add_argument('--keys', nargs='+', default=[], help='names of curves; default: all')
-    parser.add_argument('--out', type=Path, help='picture to write (.png, .pdf, .svg)')
+    parser.add_argument('--out', type=Path, help='image to write (.png, .pdf, .svg)')
     parser.add_argument('--smooth', type=int, default=1, metavar='N',
                         help='draw the mean of the last N values (default: 1)')
     parser.add_argument('--log', action='store_true',

@@ -109,7 +109,7 @@ def synthetic_frame(pipeline: Sequence[Mapping], points: int) -> dict:
         points: number of LiDAR points, within 50 m and 2 m of height.
 
     Raises:
-        UserError: The pipeline loads pictures that are no panorama.
+        UserError: The pipeline loads images that are no panorama.
     """
     inputs, meta = {}, dict(bev_aug=np.eye(4))
     generator = np.random.default_rng(0)
@@ -250,7 +250,7 @@ def describe_data(cfg: Config, split: str, frames: int, warmup: int) -> dict:
 
 
 def describe_input(cfg: Config, dataset, frames: int, warmup: int) -> Optional[dict]:
-    """Milliseconds from the pictures' files to the network's input; None without pictures."""
+    """Milliseconds from the images' files to the network's input; None without images."""
     model = cfg.get('model') or {}
     preprocessor = model.get('data_preprocessor') or model.get('student', {}).get(
         'data_preprocessor')
@@ -270,7 +270,7 @@ def text_of_data(report: Mapping) -> str:
                   f'{100 * ms["share"]:.0f} %'] for part, ms in data['milliseconds'].items()]
         texts.append(aligned(rows))
         if data['input']:
-            texts.append('From the pictures to the network\'s input {all:.1f} ms of the processor: '
+            texts.append('From the images to the network\'s input {all:.1f} ms of the processor: '
                          'loading {loading:.1f} (of it decoding {decoding:.1f}), packing '
                          '{packing:.1f}, preprocessing {preprocessing:.1f}.'.format_map(
                              data['input']))

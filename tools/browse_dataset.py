@@ -3,7 +3,7 @@
     python tools/browse_dataset.py CONFIG --out-dir DIR [--mode original transformed pipeline]
     python tools/browse_dataset.py CONFIG --show
 
-One picture a frame and mode. original: the files, that is pictures (with boxes where their lens is
+One image a frame and mode. original: the files, that is images (with boxes where their lens is
 known) and the scan from above. transformed: what enters the model, that is panorama with boxes,
 LiDAR image and targets. pipeline: what can be seen before and after each transform that changes it.
 """
@@ -29,7 +29,7 @@ MODES = ('original', 'transformed', 'pipeline')
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add_config_arguments(parser)
-    parser.add_argument('--out-dir', help='folder of the pictures')
+    parser.add_argument('--out-dir', help='folder of the images')
     parser.add_argument('--show', action='store_true',
                         help='in a window; any key goes on, q or Esc stops')
     parser.add_argument('--mode', nargs='+', choices=MODES, default=['transformed'],
@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('-n', '--number', type=int, default=8,
                         help='frames, evenly spaced (default: 8)')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
-    parser.add_argument('--width', type=int, default=1440, help='of a picture, px (default: 1440)')
+    parser.add_argument('--width', type=int, default=1440, help='of an image, px (default: 1440)')
     args = parser.parse_args()
     if not (args.out_dir or args.show):
         parser.error('expected --out-dir DIR, --show, or both')
@@ -62,12 +62,12 @@ def draw(dataset, index: int, mode: str, title: str, width: int) -> np.ndarray:
     return original_panel(frame, points, grid, title, width)
 
 
-def show(picture: np.ndarray, title: str) -> bool:
-    """Show a picture until a key is pressed; False to stop."""
+def show(image: np.ndarray, title: str) -> bool:
+    """Show an image until a key is pressed; False to stop."""
     if sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
         raise UserError('--show: this machine has no display; give --out-dir DIR instead')
     try:
-        cv2.imshow('browse_dataset', picture[..., ::-1])
+        cv2.imshow('browse_dataset', image[..., ::-1])
         cv2.setWindowTitle('browse_dataset', title)
         return cv2.waitKey() & 0xFF not in (27, ord('q'))
     except cv2.error as error:
@@ -86,13 +86,13 @@ def main() -> None:
         for mode in args.mode:
             token = dataset.get_data_info(int(index)).get('token', '')
             title = f'{args.split} {index}, {mode}: {token}'
-            picture = draw(dataset, int(index), mode, title, args.width)
+            image = draw(dataset, int(index), mode, title, args.width)
             if args.out_dir:
                 path = Path(args.out_dir) / f'{args.split}_{index:06d}_{mode}.png'
                 path.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(path), picture[..., ::-1])
+                cv2.imwrite(str(path), image[..., ::-1])
                 print(path)
-            if args.show and not show(picture, title):
+            if args.show and not show(image, title):
                 return
 
 

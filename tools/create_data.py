@@ -98,7 +98,7 @@ def parse_args(argv=None):
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='picture: dual fisheye, W = 2 H (default: 640 1280), or each of the two fisheyes of '
+        help='image: dual fisheye, W = 2 H (default: 640 1280), or each of the two fisheyes of '
         'kitti360, W = H (default: 1400 1400), or each of the six of nuscenes (default: 900 1600)',
     )
     town.add_argument(
@@ -117,8 +117,8 @@ def parse_args(argv=None):
         '--supersample', type=int, default=2, help='n x n rays per pixel (default: 2)'
     )
     town.add_argument(
-        '--sweeps', type=int, nargs=2, metavar=('SCANS', 'PICTURES'), default=(9, 5),
-        help='nuscenes: scans, and pictures of each camera, between two key frames (default: 9 5)',
+        '--sweeps', type=int, nargs=2, metavar=('SCANS', 'IMAGES'), default=(9, 5),
+        help='nuscenes: scans, and images of each camera, between two key frames (default: 9 5)',
     )
     town.add_argument('--workers', type=int, default=2)
     town.set_defaults(run=toytown)
@@ -157,7 +157,7 @@ def parse_args(argv=None):
                      help="count them in the scan corrected for the car's motion")
     raw.add_argument('--workers', type=int, default=1)
     raw.add_argument('--check', action='store_true',
-                     help='decode every picture and scan, and read back what was written')
+                     help='decode every image and scan, and read back what was written')
     add_rasterizer(raw)
     raw.set_defaults(run=kitti360)
 
@@ -171,13 +171,13 @@ def parse_args(argv=None):
                      help='LiDAR sweeps before each key frame at most (default: 10)')
     raw.add_argument('--workers', type=int, default=1)
     raw.add_argument('--check', action='store_true',
-                     help="decode the key frames' pictures and scans, and read back what was "
+                     help="decode the key frames' images and scans, and read back what was "
                      'written')
     add_rasterizer(raw)
     raw.set_defaults(run=nuscenes)
 
     frame = commands.add_parser('nuscenes-frame', help=nuscenes_frame.__doc__)
-    frame.add_argument('--root-path', required=True, help='folder of info file, pictures and sweep')
+    frame.add_argument('--root-path', required=True, help='folder of info file, images and sweep')
     frame.add_argument('--out-dir', required=True, help='data root of the new info file')
     frame.set_defaults(run=nuscenes_frame)
     return parser.parse_args(argv)

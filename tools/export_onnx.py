@@ -3,10 +3,10 @@
     python tools/export_onnx.py CONFIG [CHECKPOINT.pth] OUT.onnx
     python tools/export_onnx.py CONFIG [CHECKPOINT.pth] OUT.xml --runtime openvino
 
-A distillation's config or checkpoint gives its student. The network takes uint8 pictures and
+A distillation's config or checkpoint gives its student. The network takes uint8 images and
 normalises them itself; batch norms are folded into convolutions; the calibration is a constant
-(--calibration baked) or an input. ONNX has standard operators only. OUT.json (inputs, outputs,
-grid, classes, preprocessing, versions) and OUT.npz (sampling maps from the camera's picture to the
+(--calibration static) or an input. ONNX has standard operators only. OUT.json (inputs, outputs,
+grid, classes, preprocessing, versions) and OUT.npz (sampling maps from the camera's image to the
 network's, background of drawings) beside it are all that tools/infer_onnx.py needs. The result is
 run and compared with torch before it is written; --test evaluates both, --time times both.
 """
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
                         help='.py, and where given .pth (else random weights), and the file to '
                         'write, .onnx or .xml')
     parser.add_argument('--runtime', choices=tuple(SUFFIX), help="default: by OUT's ending")
-    parser.add_argument('--calibration', choices=('baked', 'input'), default='baked',
+    parser.add_argument('--calibration', choices=('static', 'input'), default='static',
                         help='of the cameras: constant (default), or inputs lidar2cam, lens, '
                         'img_aug')
     parser.add_argument('--info', metavar='FILE', help='info file or JSON with the calibration '
@@ -86,11 +86,11 @@ def classes_of(head, pipeline) -> Tuple[str, ...]:
 
 
 def drawing(grid, classes, is_map: bool) -> Dict[str, np.ndarray]:
-    """What pictures of predictions start from: colours, orientation, rings and the car."""
+    """What images of predictions start from: colours, orientation, rings and the car."""
     empty = np.zeros((1, *grid.shape))
-    blank = draw.map_picture(grid, empty) if is_map else draw.bev_picture(grid, empty)
+    blank = draw.draw_map(grid, empty) if is_map else draw.draw_bev(grid, empty)
     colours = draw.map_colours(len(classes)) if is_map else [draw.TRUTH] * len(classes)
-    return dict(cells_from_above=draw.cells_from_above(grid).astype(np.int16),
+    return dict(cells_top_down=draw.cells_top_down(grid).astype(np.int16),
                 background=blank, ground=np.array(draw.GROUND, np.uint8),
                 colours=np.array(colours, np.uint8).reshape(-1, 3))
 
@@ -133,7 +133,7 @@ def opened(model, runtime: str, names,
 
 
 def evaluate(config, dataset, predict) -> Dict[str, float]:
-    """The metrics of the config's test data, of a function from pictures to probabilities."""
+    """The metrics of the config's test data, of a function from images to probabilities."""
     metric = METRICS.build(config.test_evaluator)
     metric.dataset_meta = dataset.metainfo
     for n in tqdm(range(len(dataset)), 'test frames', unit='frame'):
@@ -186,8 +186,9 @@ def main() -> None:
     inferencer = BEVInferencer(config, args.checkpoint, 'cpu')
     student = getattr(inferencer.model, 'student', inferencer.model)
     pipeline = inferencer.dataset_cfg.pipeline
-    form = 'calibrated' if args.calibration == 'input' else (
-        'bags' if args.runtime == 'openvino' else 'standard' if args.int8 else 'tiles')
+    form = 'dynamic_calibration' if args.calibration == 'input' else (
+        'embedding_bag' if args.runtime == 'openvino' else
+        'grid_sample' if args.int8 else 'block_dense')
     if getattr(student, 'lidar_branch', None) is not None:
         raise UserError(f'{args.config}: the model reads LiDAR; export its student')
     cameras, recipe, arrays = recipe_of(pipeline, packaging.first_frame(inferencer, args.info))
@@ -223,10 +224,10 @@ def main() -> None:
     if args.test:
         where = deployed.outputs.index('segmentation')
         source['metrics'] = dict(
-            torch=evaluate(config, inferencer.dataset, lambda pictures: deployed(
-                torch.from_numpy(pictures), *example[1:])[where][0]),
-            exported=evaluate(config, inferencer.dataset, lambda pictures: run(
-                dict(values, images=pictures))[where][0]))
+            torch=evaluate(config, inferencer.dataset, lambda images: deployed(
+                torch.from_numpy(images), *example[1:])[where][0]),
+            exported=evaluate(config, inferencer.dataset, lambda images: run(
+                dict(values, images=images))[where][0]))
         for name, metrics in source['metrics'].items():
             print(f'{name}: ' + ', '.join(f'{key} {value}' for key, value in metrics.items()))
     if args.time:
@@ -240,7 +241,7 @@ def main() -> None:
     description = packaging.describe(deployed, rig, student.grid, classes, recipe, source)
     packaging.save_description(args.out, description, arrays)
     print(f'{args.out}: {", ".join(deployed.outputs)} of {len(cameras)} x {rig.size[0]}x'
-          f'{rig.size[1]} pictures; differs from torch by {apart:.1g}')
+          f'{rig.size[1]} images; differs from torch by {apart:.1g}')
 
 
 if __name__ == '__main__':

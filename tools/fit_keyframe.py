@@ -3,7 +3,7 @@
     python tools/fit_keyframe.py --root-path DIR [--out-dir work_dirs/keyframe]
 
 DIR holds one keyframe with its mmdet3d info file (mmdetection3d's ``demo/data/nuscenes``). The
-frame is converted, both models are trained on it and tested on it; the pictures show the sensors
+frame is converted, both models are trained on it and tested on it; the images show the sensors
 (``sensors.png``) and the predictions (``predictions.png``). A KITTI scan beside DIR
 (``../kitti*/*.bin``) is drawn as a LiDAR image (``kitti.png``).
 """
@@ -30,8 +30,8 @@ from mmdet3d_plugin.engine.runner import latest_checkpoint  # noqa: E402
 from mmdet3d_plugin.errors import UserError  # noqa: E402
 from mmdet3d_plugin.visualization import (  # noqa: E402
     draw_boxes,
+    draw_lidar_image,
     draw_points,
-    lidar_picture,
     panel,
 )
 from tools.visualize import draw_frame  # noqa: E402
@@ -44,9 +44,9 @@ GOAL = 90.0
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--root-path', required=True, type=Path,
-                        help='folder of info file, six pictures and sweep')
+                        help='folder of info file, six images and sweep')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/keyframe'),
-                        help='checkpoints and pictures (default: %(default)s)')
+                        help='checkpoints and images (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
                         metavar='KEY=VALUE', help='to override in both configs')
     return parser.parse_args()
@@ -86,16 +86,16 @@ def draw_sensors(cfg, width: int = 2048) -> np.ndarray:
     middle = slice(width // 2, -width // 2)
     ahead, behind = drawn[:, middle], np.roll(drawn, width, 1)[:, middle]
     return panel([
-        ('six pictures, stitched', [('', panorama)]),
+        ('six images, stitched', [('', panorama)]),
         ('scan (red near, blue 50 m) and boxes (yellow: vehicles), projected',
          [('ahead, left to right', ahead)]),
         ('', [('behind, right to left', behind)]),
         ('LiDAR image: range, intensity',
-         [('', lidar_picture(inputs['lidar_img'].numpy(), width // 16))])], width + 16)
+         [('', draw_lidar_image(inputs['lidar_img'].numpy(), width // 16))])], width + 16)
 
 
 def draw_kitti(scan: Path, width: int = 1440) -> np.ndarray:
-    """LiDAR image of a 64-beam KITTI scan where it has points, below its picture; RGB."""
+    """LiDAR image of a 64-beam KITTI scan where it has points, below its image; RGB."""
     frame = dict(lidar_points=dict(lidar_path=str(scan), num_pts_feats=4,
                                    feature_names=['x', 'y', 'z', 'intensity']),
                  lidar_image=dict(fov_up=np.deg2rad(3), fov_down=np.deg2rad(-25)))
@@ -107,7 +107,7 @@ def draw_kitti(scan: Path, width: int = 1440) -> np.ndarray:
     rows, cols = (slice(np.argmax(side), len(side) - np.argmax(side[::-1]))
                   for side in (seen.any(1), seen.any(0)))
     image = frame['lidar_img'][:2, rows, cols]
-    image = lidar_picture(image, 5 * image.shape[1] // 2)  # as wide as high: rows are 0.44 degrees
+    image = draw_lidar_image(image, 5 * image.shape[1] // 2)  # square: rows are 0.44 degrees
     rows = [(f'{scan.name}: range, intensity', [('LiDAR image', image)])]
     photo = cv2.imread(str(scan.with_suffix('.png')))
     if photo is not None:
@@ -115,9 +115,9 @@ def draw_kitti(scan: Path, width: int = 1440) -> np.ndarray:
     return panel(rows, width)
 
 
-def write(path: Path, picture: np.ndarray) -> None:
-    """Write an RGB picture and say so."""
-    cv2.imwrite(str(path), picture[..., ::-1])
+def write(path: Path, image: np.ndarray) -> None:
+    """Write an RGB image and say so."""
+    cv2.imwrite(str(path), image[..., ::-1])
     print(path, flush=True)
 
 

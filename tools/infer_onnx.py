@@ -1,10 +1,10 @@
-"""Bird's-eye-view maps of pictures or of a video, without torch.
+"""Bird's-eye-view maps of images or of a video, without torch.
 
     python tools/infer_onnx.py MODEL.onnx INPUT OUT_DIR
 
 MODEL is what tools/export_onnx.py wrote, .onnx or .xml, with MODEL.json and MODEL.npz beside it.
-INPUT is a picture, a video, or a folder of pictures; for networks of several cameras a folder with
-one folder of pictures for each, whose names are in MODEL.json. OUT_DIR/bev/NAME.png is the map seen
+INPUT is an image, a video, or a folder of images; for networks of several cameras a folder with
+one folder of images for each, whose names are in MODEL.json. OUT_DIR/bev/NAME.png is the map seen
 from above, OUT_DIR/maps/NAME.npz (with --maps) the network's outputs, OUT_DIR/video.mp4 all frames
 with their maps. Frames that are there are not computed again, so a run that was stopped goes on.
 
@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 FORMAT = 1
-PICTURES = ('.png', '.jpg', '.jpeg', '.bmp')
+IMAGES = ('.png', '.jpg', '.jpeg', '.bmp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 Source = Tuple[str, Callable[[], List[np.ndarray]]]
 
@@ -68,9 +68,9 @@ class Exported:
             raise InputError(f'model {path}: it is no model that runs here ({reason}); '
                              'export it again') from error
 
-    def __call__(self, pictures: Sequence[np.ndarray]) -> Dict[str, np.ndarray]:
-        """Predict from the (H, W, 3) RGB pictures of one frame; each output without its batch."""
-        planes = np.stack([picture.transpose(2, 0, 1) for picture in pictures])[None]
+    def __call__(self, images: Sequence[np.ndarray]) -> Dict[str, np.ndarray]:
+        """Predict from the (H, W, 3) RGB images of one frame; each output without its batch."""
+        planes = np.stack([image.transpose(2, 0, 1) for image in images])[None]
         results = self._run(dict(self.feed, images=np.ascontiguousarray(planes)))
         return {name: out[0] for name, out in zip(self.names, results)}
 
@@ -151,133 +151,133 @@ def calibrate(exported: Exported, file: Path) -> None:
     exported.feed.update(values)
 
 
-# ---------------------------------------------------------------------------------------- pictures
-def read_picture(path: Path) -> np.ndarray:
+# ---------------------------------------------------------------------------------------- images
+def load_image(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise InputError(f'{path}: missing or no picture')
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f'{path}: missing or no image')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def prepare(exported: Exported, pictures: Sequence[np.ndarray], name: str) -> List[np.ndarray]:
-    """The network's pictures from the cameras', as the description's ``preprocessing`` says.
+def prepare(exported: Exported, images: Sequence[np.ndarray], name: str) -> List[np.ndarray]:
+    """The network's images from the cameras', as the description's ``preprocessing`` says.
 
-    A single picture that has the network's size already is taken as it is.
+    A single image that has the network's size already is taken as it is.
     """
     steps, size = exported.meta['preprocessing'], exported.size
-    sizes = {camera: tuple(wanted) for camera, wanted in steps['pictures'].items()}
-    if len(pictures) == 1 and pictures[0].shape[:2] == size and (
+    sizes = {camera: tuple(wanted) for camera, wanted in steps['images'].items()}
+    if len(images) == 1 and images[0].shape[:2] == size and (
             exported.meta['inputs']['images']['shape'][1] == 1):
-        return list(pictures)
-    for picture, (camera, wanted) in zip(pictures, sizes.items()):
-        if picture.shape[:2] != wanted:
-            found = f'{picture.shape[1]}x{picture.shape[0]}'
-            raise InputError(f'{name}: wrong picture size {found} of {camera}, the model was '
+        return list(images)
+    for image, (camera, wanted) in zip(images, sizes.items()):
+        if image.shape[:2] != wanted:
+            found = f'{image.shape[1]}x{image.shape[0]}'
+            raise InputError(f'{name}: wrong image size {found} of {camera}, the model was '
                              f'exported for {wanted[1]}x{wanted[0]}; export it with the '
                              'calibration of this camera (--info)')
     if steps['kind'] == 'remap':
         maps = exported.arrays['map_0'], exported.arrays['map_1']
-        return [cv2.remap(pictures[0], *maps, cv2.INTER_NEAREST if steps['nearest'] else
+        return [cv2.remap(images[0], *maps, cv2.INTER_NEAREST if steps['nearest'] else
                           cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)]
     if steps['kind'] == 'circles':
-        return circles(pictures[0], *steps['rows'])
+        return circles(images[0], *steps['rows'])
     if steps['kind'] == 'stitch':
-        return [stitch(pictures, exported.arrays, steps['layers'])]
-    return [cut(picture, steps['resized'][camera], steps['corner'][camera], size, steps['filter'])
-            for picture, camera in zip(pictures, sizes)]
+        return [stitch(images, exported.arrays, steps['layers'])]
+    return [cut(image, steps['resized'][camera], steps['corner'][camera], size, steps['filter'])
+            for image, camera in zip(images, sizes)]
 
 
-def circles(picture: np.ndarray, top: int, bottom: int) -> List[np.ndarray]:
+def circles(image: np.ndarray, top: int, bottom: int) -> List[np.ndarray]:
     """The front and the rear circle of a dual fisheye, upright, from row ``top`` to ``bottom``."""
-    side = picture.shape[1] // 2
-    front = cv2.rotate(picture[:side, side:], cv2.ROTATE_90_COUNTERCLOCKWISE)
-    rear = cv2.rotate(picture[:side, :side], cv2.ROTATE_90_CLOCKWISE)
+    side = image.shape[1] // 2
+    front = cv2.rotate(image[:side, side:], cv2.ROTATE_90_COUNTERCLOCKWISE)
+    rear = cv2.rotate(image[:side, :side], cv2.ROTATE_90_CLOCKWISE)
     return [front[top:bottom], rear[top:bottom]]
 
 
-def stitch(pictures: Sequence[np.ndarray], arrays: Dict[str, np.ndarray],
+def stitch(images: Sequence[np.ndarray], arrays: Dict[str, np.ndarray],
            layers: int) -> np.ndarray:
-    """Blend pictures into one panorama; the first layer is the panorama, the others blend in."""
-    height = max(len(picture) for picture in pictures)
-    canvas = np.concatenate([np.pad(p, ((0, height - len(p)), (0, 0), (0, 0))) for p in pictures],
+    """Blend images into one panorama; the first layer is the panorama, the others blend in."""
+    height = max(len(image) for image in images)
+    canvas = np.concatenate([np.pad(p, ((0, height - len(p)), (0, 0), (0, 0))) for p in images],
                             1)
     maps = [(arrays[f'layer_{n}_map_0'], arrays[f'layer_{n}_map_1']) for n in range(layers)]
     out = cv2.remap(canvas, *maps[0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     flat = out.reshape(-1, 3)
     for n in range(1, layers):
-        index, share = arrays[f'layer_{n}_index'], arrays[f'layer_{n}_share']
+        index, share = arrays[f'layer_{n}_index'], arrays[f'layer_{n}_alpha']
         over = cv2.remap(canvas, *maps[n], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         under = flat[index].astype(np.float32)
         flat[index] = under + (over.reshape(-1, 3)[:len(index)] - under) * share + .5
     return out
 
 
-def cut(picture: np.ndarray, resized: Sequence[int], corner: Sequence[int], size: Tuple[int, int],
+def cut(image: np.ndarray, resized: Sequence[int], corner: Sequence[int], size: Tuple[int, int],
         resampling: str) -> np.ndarray:
     """Resize to (width, height), then cut (H, W) from a corner on; black outside."""
     if resampling == 'pil':
         try:
             from PIL import Image
         except ImportError as error:
-            raise InputError('this model resizes pictures as Pillow does; pip install pillow'
+            raise InputError('this model resizes images as Pillow does; pip install pillow'
                              ) from error
-        picture = np.array(Image.fromarray(picture).resize(resized, Image.BICUBIC))
-    elif tuple(resized) != picture.shape[1::-1]:
-        picture = cv2.resize(picture, tuple(resized), interpolation=cv2.INTER_AREA)
+        image = np.array(Image.fromarray(image).resize(resized, Image.BICUBIC))
+    elif tuple(resized) != image.shape[1::-1]:
+        image = cv2.resize(image, tuple(resized), interpolation=cv2.INTER_AREA)
     shift = np.float64([[1, 0, -corner[0]], [0, 1, -corner[1]]])
-    return cv2.warpAffine(picture, shift, size[::-1], flags=cv2.INTER_NEAREST)
+    return cv2.warpAffine(image, shift, size[::-1], flags=cv2.INTER_NEAREST)
 
 
 # ------------------------------------------------------------------------------------------ frames
 def frames_of(path: Path, cameras: Sequence[str]) -> Tuple[int, Iterator[Source]]:
-    """Number of frames (0 = unknown), and their names with functions that read the pictures."""
+    """Number of frames (0 = unknown), and their names with functions that read the images."""
     if not path.exists():
         raise InputError(f'input {path}: no such file or folder')
     if path.is_dir():
         files = _files_by_camera(path, cameras)
-        return len(files), ((paths[0].stem, lambda paths=paths: list(map(read_picture, paths)))
+        return len(files), ((paths[0].stem, lambda paths=paths: list(map(load_image, paths)))
                             for paths in files)
     if len(cameras) > 1:
         raise InputError(f'input {path}: the model reads {len(cameras)} cameras; give a folder '
                          f'with the folders {", ".join(cameras)}')
-    if path.suffix.lower() in PICTURES:
-        return 1, iter([(path.stem, lambda: [read_picture(path)])])
+    if path.suffix.lower() in IMAGES:
+        return 1, iter([(path.stem, lambda: [load_image(path)])])
     video = cv2.VideoCapture(str(path))
     if path.suffix.lower() not in VIDEOS or not video.isOpened():
-        raise InputError(f'input {path}: no picture ({" ".join(PICTURES)}) and no video '
+        raise InputError(f'input {path}: no image ({" ".join(IMAGES)}) and no video '
                          f'({" ".join(VIDEOS)}) that OpenCV reads')
     return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), _frames_of_video(video)
 
 
 def _files_by_camera(path: Path, cameras: Sequence[str]) -> List[Tuple[Path, ...]]:
     folders = [path] if len(cameras) == 1 else [path / camera for camera in cameras]
-    if len(cameras) == 1 and not _pictures_in(path) and (path / cameras[0]).is_dir():
+    if len(cameras) == 1 and not _images_in(path) and (path / cameras[0]).is_dir():
         folders = [path / cameras[0]]
     files = []
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f'input {path}: it has no folder {folder.name}; the model reads '
-                             f'{", ".join(cameras)}, a folder of pictures each')
-        files.append(_pictures_in(folder))
+                             f'{", ".join(cameras)}, a folder of images each')
+        files.append(_images_in(folder))
         if not files[-1] or len(files[-1]) != len(files[0]):
-            raise InputError(f'input {folder}: {len(files[-1])} pictures ({" ".join(PICTURES)}), '
+            raise InputError(f'input {folder}: {len(files[-1])} images ({" ".join(IMAGES)}), '
                              f'expected {len(files[0]) or "some"}, as many as of every camera')
     return list(zip(*files))
 
 
-def _pictures_in(folder: Path) -> List[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES and
+def _images_in(folder: Path) -> List[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES and
                   not file.name.startswith('.'))
 
 
 def _frames_of_video(video) -> Iterator[Source]:
     number = 0
     while True:
-        found, picture = video.read()
+        found, image = video.read()
         if not found:
             return
-        rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         yield f'{number:06d}', lambda rgb=rgb: [rgb]
         number += 1
 
@@ -286,23 +286,23 @@ def _frames_of_video(video) -> Iterator[Source]:
 def draw_map(segmentation: np.ndarray, arrays: Dict[str, np.ndarray],
              thresholds: Sequence[float]) -> np.ndarray:
     """The (K, R, C) probabilities seen from above, later classes on top; (H, W, 3) uint8 RGB."""
-    rows, cols = arrays['cells_from_above']
+    rows, cols = arrays['cells_top_down']
     background, ground = arrays['background'], arrays['ground']
     cells = np.broadcast_to(ground, (*rows.shape, 3)).copy()
     for channel, limit, colour in zip(segmentation, thresholds, arrays['colours']):
         cells[channel[rows, cols] > limit] = colour
-    picture = cv2.resize(cells, background.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    image = cv2.resize(cells, background.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     drawn = (background != ground).any(-1)
-    picture[drawn] = background[drawn]
-    return picture
+    image[drawn] = background[drawn]
+    return image
 
 
-def beside(pictures: Sequence[np.ndarray], bev: np.ndarray, width: int = 960) -> np.ndarray:
-    """The network's pictures, in rows of up to three, left of the map."""
-    in_row = min(3, len(pictures))
-    scale = width / in_row / pictures[0].shape[1]
+def beside(images: Sequence[np.ndarray], bev: np.ndarray, width: int = 960) -> np.ndarray:
+    """The network's images, in rows of up to three, left of the map."""
+    in_row = min(3, len(images))
+    scale = width / in_row / images[0].shape[1]
     small = [cv2.resize(p, (width // in_row, round(p.shape[0] * scale)),
-                        interpolation=cv2.INTER_AREA) for p in pictures]
+                        interpolation=cv2.INTER_AREA) for p in images]
     rows = [np.concatenate(small[n:n + in_row], 1) for n in range(0, len(small), in_row)
             if n + in_row <= len(small)]
     left = np.concatenate(rows)
@@ -327,7 +327,7 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def claim(out_dir: Path, exported: Exported, thresholds: Sequence[float]) -> None:
+def check_run_dir(out_dir: Path, exported: Exported, thresholds: Sequence[float]) -> None:
     """Note whose results a folder holds, so that a stopped run goes on with its own only."""
     calibration = {name: values.tolist() for name, values in exported.feed.items()}
     mine = dict(model=exported.meta['sha256'], thresholds=list(thresholds), **calibration)
@@ -366,20 +366,20 @@ def run(args: argparse.Namespace) -> None:
     if 'segmentation' not in exported.names:
         raise InputError(f'model {args.model}: it has no segmentation to draw, but '
                          f'{", ".join(exported.names)}; export it with --tasks segmentation')
-    total, frames = frames_of(args.input, list(exported.meta['preprocessing']['pictures']))
-    claim(args.out_dir, exported, thresholds)
+    total, frames = frames_of(args.input, list(exported.meta['preprocessing']['images']))
+    check_run_dir(args.out_dir, exported, thresholds)
     begin, done, writer = time.monotonic(), 0, None
     with whole(args.out_dir / 'video.mp4') as video:
         partial = video.with_suffix('.part.mp4')
         try:
             for name, read in frames:
-                pictures = prepare(exported, read(), name)
-                bev = predict(exported, pictures, name, args, thresholds)
-                picture = beside(pictures, bev)
+                images = prepare(exported, read(), name)
+                bev = predict(exported, images, name, args, thresholds)
+                image = beside(images, bev)
                 if writer is None:
                     writer = cv2.VideoWriter(str(partial), cv2.VideoWriter_fourcc(*'mp4v'),
-                                             args.fps, picture.shape[1::-1])
-                writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+                                             args.fps, image.shape[1::-1])
+                writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
                 done += 1
                 progress(done, total, begin)
             if writer is None:
@@ -392,12 +392,12 @@ def run(args: argparse.Namespace) -> None:
     print(f'{args.out_dir}/bev, {args.out_dir}/video.mp4')
 
 
-def predict(exported, pictures, name, args, thresholds) -> np.ndarray:
-    """The map's picture; computed and written unless it is there."""
+def predict(exported, images, name, args, thresholds) -> np.ndarray:
+    """The map's image; computed and written unless it is there."""
     file, maps = args.out_dir / 'bev' / f'{name}.png', args.out_dir / 'maps' / f'{name}.npz'
     if file.is_file() and (maps.is_file() or not args.maps):
-        return read_picture(file)
-    outs = exported(pictures)
+        return load_image(file)
+    outs = exported(images)
     bev = draw_map(outs['segmentation'], exported.arrays, thresholds)
     if args.maps:
         with whole(maps) as temporary, open(temporary, 'wb') as opened:
@@ -411,7 +411,7 @@ def predict(exported, pictures, name, args, thresholds) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('model', type=Path, help='.onnx or .xml of tools/export_onnx.py')
-    parser.add_argument('input', type=Path, help='picture, video, or folder')
+    parser.add_argument('input', type=Path, help='image, video, or folder')
     parser.add_argument('out_dir', type=Path, help='folder of the results')
     parser.add_argument('--calibration', type=Path, metavar='FILE', help='JSON with lidar2cam, '
                         "lens, img_aug, for models that take them (default: the export's)")

@@ -1,9 +1,9 @@
-"""How a student's cost grows with its picture, its map, its voxels and the batch.
+"""How a student's cost grows with its image, its map, its voxels and the batch.
 
     python tools/plot_scale.py [CONFIG] [--forms replica eager deployed] [--out scale.png]
 
 CONFIG is a student of KD360-VoxelBEV; inputs are synthetic. One size changes at a time, the others
-stay as in the config; a picture is twice as wide as high, a map goes as far to all sides. Each
+stay as in the config; an image is twice as wide as high, a map goes as far to all sides. Each
 point is the median latency of some turns and the peak memory of a process of its own. The values go
 to scale.json beside the plot; printed is how far the memory is off a straight line over the number
 of pixels, cells, levels or samples.
@@ -27,7 +27,7 @@ from mmdet3d_plugin.engine.memory import keep_freed_memory
 from mmdet3d_plugin.errors import UserError
 
 STUDENT = 'configs/kd360/kd360_student_effb0_dur360bev.py'
-AXES = {'height of the picture, px': (256, 512, 768, 1024),
+AXES = {'height of the image, px': (256, 512, 768, 1024),
         'range of the map, m': (25, 50, 75, 100),
         'levels of voxels': (4, 8, 12, 16),
         'batch': (1, 2, 3, 4)}

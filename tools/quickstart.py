@@ -116,8 +116,8 @@ def make_stages(out: Path, smoke: bool, seed: int) -> List[Stage]:
                  str(out / 'evaluation' / 'benchmark.json'),
                  *(SMOKE_BENCHMARK if smoke else BENCHMARK).split(), '--cfg-options',
                  *roots('test'))
-    pictures = ('tools/visualize.py', *pairs, '--names', *MODELS, '--out-dir',
-                str(out / 'pictures'), '--indices', '{indices}', '--cfg-options', *roots('test'))
+    images = ('tools/visualize.py', *pairs, '--names', *MODELS, '--out-dir',
+                str(out / 'images'), '--indices', '{indices}', '--cfg-options', *roots('test'))
     return [
         Stage('world', 'write toytown, a synthetic world',
               (('tools/create_data.py', 'toytown', '--layout', 'dur360bev', '--out-dir', str(data),
@@ -135,8 +135,8 @@ def make_stages(out: Path, smoke: bool, seed: int) -> List[Stage]:
         Stage('evaluate', 'evaluate the three on the held-out sequences',
               (*evaluate, benchmark), 'evaluation/benchmark.json', 'evaluation',
               ('teacher', 'student', 'distilled'), (TEACHER, STUDENT)),
-        Stage('report', 'draw the pictures and write the report', (pictures, ), 'report.html',
-              'pictures', ('evaluate', )),
+        Stage('report', 'draw the images and write the report', (images, ), 'report.html',
+              'images', ('evaluate', )),
     ]
 
 
@@ -350,7 +350,7 @@ def last_checkpoint(work_dir: Path) -> Path:
 
 
 def choose_frames(data: Path, count: int) -> List[int]:
-    """Held-out frames for the pictures: from evenly spaced sequences, those with most vehicles."""
+    """Held-out frames for the images: from evenly spaced sequences, those with most vehicles."""
     infos = pickle.loads((data / 'dur360bev_infos_val.pkl').read_bytes())
     labels = {infos['metainfo']['categories'][name] for name in VEHICLES}
     best: Dict[str, Tuple[int, int]] = {}
@@ -497,8 +497,8 @@ def write_report(job: Quickstart) -> None:
     curves = html.figure(html.line_charts(*charts_of(results['curves'])),
                          'Losses are means over the last iterations before a point, each with the '
                          'weight that its model has learned for it.')
-    panels = [html.figure(_read_picture(path), alt=f'held-out frame {path.stem}')
-              for path in sorted((job.out / 'pictures').glob('*.png'))]
+    panels = [html.figure(_read_image(path), alt=f'held-out frame {path.stem}')
+              for path in sorted((job.out / 'images').glob('*.png'))]
     facts = [map(escape, fact) for fact in facts_of(job, frames, benchmark, seed)]
     sections = [
         html.section(html.paragraphs(verdict(iou)), kind='lead'),
@@ -533,21 +533,21 @@ SMOKE_WARNING = (
     'This was a smoke run of a few iterations on a handful of frames: it shows that everything '
     'works; its numbers mean nothing.')
 WHAT_YOU_SEE = (
-    'Top: the panorama that every model reads, stitched from the dual fisheye picture, with the '
+    'Top: the panorama that every model reads, stitched from the dual fisheye image, with the '
     'boxes of the ground truth. Its middle is straight ahead.',
     'Below: the LiDAR image (range, ambient light, intensity), which only the teacher reads; the '
     'same columns look into the same directions.',
     'Bottom: the street from above, 100 m wide, ahead is up. Green cells are vehicles that the '
     'model found, blue ones it missed, red ones are false alarms. In the ground truth: the boxes '
     'and the scan.',
-    'The LiDAR gives the teacher exact distances. The students must guess them from one picture; '
+    'The LiDAR gives the teacher exact distances. The students must guess them from one image; '
     'far and hidden vehicles are where they fail first, and where the distilled one should differ '
     'from the student alone.',
     'One run with one seed is one sample: projects/kd360_voxelbev/README.md has means and '
     'deviations over several seeds.')
 
 
-def _read_picture(path: Path):
+def _read_image(path: Path):
     import cv2
     return cv2.imread(str(path))[..., ::-1]
 

@@ -2,7 +2,7 @@
 
     python tools/visualize.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...] --out-dir DIR [--roles]
 
-For every frame of the test data one picture: the panorama with the ground truth's boxes, the LiDAR
+For every frame of the test data one image: the panorama with the ground truth's boxes, the LiDAR
 image (if one of the models reads it), the ground truth and each model's bird's-eye view against it;
 with --instances also the instances that each model's centerness and offset make of it. With --roles
 a distillation's CONFIG and the CHECKPOINT of its training give teacher, assistant and student.
@@ -26,11 +26,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT',
                         help='one or more pairs, for example a student and its teacher')
-    parser.add_argument('--out-dir', required=True, help='folder of the pictures')
+    parser.add_argument('--out-dir', required=True, help='folder of the images')
     parser.add_argument('--indices', nargs='+', type=int, metavar='N',
                         help='frames of the test data (default: 8, evenly spaced)')
     parser.add_argument('--names', nargs='+', help='titles of the models (default: config names)')
-    parser.add_argument('--width', type=int, default=1440, help='of a picture, px (default: 1440)')
+    parser.add_argument('--width', type=int, default=1440, help='of an image, px (default: 1440)')
     parser.add_argument('--instances', action='store_true',
                         help='group the maps to instances and draw these and their boxes')
     parser.add_argument('--roles', action='store_true',
@@ -65,7 +65,7 @@ def _short_names(stems):
 
 @torch.no_grad()
 def draw_frame(index, models, width, threshold=0.5):
-    """One frame through all models; returns its name and the picture, RGB."""
+    """One frame through all models; returns its name and the image, RGB."""
     inputs, predictions, instances, shown = {}, {}, {}, None
     for name, model in models.items():
         packed = model.dataset[index]
@@ -192,9 +192,9 @@ def main() -> None:
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     for index in indices:
-        token, picture = draw_frame(index, models, args.width, threshold)
+        token, image = draw_frame(index, models, args.width, threshold)
         path = out_dir / f'{index:06d}_{token}.png'
-        cv2.imwrite(str(path), picture[..., ::-1])
+        cv2.imwrite(str(path), image[..., ::-1])
         print(path)
 
 

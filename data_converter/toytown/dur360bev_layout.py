@@ -3,7 +3,7 @@
 What a frame holds (``<id>`` = '1000' and a six-digit running number):
 
 * ``image/data/<id>.png``: dual fisheye as the camera stores it. Turning the left square 90°
-  clockwise and the right square 90° counter-clockwise gives the upright picture: left = rear lens,
+  clockwise and the right square 90° counter-clockwise gives the upright image: left = rear lens,
   right = front lens, equidistant, the inscribed circle of a square standing for 203°.
 * ``ouster_points/data/<id>.bin``: float32 (beams·columns, 9), ring after ring, in firing order
   (staggered): x y z [m] intensity time [ns] reflectivity ring ambient range [mm]. Without an echo
@@ -34,7 +34,7 @@ from .sensors import (
     SpinningLidar,
     digital,
     pose_matrix,
-    take_picture,
+    take_image,
     take_scan,
 )
 
@@ -88,14 +88,14 @@ class Frame:
     """One rendered frame.
 
     Attributes:
-        picture: (h, 2h, 3) uint8 RGB, upright dual fisheye (rear | front).
+        image: (h, 2h, 3) uint8 RGB, upright dual fisheye (rear | front).
         scan: :class:`Scan`.
         boxes: list of :class:`Box`, those with at least ``MIN_RETURNS`` returns.
         scene: :class:`RayScene`, for passes over the same geometry.
         camera_pose, lidar_pose: (4, 4) sensor to town.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     scan: Scan
     boxes: list
     scene: RayScene
@@ -113,19 +113,19 @@ def render_frame(town, index, rig, interval=FRAME_INTERVAL):
         interval: seconds between frames.
 
     Returns:
-        Frame: picture, scan, labels and the geometry behind them.
+        Frame: image, scan, labels and the geometry behind them.
     """
     t = index * interval
     rng = np.random.default_rng([town.seed, town.sequence, 1000 + index])
     camera_pose, lidar_pose = rig.poses(town, t)
     scene = RayScene(town.mesh(t))
     rays, inside = rig.camera.directions(rig.supersample)
-    light = take_picture(town, scene, camera_pose, rays[inside])
-    picture = np.zeros((*inside.shape, 3), np.uint8)
-    picture[inside] = digital(light, rng)
+    light = take_image(town, scene, camera_pose, rays[inside])
+    image = np.zeros((*inside.shape, 3), np.uint8)
+    image[inside] = digital(light, rng)
     scan = take_scan(town, scene, lidar_pose, rig.lidar, rng)
     return Frame(
-        picture, scan, label_boxes(town, t, scan, lidar_pose), scene, camera_pose, lidar_pose
+        image, scan, label_boxes(town, t, scan, lidar_pose), scene, camera_pose, lidar_pose
     )
 
 
@@ -154,10 +154,10 @@ def label_boxes(town, t, scan, lidar_pose, min_returns=MIN_RETURNS):
     return sorted(boxes, key=lambda box: math.hypot(*box.center[:2]))
 
 
-def native(picture):
+def native(image):
     """Turns an upright dual fisheye (h, 2h, ...) into the camera's stored orientation."""
-    h = len(picture)
-    return np.concatenate([np.rot90(picture[:, :h], 1), np.rot90(picture[:, h:], -1)], 1)
+    h = len(image)
+    return np.concatenate([np.rot90(image[:, :h], 1), np.rot90(image[:, h:], -1)], 1)
 
 
 def scan_records(scan):
@@ -194,7 +194,7 @@ def write(
         out_dir: folder; new, empty, or begun by this function with the same settings.
         frames: number of frames over all sequences, at least 2.
         seed: of the world.
-        image_size: (H, W) of the dual-fisheye picture, W = 2·H.
+        image_size: (H, W) of the dual-fisheye image, W = 2·H.
         scan_size: (beams, columns) of a scan.
         sequences: number of sequences (towns), at least 2; about ``frames / 12`` when None.
             The last fifth of them, whole, is the test split.
@@ -217,7 +217,7 @@ def write(
     )
     if width != 2 * height or height < 16:
         raise ValueError(
-            'the dual-fisheye picture must be twice as wide as high and at least 16 high, '
+            'the dual-fisheye image must be twice as wide as high and at least 16 high, '
             f'got height {height}, width {width}'
         )
     written = folder.write(out_dir, settings, _render, _finished, workers, progress)
@@ -228,7 +228,7 @@ def write(
 
 
 def make_rig(image_size, scan_size, supersample=2):
-    """The sensors for a picture of (H, 2·H) pixels and a scan of (beams, columns)."""
+    """The sensors for an image of (H, 2·H) pixels and a scan of (beams, columns)."""
     return Rig(DualFisheye(image_size[0]), SpinningLidar(*scan_size), supersample=supersample)
 
 
@@ -254,7 +254,7 @@ def _render(settings, sequence, length, number, index):
     town = folder.town(settings['seed'], sequence, length)
     frame = render_frame(town, index, rig)
     return {
-        _path('image', number): folder.png(native(frame.picture)),
+        _path('image', number): folder.png(native(frame.image)),
         _path('ouster_points', number): scan_records(frame.scan).tobytes(),
         _path('oxts', number): _oxts(town, index * FRAME_INTERVAL).encode(),
         _path('labels', number): ''.join(box.line() + '\n' for box in frame.boxes).encode(),

@@ -191,7 +191,7 @@ def png(rgb):
         '.png', np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 4]
     )
     if not ok:
-        raise RuntimeError(f'OpenCV could not encode a picture of shape {rgb.shape} as PNG')
+        raise RuntimeError(f'OpenCV could not encode an image of shape {rgb.shape} as PNG')
     return data.tobytes()
 
 
@@ -202,7 +202,7 @@ def jpeg(rgb):
     ok, data = cv2.imencode('.jpg', np.ascontiguousarray(rgb[..., ::-1]),
                             [cv2.IMWRITE_JPEG_QUALITY, 93])
     if not ok:
-        raise RuntimeError(f'OpenCV could not encode a picture of shape {rgb.shape} as JPEG')
+        raise RuntimeError(f'OpenCV could not encode an image of shape {rgb.shape} as JPEG')
     return data.tobytes()
 
 

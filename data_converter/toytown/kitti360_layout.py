@@ -4,7 +4,7 @@ Drives are named after those with public labels; a drive's frames count from 0. 
 
 * ``data_poses/<drive>/poses.txt`` leaves frames out: here frame 0 and frame 3. World coordinates
   are kilometres large.
-* Fisheyes are square pictures of the MEI model, black beyond 92.5 degrees. p1 and p2 are in the
+* Fisheyes are square images of the MEI model, black beyond 92.5 degrees. p1 and p2 are in the
   calibration, but as in the original's devkit nobody applies them.
 * Scans are float32 x y z reflectance of 64 unevenly spaced beams, echoes only. The scanner is
   tilted by half a degree. Scans are taken at once, without the car's motion.
@@ -35,7 +35,7 @@ from .sensors import (
     digital,
     mounted,
     pose_matrix,
-    take_picture,
+    take_image,
     take_scan,
 )
 
@@ -50,7 +50,7 @@ LENSES = {
     'image_02': dict(xi=2.3, k1=0.03, k2=2.5, p1=4e-4, p2=3e-4, gamma=0.979, center=(0.51, 0.503)),
     'image_03': dict(xi=2.5, k1=0.05, k2=4.2, p1=1e-3, p2=-7e-4, gamma=1.044, center=(0.499, 0.5)),
 }
-"""Parameters of the fisheyes; gamma and the centre in widths of the picture."""
+"""Parameters of the fisheyes; gamma and the centre in widths of the image."""
 
 WORLD = pose_matrix(1250.0, 3800.0, 114.0, 0.7)
 """Town frame to world."""
@@ -94,7 +94,7 @@ def fisheye(name, side):
 
 @lru_cache(maxsize=4)
 def fisheye_rays(name, side, grid=1):
-    """Rays of a fisheye picture.
+    """Rays of a fisheye image.
 
     Returns:
         tuple: (side, side, grid², 3) float32 unit vectors in the camera frame, and the (side, side)
@@ -122,14 +122,14 @@ def render_frame(town, index, side, scan_size, supersample=1):
     rng = np.random.default_rng([town.seed, town.sequence, 1000 + index])
     car = car_pose(town, index)
     scene = RayScene(town.mesh(index * FRAME_INTERVAL))
-    pictures = {}
+    images = {}
     for name in LENSES:
         rays, inside = fisheye_rays(name, side, supersample)
-        light = take_picture(town, scene, car @ RIG[name], rays[inside])
-        picture = np.zeros((side, side, 3), np.uint8)
-        picture[inside] = digital(light, rng)
-        pictures[name] = picture
-    return pictures, take_scan(town, scene, car @ RIG['velo'], UnevenLidar(*scan_size), rng), scene
+        light = take_image(town, scene, car @ RIG[name], rays[inside])
+        image = np.zeros((side, side, 3), np.uint8)
+        image[inside] = digital(light, rng)
+        images[name] = image
+    return images, take_scan(town, scene, car @ RIG['velo'], UnevenLidar(*scan_size), rng), scene
 
 
 def scan_records(scan):
@@ -140,20 +140,20 @@ def scan_records(scan):
 
 
 def _paths(drive, index):
-    pictures = {name: Path('data_2d_raw', drive, name, 'data_rgb', f'{index:010d}.png')
+    images = {name: Path('data_2d_raw', drive, name, 'data_rgb', f'{index:010d}.png')
                 for name in LENSES}
     return {'scan': Path('data_3d_raw', drive, 'velodyne_points', 'data', f'{index:010d}.bin'),
-            'returns': Path('metadata', 'returns', drive, f'{index:010d}.json'), **pictures}
+            'returns': Path('metadata', 'returns', drive, f'{index:010d}.json'), **images}
 
 
 def _render(settings, sequence, length, number, index):
     """The files of a frame."""
     town = folder.town(settings['seed'], sequence, length)
-    pictures, scan, _ = render_frame(
+    images, scan, _ = render_frame(
         town, index, settings['image_size'][0], settings['scan_size'], settings['supersample'])
     ids, counts = np.unique(scan.instance[scan.instance > 0], return_counts=True)
     paths = _paths(drive_name(settings, sequence), index)
-    files = {paths[name]: folder.png(picture) for name, picture in pictures.items()}
+    files = {paths[name]: folder.png(image) for name, image in images.items()}
     files[paths['scan']] = scan_records(scan).tobytes()
     files[paths['returns']] = folder.to_json(dict(zip(map(str, ids), counts.tolist())))
     return files
@@ -178,7 +178,7 @@ def write(out_dir, frames, seed=0, image_size=(1400, 1400), scan_size=(64, 2048)
     Args, Returns and Raises are those of :func:`.dur360bev_layout.write`, but for:
 
     Args:
-        image_size: (H, W) of a fisheye picture, W = H.
+        image_size: (H, W) of a fisheye image, W = H.
         sequences: number of drives (towns), 2 to 8, with at least two frames each. The last one is
             the test split.
     """
@@ -189,7 +189,7 @@ def write(out_dir, frames, seed=0, image_size=(1400, 1400), scan_size=(64, 2048)
         raise ValueError(f'sequences must be {len(DRIVES)} at most, with two frames or more each, '
                          f'got {settings["sequences"]} for {frames} frames')
     if len(set(image_size)) != 1 or image_size[0] < 16:
-        raise ValueError('a fisheye picture must be square and at least 16 high, got '
+        raise ValueError('a fisheye image must be square and at least 16 high, got '
                          f'{" x ".join(map(str, image_size))}')
     written = folder.write(out_dir, settings, _render, _finished, workers, progress)
     for path, text in _calibration(settings).items():

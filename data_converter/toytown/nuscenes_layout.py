@@ -11,7 +11,7 @@ split. As in the original:
   it is near and mostly visible. ``num_lidar_pts`` is counted in the scan.
 * Left-hand traffic is in Singapore, right-hand traffic in Boston. Each town has a place and a
   direction of its own in its map. ``maps/expansion`` has the map (:mod:`.street_map`) and
-  ``maps/basemap`` a picture of it; the prior masks are black.
+  ``maps/basemap`` an image of it; the prior masks are black.
 
 The towns have two of each class by the way (:class:`BusyTown`). Unlike the original there are no
 radars, and there are ``metadata/toytown.json`` with the settings and
@@ -27,6 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmdet3d_plugin.geometry.rigid import RFU_TO_FLU
+
 from . import folder, street_map
 from .busy_town import BusyTown
 from .folder import FRAME_INTERVAL
@@ -36,7 +38,7 @@ from .sensors import (
     digital,
     mounted,
     pose_matrix,
-    take_picture,
+    take_image,
     take_scan,
 )
 from .street_map import token
@@ -46,7 +48,7 @@ TRAIN_SCENES = (61, 553, 655, 757, 796, 1077, 1094, 1100)
 VAL_SCENES = (103, 916)
 START = datetime(2018, 7, 24, 3, 22, 7, 647951)
 SIZE = 900, 1600
-"""Of the pictures that the cameras' intrinsics are for."""
+"""Of the images that the cameras' intrinsics are for."""
 
 # azimuth, elevation in degrees; place in metres; focal length, centre in pixels; time after the
 # LiDAR's in ms. The six cameras of one of the original's cars.
@@ -65,8 +67,6 @@ RIG = {  # sensor -> car; x ahead, y left, z up, origin on the road below the re
     **{name: mounted((-_LEFT, -_UP, _AHEAD), at, azimuth, -elevation)
        for name, (azimuth, elevation, at, *_) in CAMERAS.items()},
 }
-_AHEAD_LEFT_UP = mounted((-_LEFT, _AHEAD, _UP), (0, 0, 0))
-"""x right, y ahead -> x ahead, y left."""
 
 CATEGORIES = {  # kind of road user -> category; kinds that are no key here are cars
     'bus': 'vehicle.bus.rigid', 'double_decker': 'vehicle.bus.rigid', 'truck': 'vehicle.truck',
@@ -111,7 +111,7 @@ class TopLidar(SpinningLidar):
 
 
 def intrinsics(name, size):
-    """(3, 3) camera matrix for pictures of (H, W) pixels, integer coordinates at pixel centres."""
+    """(3, 3) camera matrix for images of (H, W) pixels, integer coordinates at pixel centres."""
     *_, focal, (cx, cy), _ = CAMERAS[name]
     y, x = np.divide(size, SIZE)
     return np.array([[focal * x, 0, (cx + 0.5) * x - 0.5], [0, focal * y, (cy + 0.5) * y - 0.5],
@@ -215,7 +215,7 @@ def render(settings, sequence, length, number, index):
                 files[path] = records(scan).tobytes()
             else:
                 size = tuple(settings['image_size'])
-                light = take_picture(town, scene, car_pose(town, t) @ RIG[channel],
+                light = take_image(town, scene, car_pose(town, t) @ RIG[channel],
                                      rays(channel, size, settings['supersample']))
                 files[path] = folder.jpeg(digital(light, rng))
         if channel == LIDAR:
@@ -227,14 +227,14 @@ def render(settings, sequence, length, number, index):
 
 def scan_at(town, scene, t, scan_size, rng):
     """:class:`Scan` at time ``t``; its own axes are x ahead, y left, z up."""
-    pose = car_pose(town, t) @ RIG[LIDAR] @ np.linalg.inv(_AHEAD_LEFT_UP)
+    pose = car_pose(town, t) @ RIG[LIDAR] @ np.linalg.inv(RFU_TO_FLU)
     return take_scan(town, scene, pose, TopLidar(*scan_size), rng)
 
 
 def records(scan):
     """(columns·beams, 5) float32 x y z intensity ring of a scan."""
     beams, columns = scan.range_mm.shape
-    xyz = scan.xyz @ _AHEAD_LEFT_UP[:3, :3].astype(np.float32)  # to the sensor's axes
+    xyz = scan.xyz @ RFU_TO_FLU[:3, :3].astype(np.float32)  # to the sensor's axes
     ring = np.broadcast_to(np.arange(beams)[::-1, None], (beams, columns))
     values = np.concatenate([xyz, scan.reflectivity[..., None], ring[..., None]], -1)
     return values[::-1].swapaxes(0, 1).reshape(-1, 5).astype('<f4')
@@ -243,7 +243,7 @@ def records(scan):
 def look(town, scene, t, scan):
     """{road user: (points of a scan in its box, share of it that is visible from the scanner)}."""
     pose = car_pose(town, t) @ RIG[LIDAR]
-    to_town = pose @ np.linalg.inv(_AHEAD_LEFT_UP)
+    to_town = pose @ np.linalg.inv(RFU_TO_FLU)
     points = scan.xyz[scan.range_mm > 0].astype(np.float64) @ to_town[:3, :3].T + to_town[:3, 3]
     steps = np.array([-0.4, -0.15, 0.15, 0.4])
     grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
@@ -278,10 +278,10 @@ def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequen
 
     Args:
         frames: number of key frames.
-        image_size: (H, W) of a picture.
+        image_size: (H, W) of an image.
         sequences: number of scenes (towns), 2 to 10, with at least three key frames each. The last
             fifth of them is mini_val.
-        sweeps: LiDAR scans, and pictures of each camera, between two key frames.
+        sweeps: LiDAR scans, and images of each camera, between two key frames.
     """
     out_dir = Path(out_dir)
     limit = len(TRAIN_SCENES) + len(VAL_SCENES)
@@ -295,7 +295,7 @@ def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequen
         raise ValueError(f'a scene can have {LONGEST} key frames, got {frames} for '
                          f'{settings["sequences"]} scenes; ask for more sequences or fewer frames')
     if min(image_size) < 16 or min(settings['sweeps']) < 0:
-        raise ValueError('a picture must be at least 16 high and wide, and sweeps not negative, '
+        raise ValueError('an image must be at least 16 high and wide, and sweeps not negative, '
                          f'got {" x ".join(map(str, image_size))} and {settings["sweeps"]}')
     written = folder.write(out_dir, settings, render, _finished, workers, progress)
     write_maps(out_dir / 'maps', settings)
@@ -308,7 +308,7 @@ def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequen
 
 
 def write_maps(out_dir, settings):
-    """Writes the prior masks, the map expansion and its pictures into the folder ``maps``."""
+    """Writes the prior masks, the map expansion and its images into the folder ``maps``."""
     towns = {name: [] for name in MAPS}
     for _, sequence, rows in folder.plan(settings):
         town = town_of(settings['seed'], sequence, len(rows))
@@ -317,7 +317,7 @@ def write_maps(out_dir, settings):
         content = street_map.expansion(size, towns[name])
         folder.save(out_dir / f'{stem}.png', folder.png(np.zeros((64, 64, 3), np.uint8)))
         folder.save(out_dir / 'expansion' / f'{name}.json', json.dumps(content).encode())
-        folder.save(out_dir / 'basemap' / f'{name}.png', folder.png(street_map.picture(content)))
+        folder.save(out_dir / 'basemap' / f'{name}.png', folder.png(street_map.image(content)))
 
 
 def tables(out_dir, settings):

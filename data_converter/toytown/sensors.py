@@ -109,7 +109,7 @@ class DualFisheye:
     """Two back-to-back equidistant lenses: left square rear lens, right square front lens.
 
     Attributes:
-        height: side of one square in pixels; the picture is (height, 2·height).
+        height: side of one square in pixels; the image is (height, 2·height).
         aperture_deg: opening angle that the image circle (inscribed in the square) stands for.
     """
 
@@ -117,7 +117,7 @@ class DualFisheye:
     aperture_deg: float = 203.0
 
     def directions(self, grid=1):
-        """Rays of the upright picture, both squares in the orientation in which up is up.
+        """Rays of the upright image, both squares in the orientation in which up is up.
 
         Args:
             grid: ``grid`` × ``grid`` rays per pixel.
@@ -163,7 +163,7 @@ def _to_town(pose, direction):
     return np.ascontiguousarray(direction.reshape(-1, 3) @ pose[:3, :3].T.astype(np.float32))
 
 
-def take_picture(town, scene, pose, rays):
+def take_image(town, scene, pose, rays):
     """Colours that a camera sees.
 
     Args:
@@ -189,7 +189,7 @@ def take_picture(town, scene, pose, rays):
 
 
 def digital(light, rng):
-    """Colours in [0, 1] as a noisy picture of 8 bits."""
+    """Colours in [0, 1] as a noisy image of 8 bits."""
     return np.clip(light * 255 + rng.normal(0, 1.5, light.shape) + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -234,13 +234,13 @@ class SpinningLidar:
 
     @property
     def shift(self):
-        """(beams,) int: column in the picture = firing column + shift (modulo columns)."""
+        """(beams,) int: column in the image = firing column + shift (modulo columns)."""
         return np.resize(np.array([48, 32, 16, 0]) * self.columns // 2048, self.beams)
 
     def directions(self):
         """(beams, columns, 3) float32 rays in firing order: row = beam, column = firing column.
 
-        A firing column k of row r looks at picture column (k + shift[r]) mod columns; its azimuth,
+        A firing column k of row r looks at image column (k + shift[r]) mod columns; its azimuth,
         positive to the right, is ((column + 1/2) / columns · 2 − 1)·π.
         """
         column = (np.arange(self.columns) + self.shift[:, None]) % self.columns
@@ -279,7 +279,7 @@ def take_scan(town, scene, pose, lidar, rng):
     """Scans the town.
 
     Args:
-        town, scene: see :func:`take_picture`.
+        town, scene: see :func:`take_image`.
         pose: (4, 4) LiDAR to town.
         lidar: :class:`SpinningLidar`.
         rng: numpy Generator for the noise.

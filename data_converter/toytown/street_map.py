@@ -52,7 +52,7 @@ def expansion(canvas_edge, towns):
     return rows
 
 
-def picture(rows):
+def image(rows):
     """(H, W, 3) uint8 RGB of a map, one pixel a metre, north up."""
     import cv2
 

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from ..errors import FrameError, UserError, did_you_mean
 from ..geometry import rigid
+from ..geometry.rigid import RFU_TO_FLU
 from ..structures import load_infos
 
 
@@ -159,7 +160,7 @@ class BEVDataset(Det3DDataset):
 
 @DATASETS.register_module()
 class Dur360BEVDataset(BEVDataset):
-    """Dur360BEV: one dual-fisheye picture and one OS1-128 scan a frame (toytown likewise)."""
+    """Dur360BEV: one dual-fisheye image and one OS1-128 scan a frame (toytown likewise)."""
 
     METAINFO = dict(
         classes=('car', 'bus', 'truck', 'pedestrian'),
@@ -168,7 +169,7 @@ class Dur360BEVDataset(BEVDataset):
 
 @DATASETS.register_module()
 class Kitti360BEVDataset(BEVDataset):
-    """KITTI-360: two fisheye pictures and one HDL-64E scan a frame, in the velodyne's frame."""
+    """KITTI-360: two fisheye images and one HDL-64E scan a frame, in the velodyne's frame."""
 
     METAINFO = dict(
         classes=('car', 'truck', 'bus', 'caravan', 'trailer', 'motorcycle', 'bicycle', 'person',
@@ -177,10 +178,10 @@ class Kitti360BEVDataset(BEVDataset):
 
 @DATASETS.register_module()
 class NuScenesBEVDataset(BEVDataset):
-    """NuScenes: six pinhole pictures and one 32-beam scan a frame.
+    """NuScenes: six pinhole images and one 32-beam scan a frame.
 
-    Info files of a whole set are in the frame of nuScenes' scanner, as mmdet3d wants them; their
-    frames are brought to the car's axes by :func:`change_axes`. So the BEV is that of Lift-Splat
+    Info files of a whole set are in nuScenes' LiDAR frame, as mmdet3d wants them; their samples
+    are transformed to the axes of the car by :func:`change_frame`. So the BEV is that of Lift-Splat
     and SimpleBEV, and heights are those of the other data sets. As there, every ``vehicle.*`` box
     is a vehicle (``VEHICLES``), emergency vehicles and boxes without points included.
 
@@ -188,8 +189,8 @@ class NuScenesBEVDataset(BEVDataset):
         *args: See :class:`BEVDataset`.
         min_visibility (int): Leave out boxes of which less is visible: 2 = 40 %, 3 = 60 %,
             4 = 80 %; 0 keeps all.
-        axes (str): ``'car'``, or ``'scanner'``: the scanner's own, x right and y ahead, in which
-            BEVFusion works.
+        frame (str): Frame of the samples. ``'ego'``: axes of the car; ``'lidar'``: axes of the
+            LiDAR, x right and y forward, in which BEVFusion works.
         **kwargs: See :class:`BEVDataset`.
     """
 
@@ -203,22 +204,22 @@ class NuScenesBEVDataset(BEVDataset):
         """Labels of ``VEHICLES`` among all classes."""
         return [cls.METAINFO['classes'].index(name) for name in cls.VEHICLES]
 
-    def __init__(self, *args, min_visibility: int = 0, axes: str = 'car', **kwargs):
-        if axes not in ('car', 'scanner'):
-            raise UserError(f"NuScenesBEVDataset.axes: expected 'car' or 'scanner', got {axes!r}")
-        self.min_visibility, self.axes = min_visibility, axes
+    def __init__(self, *args, min_visibility: int = 0, frame: str = 'ego', **kwargs):
+        if frame not in ('ego', 'lidar'):
+            raise UserError(f"NuScenesBEVDataset.frame: expected 'ego' or 'lidar', got {frame!r}")
+        self.min_visibility, self.frame = min_visibility, frame
         super().__init__(*args, **kwargs)
 
     def parse_data_info(self, info: dict) -> dict:
-        """Join paths, turn to the car's axes, and add the annotations of one frame."""
+        """Join paths, change to the frame of the samples, and add the annotations of one frame."""
         points = info.get('lidar_points', {})
         if self._metainfo.get('lidar_frame', '').startswith('x right'):
-            change_axes(info, self.axes)
+            change_frame(info, self.frame)
             points['lidar_path'] = f'samples/LIDAR_TOP/{points["lidar_path"]}'
             for name, camera in info['images'].items():
                 camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
-        elif self.axes == 'scanner' and 'lidar2sensor' in points:
-            _turn(info, np.linalg.inv(_LEVEL) @ np.array(points['lidar2sensor']))
+        elif self.frame == 'lidar' and 'lidar2sensor' in points:
+            _transform_frame(info, np.linalg.inv(RFU_TO_FLU) @ np.array(points['lidar2sensor']))
         info['map_root'] = self.data_root
         for sweep in info.get('lidar_sweeps', ()):
             points = sweep['lidar_points']
@@ -239,43 +240,40 @@ class NuScenesBEVDataset(BEVDataset):
         return super().label_of(instance)
 
 
-_LEVEL = rigid.rigid([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # the scanner's axes to x ahead, y left
-
-
-def change_axes(info: dict, axes: str = 'car') -> None:
-    """Bring a frame from the axes of nuScenes' scanner to those of the car, in place.
+def change_frame(info: dict, frame: str = 'ego') -> None:
+    """Transform a sample from nuScenes' LiDAR frame to the axes of the ego vehicle, in place.
 
     They are x forward, y left, z up; the origin is above the rear axle, at the height of the
-    scanner. Files stay as they are: ``scan2lidar`` of ``lidar_points`` and of each sweep's brings
+    LiDAR. Files stay as they are: ``scan2lidar`` of ``lidar_points`` and of each sweep's brings
     their points there. ``ego2global`` stays, ``lidar2ego`` follows.
 
     Args:
         info: a frame with ``lidar2ego`` in its ``lidar_points``.
-        axes: ``'car'``, or ``'scanner'``: everything stays, and sweeps are brought to the frame's.
+        frame: ``'ego'``, or ``'lidar'``: only sweeps are transformed, to the frame of the key scan.
     """
-    lidar2ego, turn = np.array(info['lidar_points']['lidar2ego']), np.eye(4)
-    if axes == 'car':
-        turn = rigid.rigid(translation=(0, 0, -lidar2ego[2, 3])) @ lidar2ego
-    info['lidar_points']['lidar2sensor'] = _LEVEL
-    _turn(info, turn)
+    lidar2ego, transform = np.array(info['lidar_points']['lidar2ego']), np.eye(4)
+    if frame == 'ego':
+        transform = rigid.rigid(translation=(0, 0, -lidar2ego[2, 3])) @ lidar2ego
+    info['lidar_points']['lidar2sensor'] = RFU_TO_FLU
+    _transform_frame(info, transform)
 
 
-def _turn(info, turn):
-    """Bring a frame to other axes, in place; ``turn`` takes its own coordinates to them."""
-    points, back = info['lidar_points'], np.linalg.inv(turn)
+def _transform_frame(info, transform):
+    """Transform the coordinates of a sample by a (4, 4) matrix, in place."""
+    points, back = info['lidar_points'], np.linalg.inv(transform)
     for key in ('lidar2ego', 'lidar2sensor'):
         points[key] = (np.array(points.get(key, np.eye(4))) @ back).tolist()
-    points['scan2lidar'] = turn.tolist()
+    points['scan2lidar'] = transform.tolist()
     for sweep in info.get('lidar_sweeps', ()):
         stored = np.array(sweep['lidar_points']['lidar2sensor'])  # points as rows: p R - t
         to_key = rigid.rigid(stored[:3, :3].T, -stored[:3, 3])
-        sweep['lidar_points']['scan2lidar'] = (turn @ to_key).tolist()
+        sweep['lidar_points']['scan2lidar'] = (transform @ to_key).tolist()
     for camera in info.get('images', {}).values():
         camera['lidar2cam'] = (np.array(camera['lidar2cam']) @ back).tolist()
     instances = info.get('instances', ())
     boxes = np.array([i['bbox_3d'] for i in instances]).reshape(-1, 7)
-    for instance, box in zip(instances, rigid.transform_boxes(turn, boxes)):
+    for instance, box in zip(instances, rigid.transform_boxes(transform, boxes)):
         instance['bbox_3d'] = box.tolist()
         if 'velocity' in instance:
-            velocity = turn[:3, :3] @ [*instance['velocity'], 0.0]
+            velocity = transform[:3, :3] @ [*instance['velocity'], 0.0]
             instance['velocity'] = velocity[:2].tolist()

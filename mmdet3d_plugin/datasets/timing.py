@@ -48,10 +48,10 @@ def time_transforms(dataset: BEVDataset, turns: Iterable[int]) -> Iterator[Dict[
 
 def time_input(dataset: BEVDataset, preprocess: Callable[[dict, bool], dict],
                turns: Iterable[int]) -> Iterator[Dict[str, float]]:
-    """Take frames from the files of their pictures to what the network reads, on one thread.
+    """Take frames from the files of their images to what the network reads, on one thread.
 
     Args:
-        dataset: the data set; its transforms for pictures run, not those for scans and targets.
+        dataset: the data set; its transforms for images run, not those for scans and targets.
         preprocess: the model's data preprocessor, on the CPU.
         turns: indices of frames; those beyond the end start over.
 
@@ -60,7 +60,7 @@ def time_input(dataset: BEVDataset, preprocess: Callable[[dict, bool], dict],
         ``loading``, ``packing``, ``preprocessing``, and ``all``, the sum of these three.
     """
     transforms = dataset.pipeline.transforms
-    load = [t for t in transforms if 'img' in getattr(t, 'adds', ('img', ))
+    load = [t for t in transforms if 'img' in getattr(t, 'provides', ('img', ))
             and not hasattr(t, 'grid')]
     with one_thread():
         for index in turns:

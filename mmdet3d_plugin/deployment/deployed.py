@@ -15,9 +15,9 @@ from .views import CALIBRATION, build_view
 
 
 class DeployedStudent(nn.Module):
-    """The network that runs on a car: pictures to BEV maps, and nothing that only training needs.
+    """The network that runs on a car: images to BEV maps, and nothing that only training needs.
 
-    It equals ``predict`` of the model, but for rounding: pictures are normalised inside, batch
+    It equals ``predict`` of the model, but for rounding: images are normalised inside, batch
     norms are folded into convolutions, the geometry of one rig is constant, tasks that nobody asks
     for and losses are gone. It runs as it is, under ``torch.compile`` and in exporters.
 
@@ -27,8 +27,9 @@ class DeployedStudent(nn.Module):
         rig (CameraRig): Of the cameras, on the model's device.
         tasks (tuple, optional): Outputs, of the head's tasks. Defaults to the segmentation, and
             all where the head groups instances.
-        form (str, optional): ``'bags'``, ``'tiles'``, ``'standard'`` or ``'calibrated'``; see
-            :mod:`.views`. Defaults to the fastest in torch: bags on a CPU, else the standard form.
+        form (str, optional): ``'embedding_bag'``, ``'block_dense'``, ``'grid_sample'`` or
+            ``'dynamic_calibration'``; see :mod:`.views`. Defaults to the fastest in torch:
+            ``'embedding_bag'`` on a CPU, else ``'grid_sample'``.
 
     Attributes:
         outputs (tuple): Names of what it returns: ``segmentation`` probabilities,
@@ -45,14 +46,14 @@ class DeployedStudent(nn.Module):
         student = copy.deepcopy(getattr(model, 'student', model)).eval()
         branch = getattr(student, 'camera_branch', None)
         if branch is None or student.lidar_branch is not None:
-            raise UserError('only models that read pictures alone are deployed: students; this one '
+            raise UserError('only models that read images alone are deployed: students; this one '
                             'reads LiDAR')
         student = fuse_conv_bn(student).requires_grad_(False)
         for module in student.modules():
             if isinstance(module, ShiftWindowMSA):
                 module.window_reverse = MethodType(_window_reverse, module)
-        form = form or ('bags' if rig.lidar2cam.device.type == 'cpu' else 'standard')
-        self.inputs = ('images', *(CALIBRATION if form == 'calibrated' else ()))
+        form = form or ('embedding_bag' if rig.lidar2cam.device.type == 'cpu' else 'grid_sample')
+        self.inputs = ('images', *(CALIBRATION if form == 'dynamic_calibration' else ()))
         self.outputs = _keep_tasks(student.head, tasks)
         self.encoder = student.camera_branch.encoder
         self.bev_encoder, self.head = student.bev_encoder, student.head
@@ -70,7 +71,7 @@ class DeployedStudent(nn.Module):
         Args:
             images (Tensor): (B, N, 3, H, W) RGB in [0, 255], uint8 or float.
             lidar2cam (Tensor, optional): (N, 4, 4), the calibration of all samples; for the form
-                ``'calibrated'`` alone, like the others. See :class:`CameraRig`.
+                ``'dynamic_calibration'`` alone, like the others. See :class:`CameraRig`.
             lens (Tensor, optional): (N, P).
             img_aug (Tensor, optional): (N, 3, 3).
 
@@ -108,7 +109,7 @@ def _keep_tasks(head: nn.Module, tasks: Optional[Sequence[str]]) -> Tuple[str, .
 
 
 def _statistics(preprocessor: nn.Module) -> Tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the pictures, (3, 1, 1)."""
+    """Mean and standard deviation of the images, (3, 1, 1)."""
     if preprocessor._channel_conversion or preprocessor.pad_size_divisor != 1:
         raise UserError('data_preprocessor: channel conversion and padding are not deployed; let '
                         'the pipeline do them')
@@ -119,7 +120,7 @@ def _statistics(preprocessor: nn.Module) -> Tuple[Tensor, Tensor]:
 
 
 def _window_reverse(self, windows: Tensor, height: int, width: int) -> Tensor:
-    """As mmdet's, for any number of pictures."""
+    """As mmdet's, for any number of images."""
     side = self.window_size
     grid = windows.view(-1, height // side, width // side, side, side, windows.shape[-1])
     return grid.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])

@@ -22,7 +22,7 @@ def to_onnx(deployed: DeployedStudent, example: Tuple[Tensor, ...]):
     """Trace a deployed student to ONNX: standard operators, any batch size.
 
     Args:
-        deployed: Of the form ``'standard'`` or ``'calibrated'``.
+        deployed: Of the form ``'grid_sample'`` or ``'dynamic_calibration'``.
         example: Inputs of its sizes.
 
     Returns:
@@ -112,7 +112,7 @@ def to_openvino(deployed: DeployedStudent, example: Tuple[Tensor, ...]):
     """Convert a deployed student to OpenVINO, any batch size.
 
     Args:
-        deployed: Of the form ``'bags'`` or ``'calibrated'``.
+        deployed: Of the form ``'embedding_bag'`` or ``'dynamic_calibration'``.
         example: Inputs of its sizes.
 
     Returns:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .deployed import DeployedStudent
 from .exporting import save_openvino, to_onnx, to_openvino
-from .replica import Replica
+from .official_baseline import OfficialBaseline
 
 _DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 FORMS = ('eager', 'replica', 'deployed', 'onnxruntime', 'openvino')
@@ -28,13 +28,13 @@ class Eager:
         model (nn.Module): In eval mode; it is copied where it is changed.
         compiled (bool): Compile image encoder, BEV encoder and head.
         dtype (torch.dtype, optional): Of autocast.
-        replica (bool): The official data flow; see :class:`.replica.Replica`.
+        replica (bool): The official data flow; see :class:`.replica.OfficialBaseline`.
     """
 
     def __init__(self, model: nn.Module, compiled: bool = False, dtype=None,
                  replica: bool = False):
         self.preprocessor, self.dtype = model.data_preprocessor, dtype
-        self.network = Replica(model) if replica else getattr(model, 'student', model)
+        self.network = OfficialBaseline(model) if replica else getattr(model, 'student', model)
         if compiled:
             self.network = copy.deepcopy(self.network)
             parts = [getattr(self.network, name, None) for name in ('bev_encoder', 'head')]
@@ -62,7 +62,7 @@ class Deployed:
     """A :class:`DeployedStudent` in torch, with all tasks of its head."""
 
     def __init__(self, model: nn.Module, batch: dict, compiled: bool = False, dtype=None):
-        self.network, self.dtype = _deployed(model, batch, 'bags'), dtype
+        self.network, self.dtype = _deployed(model, batch, 'embedding_bag'), dtype
         self.device = model.data_preprocessor.device
         if compiled:
             _compile(self.network)
@@ -81,7 +81,7 @@ class Deployed:
         return outs['segmentation']
 
 
-class OwnProcess:
+class SubprocessBackend:
     """The replica in a process of its own, where freed memory goes back as torch does by default.
 
     Args:
@@ -146,7 +146,7 @@ class OnnxRuntime(Deployed):
     def __init__(self, model: nn.Module, batch: dict):
         import onnxruntime
 
-        deployed = _deployed(model, batch, 'tiles')
+        deployed = _deployed(model, batch, 'block_dense')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         provider = 'CUDA' if model.data_preprocessor.device.type == 'cuda' else 'CPU'
@@ -173,7 +173,7 @@ class OpenVINO(OnnxRuntime):
     def __init__(self, model: nn.Module, batch: dict, half: bool = False):
         import openvino
 
-        deployed = _deployed(model, batch, 'bags')
+        deployed = _deployed(model, batch, 'embedding_bag')
         self.names = deployed.outputs
         config = dict(INFERENCE_NUM_THREADS=torch.get_num_threads(), PERFORMANCE_HINT='LATENCY',
                       INFERENCE_PRECISION_HINT='bf16' if half else 'f32')
@@ -192,7 +192,8 @@ def build_form(name: str, model: nn.Module, batch: dict):
 
     Args:
         name (str): One of ``FORMS``, and after hyphens ``'compiled'`` and ``'bf16'`` or ``'fp16'``.
-            On a CPU ``'replica'`` is :class:`OwnProcess`, and ``'replica-kept'`` in this one.
+            On a CPU ``'replica'`` is :class:`SubprocessBackend`; ``'replica-kept'`` runs in this
+            process.
         model (nn.Module): As built from its config, in eval mode.
         batch (dict): Packed frames, collated; of the sizes that will come.
 
@@ -200,7 +201,7 @@ def build_form(name: str, model: nn.Module, batch: dict):
         UserError: There is no such form, or not of this model.
     """
     if name == 'replica' and model.data_preprocessor.device.type == 'cpu':
-        return OwnProcess(model)
+        return SubprocessBackend(model)
     if name == 'replica-kept':
         return Eager(model, replica=True)
     base, *suffixes = name.split('-')

@@ -63,7 +63,7 @@ def _fixed_camera(pipeline) -> Optional[dict]:
 
 
 def calibration_of(rig: CameraRig) -> dict:
-    """Values of the inputs of the form ``'calibrated'``, float32 arrays by name."""
+    """Values of the inputs of the form ``'dynamic_calibration'``, float32 arrays by name."""
     values = rig.lidar2cam[0], rig.params[0], rig.img_aug[0]
     return {name: value.cpu().numpy() for name, value in zip(CALIBRATION, values)}
 
@@ -77,7 +77,7 @@ def describe(deployed: DeployedStudent, rig: CameraRig, grid, classes, recipe: M
         rig: Of its cameras.
         grid (BEVGrid): Of its maps.
         classes: A name for each channel of the segmentation.
-        recipe: What happens to pictures before; see :func:`.preprocessing.recipe_of`.
+        recipe: What happens to images before; see :func:`.preprocessing.recipe_of`.
         source: Where the network is from: ``config``, ``checkpoint``, precision and the like.
     """
     shapes = dict(segmentation=[len(classes), *grid.shape], centerness=[1, *grid.shape],
@@ -100,7 +100,7 @@ def describe(deployed: DeployedStudent, rig: CameraRig, grid, classes, recipe: M
         classes=list(classes), thresholds=[0.5] * len(classes),
         grid=dict({key: value for key, value in grid.asdict().items() if value is not None},
                   shape=list(grid.shape)),
-        calibration=dict(baked=len(deployed.inputs) == 1, projection=rig.lens,
+        calibration=dict(static=len(deployed.inputs) == 1, projection=rig.lens,
                          **{name: value.tolist() for name, value in values.items()}),
         preprocessing=dict(recipe), versions=dict(mmdet3d_plugin=__version__, **versions))
 

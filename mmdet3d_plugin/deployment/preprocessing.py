@@ -1,4 +1,4 @@
-"""From a config's test pipeline to what a program without torch does with its pictures."""
+"""From a config's test pipeline to what a program without torch does with its images."""
 from typing import Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
@@ -10,7 +10,7 @@ Recipe = Tuple[List[dict], dict, Dict[str, np.ndarray]]
 
 
 def recipe_of(pipeline: Sequence[Mapping], frame: Mapping) -> Recipe:
-    """What happens to the pictures before the network, for the calibration of one frame.
+    """What happens to the images before the network, for the calibration of one frame.
 
     Args:
         pipeline: Configs of the test data's transforms.
@@ -18,59 +18,59 @@ def recipe_of(pipeline: Sequence[Mapping], frame: Mapping) -> Recipe:
 
     Returns:
         tuple: The cameras that the network sees; a description for JSON, with ``kind``
-        (``'remap'``, ``'circles'``, ``'stitch'`` or ``'resize'``), the ``pictures`` that it starts
+        (``'remap'``, ``'circles'``, ``'stitch'`` or ``'resize'``), the ``images`` that it starts
         from and their sizes; and arrays that belong to it.
 
     Raises:
-        UserError: A transform of the pictures is not known here.
+        UserError: A transform of the images is not known here.
     """
     steps = [step for outer in pipeline for step in outer.get('transforms', [outer])]
     found = {step['type']: build_from(TRANSFORMS, step, 'test_dataloader.dataset.pipeline')
-             for step in steps if step['type'] in _LOADERS or step['type'] == 'AugmentViews'}
+             for step in steps if step['type'] in _LOADERS or step['type'] == 'ImageAug3D'}
     unknown = [step['type'] for step in steps if step['type'] not in found and any(
-        word in step['type'] for word in ('Picture', 'Panorama', 'Image', 'Views', 'Fisheye'))
+        word in step['type'] for word in ('Image', 'Panorama', 'Image', 'Views', 'Fisheye'))
         and 'LiDAR' not in step['type']]
     loaders = [kind for kind in found if kind in _LOADERS]
     if len(loaders) != 1 or unknown:
-        raise UserError(f'the test pipeline loads pictures by {", ".join(loaders + unknown)}; '
-                        f'expected one of {", ".join(_LOADERS)}, and at most AugmentViews')
-    return _LOADERS[loaders[0]](found[loaders[0]], frame, found.get('AugmentViews'))
+        raise UserError(f'the test pipeline loads images by {", ".join(loaders + unknown)}; '
+                        f'expected one of {", ".join(_LOADERS)}, and at most ImageAug3D')
+    return _LOADERS[loaders[0]](found[loaders[0]], frame, found.get('ImageAug3D'))
 
 
 def _panorama(loader, frame, views) -> Recipe:
     info = frame['images'][loader.camera]
     first, second = loader.prepare(frame)
     described = dict(kind='remap', nearest=loader.sampling == 'release',
-                     pictures={loader.camera: (info['height'], info['width'])})
+                     images={loader.camera: (info['height'], info['width'])})
     return loader.cameras_of(frame), described, dict(map_0=first, map_1=second)
 
 
 def _circles(loader, frame, views) -> Recipe:
     info = frame['images'][loader.camera]
     described = dict(kind='circles', rows=loader.kept(info['width'] // 2),
-                     pictures={loader.camera: (info['height'], info['width'])})
+                     images={loader.camera: (info['height'], info['width'])})
     return loader.cameras_of(frame), described, {}
 
 
 def _stitched(loader, frame, views) -> Recipe:
     layers, arrays = loader.prepare(frame)[0], {}
-    for n, (index, maps, share) in enumerate(layers):
+    for n, (index, maps, alpha) in enumerate(layers):
         arrays.update({f'layer_{n}_map_0': maps[0], f'layer_{n}_map_1': maps[1]})
         if index is not None:
-            arrays.update({f'layer_{n}_index': index, f'layer_{n}_share': share})
-    described = dict(kind='stitch', layers=len(layers), pictures=loader.pictures_of(frame))
+            arrays.update({f'layer_{n}_index': index, f'layer_{n}_alpha': alpha})
+    described = dict(kind='stitch', layers=len(layers), images=loader.images_of(frame))
     return loader.cameras_of(frame), described, arrays
 
 
-def _pictures(loader, frame, views) -> Recipe:
+def _images(loader, frame, views) -> Recipe:
     cameras = loader.cameras_of(frame)
     sizes = {camera['name']: (camera['height'], camera['width']) for camera in cameras}
-    described = dict(kind='resize', pictures=sizes, filter='area')
+    described = dict(kind='resize', images=sizes, filter='area')
     if views is None:
         return cameras, dict(described, resized={n: size[::-1] for n, size in sizes.items()},
                              corner=dict.fromkeys(sizes, (0, 0))), {}
     if views.random:
-        raise UserError('AugmentViews draws at random in the test pipeline; give it random=False')
+        raise UserError('ImageAug3D draws at random in the test pipeline; give it random=False')
     factor = views._draw()[0]
     layouts = {name: views.layout(size, factor) for name, size in sizes.items()}
     blank = [np.zeros((*size, 3), np.uint8) for size in sizes.values()]
@@ -82,4 +82,4 @@ def _pictures(loader, frame, views) -> Recipe:
 
 _LOADERS = {'LoadDualFisheyePanorama': _panorama, 'LoadDualFisheye': _circles,
             'LoadStitchedPanorama': _stitched,
-            'LoadPictures': _pictures}
+            'LoadMultiViewImages': _images}

@@ -1,11 +1,11 @@
 """View transforms of a deployed student, with the layer after them.
 
-For each there are up to four forms with one result. ``bags``: constant geometry and weighted sums
-of rows (``embedding_bag``), which torch and OpenVINO have. ``tiles``: the same sums as products of
-dense matrices, which ONNX has. ``standard``: features sampled at constant positions, by operators
-that ONNX has. ``calibrated``: the geometry is computed from inputs, by operators that ONNX has.
-Bags end with an entry of weight 0, so that even the last ones, which are empty, start before the
-end, as OpenVINO wants it.
+For each there are up to four forms with one result:
+
+* ``embedding_bag``: constant geometry and weighted sums of rows, which torch and OpenVINO have;
+* ``block_dense``: the same sums as products of dense matrices, which ONNX has;
+* ``grid_sample``: features sampled at constant positions, by operators that ONNX has;
+* ``dynamic_calibration``: the geometry is computed from inputs, by operators that ONNX has.
 
 All take features (B, N, C, h, w) and return the BEV map (B, C', rows, columns); the calibrated ones
 also take ``lidar2cam`` (N, 4, 4), ``lens`` (N, P) and ``img_aug`` (N, 3, 3), see
@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..geometry import CameraRig, PullMap, build_commuted_maps, pull_dense
-from ..geometry.commuted import RowSum, table_matrices
+from ..geometry import CameraRig, PullMap, build_reordered_maps, pull_dense
 from ..geometry.lifting import LiftMap, cells_of_pairs
 from ..geometry.pooling import locate
+from ..geometry.reordered import CSRMatrix, table_matrices
 from ..models import CameraBranch, HeightCompressor, LiftSplat, VoxelPulling
 
 CALIBRATION = ('lidar2cam', 'lens', 'img_aug')
-"""Names of the inputs of a calibrated form."""
+"""Names of the inputs of the form ``dynamic_calibration``."""
 _CHUNK = 2**24  # values of the largest intermediate table
 
 
@@ -37,7 +37,8 @@ def build_view(branch: CameraBranch, rig: CameraRig, size: Tuple[int, int], form
         branch: Whose parts are used.
         rig: Of one geometry.
         size: (h, w) of the features.
-        form: ``'bags'``, ``'tiles'``, ``'standard'`` or ``'calibrated'``.
+        form: ``'embedding_bag'``, ``'block_dense'``, ``'grid_sample'`` or
+            ``'dynamic_calibration'``.
 
     Raises:
         UserError: This view transform cannot be deployed.
@@ -47,12 +48,12 @@ def build_view(branch: CameraBranch, rig: CameraRig, size: Tuple[int, int], form
         raise UserError(f'{kind.__name__}: a view transform that cannot be deployed; known: '
                         f'{", ".join(k.__name__ for k in _FORMS)}, without LiDAR points')
     chosen = _FORMS[kind][form]
-    if issubclass(chosen, _Commuted) and not isinstance(branch.compressor, HeightCompressor):
-        chosen = SampledPull
+    if issubclass(chosen, _Reordered) and not isinstance(branch.compressor, HeightCompressor):
+        chosen = GridSamplePull
     return chosen(branch, rig, size)
 
 
-class SampledPull(nn.Module):
+class GridSamplePull(nn.Module):
     """Voxels sampled at constant positions, then compressed."""
 
     def __init__(self, branch, rig, size):
@@ -68,7 +69,7 @@ class SampledPull(nn.Module):
         return self.compressor(pull_dense(features, pull, self.shape, **self.style))
 
 
-class CalibratedPull(nn.Module):
+class DynamicPull(nn.Module):
     """Voxels projected by the calibration, sampled there, then compressed."""
 
     def __init__(self, branch, rig, size):
@@ -79,13 +80,13 @@ class CalibratedPull(nn.Module):
         self.register_buffer('points', view.grid.centers().reshape(-1, 3).to(rig.lidar2cam))
 
     def forward(self, features: Tensor, *calibration: Tensor) -> Tensor:
-        position, seen = locate(self.points, calibrated(self.rig, calibration), self.bounds)
+        position, seen = locate(self.points, with_calibration(self.rig, calibration), self.bounds)
         pull = PullMap(position, seen.to(position.dtype))
         return self.compressor(pull_dense(features, pull, self.shape, **self.style))
 
 
-class _Commuted(nn.Module):
-    """The compressor's matrices on the features, then constant sums: see ``pull_convolved``."""
+class _Reordered(nn.Module):
+    """The compressor's matrices on the features, then constant sums: see ``pull_fused``."""
 
     def __init__(self, branch, rig, size):
         super().__init__()
@@ -93,7 +94,7 @@ class _Commuted(nn.Module):
         levels, self.shape = view.grid.num_levels, view.grid.shape
         weight = self.compressor.conv.weight.detach()
         self.outputs, kernel_size = weight.shape[0], weight.shape[-1]
-        rows, = build_commuted_maps(view.pull_map(rig), (levels, *self.shape), size, kernel_size,
+        rows, = build_reordered_maps(view.pull_map(rig), (levels, *self.shape), size, kernel_size,
                                     **view.sampling(rig))
         self.keep(rows)
         self.register_buffer('matrix', table_matrices(weight, levels)[0].contiguous())
@@ -103,9 +104,9 @@ class _Commuted(nn.Module):
         pixels = features.movedim(2, -1).flatten(1, 3)
         table = (pixels @ self.matrix).unflatten(2, (-1, self.outputs)).flatten(1, 2)
         cells = self.sum(table.float())
-        return self.compressor.finish(cells.transpose(1, 2).unflatten(2, self.shape))
+        return self.compressor.norm_act(cells.transpose(1, 2).unflatten(2, self.shape))
 
-    def keep(self, rows: RowSum) -> None:
+    def keep(self, rows: CSRMatrix) -> None:
         """Register the sums as buffers."""
         raise NotImplementedError
 
@@ -114,7 +115,7 @@ class _Commuted(nn.Module):
         raise NotImplementedError
 
 
-class BagPull(_Commuted):
+class EmbeddingBagPull(_Reordered):
     """A cell is a bag of rows; the samples of a batch are columns of one table."""
 
     def keep(self, rows):
@@ -128,11 +129,11 @@ class BagPull(_Commuted):
         return cells.unflatten(1, (-1, self.outputs)).transpose(0, 1)
 
 
-class TiledPull(_Commuted):
+class BlockDensePull(_Reordered):
     """Neighbouring cells read much the same rows: a tile of them is one matrix product."""
 
     def keep(self, rows):
-        groups, place = tiles(rows, self.shape, self.outputs)
+        groups, place = dense_blocks(rows, self.shape, self.outputs)
         self.groups = len(groups)
         for n, (row, weight) in enumerate(groups):
             self.register_buffer(f'row_{n}', row)
@@ -165,7 +166,7 @@ class _Lift(nn.Module):
         raise NotImplementedError
 
 
-class BagLift(_Lift):
+class EmbeddingBagLift(_Lift):
     """A cell is a bag of pixels, weighted by their depths' probabilities."""
 
     def __init__(self, branch, rig, size):
@@ -208,7 +209,7 @@ class PaddedLift(_Lift):
         return F.pad(torch.cat(sums, 1), (0, 0, 0, 1))[:, self.place]
 
 
-class CalibratedLift(_Lift):
+class DynamicLift(_Lift):
     """Cells of the pairs from the calibration, and a sum by scattering, a few depths at a time."""
 
     def __init__(self, branch, rig, size):
@@ -217,8 +218,8 @@ class CalibratedLift(_Lift):
 
     def pool(self, pixels: Tensor, depth: Tensor, *calibration: Tensor) -> Tensor:
         view, (batch, area, channels) = self.view, pixels.shape
-        cell = cells_of_pairs(self.grid, calibrated(self.rig, calibration), self.size, view.depths,
-                              view.rounding, view.pixel)
+        rig = with_calibration(self.rig, calibration)
+        cell = cells_of_pairs(self.grid, rig, self.size, view.depths, view.rounding, view.pixel)
         views, depths = self.rig.lidar2cam.shape[1], len(view.depths)
         cell = cell.unflatten(0, (views, depths, -1)).transpose(0, 1).flatten(1)  # (D, N * h * w)
         weight = depth.flatten(3).permute(2, 1, 3, 0).flatten(1, 2)  # (D, N * h * w, B)
@@ -232,13 +233,14 @@ class CalibratedLift(_Lift):
         return cells[:-1].transpose(0, 1)
 
 
-_FORMS = {VoxelPulling: dict(bags=BagPull, tiles=TiledPull, standard=SampledPull,
-                             calibrated=CalibratedPull),
-          LiftSplat: dict(bags=BagLift, tiles=PaddedLift, standard=PaddedLift,
-                          calibrated=CalibratedLift)}
+_FORMS = {
+    VoxelPulling: dict(embedding_bag=EmbeddingBagPull, block_dense=BlockDensePull,
+                       grid_sample=GridSamplePull, dynamic_calibration=DynamicPull),
+    LiftSplat: dict(embedding_bag=EmbeddingBagLift, block_dense=PaddedLift,
+                    grid_sample=PaddedLift, dynamic_calibration=DynamicLift)}
 
 
-def calibrated(rig: CameraRig, calibration: Tuple[Tensor, ...]) -> CameraRig:
+def with_calibration(rig: CameraRig, calibration: Tuple[Tensor, ...]) -> CameraRig:
     """The rig with another calibration: ``lidar2cam``, ``lens`` and ``img_aug`` of its views."""
     lidar2cam, lens, img_aug = (values[None] for values in calibration)
     return replace(rig, lidar2cam=lidar2cam, params=lens, img_aug=img_aug, fingerprint=())
@@ -284,7 +286,7 @@ def _alike(sizes: List[int], channels: int) -> Iterator[Tuple[int, int, int]]:
         first = last
 
 
-def tiles(rows: RowSum, shape: Tuple[int, int], channels: int, side: int = 8
+def dense_blocks(rows: CSRMatrix, shape: Tuple[int, int], channels: int, side: int = 8
           ) -> Tuple[List[Tuple[Tensor, Tensor]], Tensor]:
     """A sparse matrix as dense blocks: ``side`` x ``side`` cells and all rows that they read.
 

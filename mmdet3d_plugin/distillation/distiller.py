@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from torch import nn
 
 from ..errors import UserError, build_from
-from .taps import Recorded, Tap, listen
+from .taps import Tap, TapRecorder, record_taps
 from .teacher import FrozenTeacher
 
 
@@ -71,7 +71,7 @@ class Distiller(BaseModel):
         teacher = self.teacher.build()
         self._check_taps(self._roles())
         grids = [getattr(model, 'grid', None) for model in (teacher, self.student)]
-        if all(grids) and not grids[0].same_plane(grids[1]):
+        if all(grids) and not grids[0].same_bev(grids[1]):
             raise UserError(f'model.teacher works on {grids[0]}, but model.student on {grids[1]}; '
                             'distillation compares cell by cell, so both need the same grid')
         self._check_normalisation(teacher)
@@ -99,13 +99,13 @@ class Distiller(BaseModel):
         """See the class."""
         if mode != 'loss':
             return self.student(inputs, data_samples, mode)
-        recorded, taps = Recorded(), self.taps()
+        recorded, taps = TapRecorder(), self.taps()
         if self.teacher is not None:
             self._run_teacher(inputs, data_samples, taps, recorded)
-        with listen('student', self.student, taps, recorded):
+        with record_taps('student', self.student, taps, recorded):
             losses = self.student(inputs, data_samples, mode='loss')
         if self.assistant is not None:
-            with listen('assistant', self.assistant, taps, recorded):
+            with record_taps('assistant', self.assistant, taps, recorded):
                 self.assistant(recorded)
         ctx = dict(inputs=inputs, data_samples=data_samples, roles=self._roles())
         for name, term in self.terms.items():
@@ -123,9 +123,9 @@ class Distiller(BaseModel):
             dict: One prediction a sample, by role.
         """
         inputs = self.data_preprocessor(data)['inputs']
-        recorded, taps, models = Recorded(), self.taps(), self._roles()
+        recorded, taps, models = TapRecorder(), self.taps(), self._roles()
         outs = dict(teacher=self._run_teacher(inputs, None, taps, recorded, whole=True))
-        with listen('student', self.student, taps, recorded):
+        with record_taps('student', self.student, taps, recorded):
             outs['student'] = self.student(inputs, mode='tensor')
         outs['assistant'] = self.assistant(recorded) if self.assistant is not None else None
         return {role: models[role].head.predict(outs[role])
@@ -139,7 +139,7 @@ class Distiller(BaseModel):
         teacher = self.teacher.to(device)
         precision = (torch.autocast(device.type, torch.bfloat16) if self.teacher.bf16 else
                      nullcontext())
-        with torch.no_grad(), precision, listen('teacher', teacher, taps, recorded, not whole):
+        with torch.no_grad(), precision, record_taps('teacher', teacher, taps, recorded, not whole):
             return teacher(inputs, data_samples, mode='tensor')
 
     def _check_normalisation(self, teacher: BaseModel) -> None:

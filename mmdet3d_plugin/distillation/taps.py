@@ -56,7 +56,7 @@ class Tap:
                             f'{did_you_mean(self.module, filter(None, known))}')
 
 
-class Recorded(Dict[str, Tensor]):
+class TapRecorder(Dict[str, Tensor]):
     """Tapped tensors by address; reading one that was rewritten in place since is an error."""
 
     def __init__(self):
@@ -87,7 +87,7 @@ class _Heard(Exception):
 
 
 @contextmanager
-def listen(role: str, module: nn.Module, taps: Iterable[Tap], recorded: Recorded,
+def record_taps(role: str, module: nn.Module, taps: Iterable[Tap], recorded: TapRecorder,
            stop: bool = False):
     """Record the role's taps during one forward; the hooks are removed afterwards.
 
@@ -95,7 +95,7 @@ def listen(role: str, module: nn.Module, taps: Iterable[Tap], recorded: Recorded
         role (str): Whose taps.
         module (nn.Module): The role.
         taps (iterable): Of all roles.
-        recorded (Recorded): Takes the tensors.
+        recorded (TapRecorder): Takes the tensors.
         stop (bool): Leave the block when each tap has fired once: what the forward would compute
             after them is spared.
     """

@@ -35,7 +35,7 @@ class TrainingStep:
 
 
 def training_steps(cfg: Config, batches: Sequence[dict]) -> Dict[str, TrainingStep]:
-    """The steps to compare: of a distillation also its student's own, which reads pictures alone.
+    """The steps to compare: of a distillation also its student's own, which reads images alone.
 
     Weights are random, a teacher's too: no checkpoint is read.
 
@@ -52,8 +52,8 @@ def training_steps(cfg: Config, batches: Sequence[dict]) -> Dict[str, TrainingSt
     if model.teacher is not None:
         model.build_teacher()
     student = copy.deepcopy(model.student)
-    pictures = [dict(batch, inputs={fields.IMG: batch['inputs'][fields.IMG]}) for batch in batches]
-    return dict(student=TrainingStep(student, cfg.optim_wrapper, pictures),
+    images = [dict(batch, inputs={fields.IMG: batch['inputs'][fields.IMG]}) for batch in batches]
+    return dict(student=TrainingStep(student, cfg.optim_wrapper, images),
                 distillation=TrainingStep(model, cfg.optim_wrapper, batches))
 
 

@@ -1,7 +1,6 @@
 """Pure functions on tensors and arrays: no registry, no config."""
 from .bev_grid import BEVGrid
 from .cameras import CameraRig
-from .commuted import build_commuted_maps, pull_convolved, pull_occupied_convolved
 from .pooling import (
     PullMap,
     build_pull_map,
@@ -10,8 +9,9 @@ from .pooling import (
     pull_occupied,
     sample_features,
 )
+from .reordered import build_reordered_maps, pull_fused, pull_occupied_fused
 
 __all__ = [
-    'BEVGrid', 'CameraRig', 'PullMap', 'build_commuted_maps', 'build_pull_map', 'occupied_voxels',
-    'pull_convolved', 'pull_dense', 'pull_occupied', 'pull_occupied_convolved', 'sample_features'
+    'BEVGrid', 'CameraRig', 'PullMap', 'build_reordered_maps', 'build_pull_map', 'occupied_voxels',
+    'pull_fused', 'pull_dense', 'pull_occupied', 'pull_occupied_fused', 'sample_features'
 ]

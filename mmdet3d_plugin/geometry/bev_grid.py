@@ -19,13 +19,13 @@ def _parse_axis(name: str, value: str, allowed: str) -> Tuple[int, bool]:
     return _AXES[value[1]], value[0] == '-'
 
 
-def _num_cells(name: str, bounds: Tuple[float, float], cell: float) -> int:
+def _num_cells(name: str, bounds: Tuple[float, float], resolution: float) -> int:
     span = bounds[1] - bounds[0]
-    count = round(span / cell)
-    if count < 1 or abs(count * cell - span) > 1e-6 * max(abs(span), 1.0):
+    count = round(span / resolution)
+    if count < 1 or abs(count * resolution - span) > 1e-6 * max(abs(span), 1.0):
         raise ValueError(
             f'BEVGrid.{name}: the range {tuple(bounds)} m is not a positive whole number of '
-            f'{cell} m cells; change the range or the cell size')
+            f'{resolution} m cells; change the range or the resolution')
     return count
 
 
@@ -49,14 +49,14 @@ class BEVGrid:
     Args:
         x_range (tuple): Lower and upper x, metres.
         y_range (tuple): Lower and upper y, metres.
-        cell (float): Side of the square cells, metres.
+        resolution (float): Side of the square cells, metres.
         rows (str): Axis followed by the row index, ``'±x'`` or ``'±y'``.
         cols (str): Axis followed by the column index; the other one of x and y.
         z_range (tuple, optional): Lower and upper z of a voxel grid, metres.
         num_levels (int, optional): Number of height levels of a voxel grid.
         levels (str): Axis followed by the level index, ``'+z'`` (level 0 lowest) or ``'-z'``.
-        ahead (str): Axis that points ahead of the car; ``'+y'`` in the frame of nuScenes' scanner.
-            Only pictures ask for it.
+        forward_axis (str): Axis that points ahead of the car; ``'+y'`` in nuScenes' LiDAR frame.
+            Only images ask for it.
 
     Raises:
         ValueError: A range is not a whole number of cells, or an axis name is unknown.
@@ -70,13 +70,13 @@ class BEVGrid:
     """
     x_range: Tuple[float, float] = (-50.0, 50.0)
     y_range: Tuple[float, float] = (-50.0, 50.0)
-    cell: float = 0.5
+    resolution: float = 0.5
     rows: str = '-x'
     cols: str = '-y'
     z_range: Optional[Tuple[float, float]] = None
     num_levels: Optional[int] = None
     levels: str = '+z'
-    ahead: str = '+x'
+    forward_axis: str = '+x'
 
     def __post_init__(self):
         for name in ('x_range', 'y_range', 'z_range'):
@@ -86,11 +86,11 @@ class BEVGrid:
         row_axis, _ = _parse_axis('rows', self.rows, 'xy')
         col_axis, _ = _parse_axis('cols', self.cols, 'xy')
         _parse_axis('levels', self.levels, 'z')
-        _parse_axis('ahead', self.ahead, 'xy')
+        _parse_axis('forward_axis', self.forward_axis, 'xy')
         if row_axis == col_axis:
             raise ValueError(f'BEVGrid: rows={self.rows!r} and cols={self.cols!r} follow one axis')
         for name in ('x_range', 'y_range'):
-            _num_cells(name, getattr(self, name), self.cell)
+            _num_cells(name, getattr(self, name), self.resolution)
         if (self.z_range is None) != (self.num_levels is None):
             raise ValueError('BEVGrid: z_range and num_levels belong together; give both or none')
 
@@ -99,7 +99,7 @@ class BEVGrid:
     @property
     def shape(self) -> Tuple[int, int]:
         """(rows, columns)."""
-        return tuple(_num_cells(name, bounds, self.cell)
+        return tuple(_num_cells(name, bounds, self.resolution)
                      for name, bounds in (('rows', self._bounds(self.rows)),
                                           ('cols', self._bounds(self.cols))))
 
@@ -118,15 +118,15 @@ class BEVGrid:
         """The plain dict that a config writes; ``BEVGrid(**grid.asdict()) == grid``."""
         return asdict(self)
 
-    def same_plane(self, other: 'BEVGrid') -> bool:
+    def same_bev(self, other: 'BEVGrid') -> bool:
         """Whether both grids have the same cells seen from above."""
-        keys = ('x_range', 'y_range', 'cell', 'rows', 'cols')
+        keys = ('x_range', 'y_range', 'resolution', 'rows', 'cols')
         return all(getattr(self, key) == getattr(other, key) for key in keys)
 
-    def from_above(self) -> 'BEVGrid':
+    def top_down(self) -> 'BEVGrid':
         """The same cells as a driver's map shows them: ahead is up, left is left."""
         rows, cols = {'+x': ('-x', '-y'), '-x': ('+x', '+y'), '+y': ('-y', '+x'),
-                      '-y': ('+y', '-x')}[self.ahead]
+                      '-y': ('+y', '-x')}[self.forward_axis]
         return replace(self, rows=rows, cols=cols, z_range=None, num_levels=None)
 
     # Continuous conversions --------------------------------------------------------------------
@@ -141,7 +141,7 @@ class BEVGrid:
         values = {}
         for k, axis in enumerate((self.rows, self.cols)):
             low, high = self._bounds(axis)
-            step = pixel[..., k] * self.cell
+            step = pixel[..., k] * self.resolution
             values[axis[1]] = high - step if axis[0] == '-' else low + step
         return _stack([values['x'], values['y']])
 
@@ -165,7 +165,8 @@ class BEVGrid:
         """
         if rounding not in ('floor', 'trunc'):
             raise ValueError(f"rounding: expected 'floor' or 'trunc', got {rounding!r}")
-        axes = [(self.rows, self.shape[0], self.cell), (self.cols, self.shape[1], self.cell)]
+        axes = [(axis, count, self.resolution)
+                for axis, count in zip((self.rows, self.cols), self.shape)]
         if xyz.shape[-1] == 3:
             self._need_levels()
             axes.insert(0, (self.levels, self.num_levels, self.level_height))
@@ -216,7 +217,7 @@ class BEVGrid:
             if max(abs(start - ends[0]), abs(stop - ends[1])) > 1e-6 or start < 0 or stop > count:
                 raise ValueError(
                     f'window of {side} m: its border is at cells {ends} of axis {axis}, which has '
-                    f'{count} cells; choose a side that the {self.cell} m grid can cut')
+                    f'{count} cells; choose a side that the {self.resolution} m grid can cut')
             slices.append(slice(start, stop))
         return tuple(slices)
 
@@ -227,7 +228,7 @@ class BEVGrid:
 
     def _along(self, value: Array, axis: str) -> Array:
         low, high = self._bounds(axis)
-        return (high - value if axis[0] == '-' else value - low) / self.cell
+        return (high - value if axis[0] == '-' else value - low) / self.resolution
 
     def _need_levels(self):
         if self.z_range is None:

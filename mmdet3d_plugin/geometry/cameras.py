@@ -111,7 +111,7 @@ def mei_params(camera: Dict) -> np.ndarray:
     Args:
         camera (dict): ``mei`` {``xi``, ``k1``, ``k2``, ``p1``, ``p2``, ``gamma1``, ``gamma2``,
             ``u0``, ``v0``}; ``theta_max_deg``, the angle from the axis up to which the lens shows a
-            picture (optional); ``tangential``, whether p1 and p2 count. By default they do not, as
+            image (optional); ``tangential``, whether p1 and p2 count. By default they do not, as
             in KITTI-360's devkit, which is 1 pixel at most.
 
     Returns:
@@ -150,7 +150,7 @@ def project_mei(xyz: Tensor, params: Tensor, size: Tuple[int, int]):
     With n = P / |P|: ``m = (n_x, n_y) / (n_z + xi)``, ``rho = |m|``,
     ``m_d = m (1 + k1 rho^2 + k2 rho^4) + tangential(m)``, ``pixel = gamma m_d + (u0, v0)``.
     Beyond the one-to-one limit (for xi > 1 an angle of arccos(-1 / xi)) points fold back into the
-    picture, so the bounds of the image alone would let them in: ``valid`` does not.
+    image, so the bounds of the image alone would let them in: ``valid`` does not.
 
     Args:
         xyz (Tensor): (..., 3) points.
@@ -200,7 +200,7 @@ def equidistant_params(camera: Dict) -> np.ndarray:
 
     Args:
         camera (dict): ``equidistant`` {``f``: pixels per radian, ``u0``, ``v0``: the axis};
-            ``theta_max_deg``, the angle from the axis up to which the lens shows a picture
+            ``theta_max_deg``, the angle from the axis up to which the lens shows an image
             (optional, default 180).
 
     Returns:

@@ -1,7 +1,7 @@
-"""LiDAR pictures: one row per beam, one column per firing, several measured channels.
+"""LiDAR images: one row per beam, one column per firing, several measured channels.
 
 Organised scans (Ouster) are destaggered and corrected as in the KD360 release; unorganised scans
-are rendered through their ring index or a spherical projection. Picture columns follow the equirect
+are rendered through their ring index or a spherical projection. Image columns follow the equirect
 convention (centre = forward, to the right = clockwise), rows run from the highest beam down.
 """
 
@@ -37,9 +37,9 @@ def destagger(scan, shift_by_row) -> np.ndarray:
     return out
 
 
-def stagger(picture, shift_by_row) -> np.ndarray:
+def stagger(image, shift_by_row) -> np.ndarray:
     """Exact reverse of :func:`destagger`."""
-    return destagger(picture, -np.asarray(shift_by_row))
+    return destagger(image, -np.asarray(shift_by_row))
 
 
 def beam_offsets(image) -> np.ndarray:
@@ -72,7 +72,7 @@ class BeamUniformity:
         self.stateful, self.calls, self.dark = stateful, 0, None
 
     def __call__(self, image) -> np.ndarray:
-        """(H, W) raw picture -> (H, W) float32 >= 0."""
+        """(H, W) raw image -> (H, W) float32 >= 0."""
         if not self.stateful or self.calls % 8 == 0:
             new = beam_offsets(image)
             first = self.dark is None or not self.stateful
@@ -85,7 +85,7 @@ class AutoExposure:
     """Maps the 10th percentile of the non-zero samples to 0, the 90th to 0.8, and clips to [0, 1].
 
     Every fourth sample in row order is used, or all of them if that leaves fewer than 100.
-    A picture without any non-zero sample becomes zero; one grey level becomes 0 / 1.
+    An image without any non-zero sample becomes zero; one grey level becomes 0 / 1.
 
     Args:
         stateful: False: a function of the frame alone. True: as in the release, limits are measured
@@ -114,7 +114,7 @@ class AutoExposure:
 
 
 def exposure_limits(image):
-    """10th and 90th percentile of the non-zero samples of a picture.
+    """10th and 90th percentile of the non-zero samples of an image.
 
     Returns:
         (2,) float64, or None if nothing is non-zero.
@@ -161,30 +161,30 @@ class LiDARImageProcessor:
         self.beams = BeamUniformity(stateful)
         self.exposure = {name: AutoExposure(stateful) for name in self.channels[1:]}
 
-    def __call__(self, channel: str, picture) -> np.ndarray:
+    def __call__(self, channel: str, image) -> np.ndarray:
         """(H, W) measured values -> (H, W) float32 in [0, 1].
 
         Raises:
             ValueError: for an unknown channel.
         """
         if channel == 'range':
-            return normalise_range(picture, self.max_range)
+            return normalise_range(image, self.max_range)
         if channel not in self.exposure:
             raise ValueError(f'unknown LiDAR image channel {channel!r}, '
                              f'expected one of {self.channels}')
         if channel == 'ambient':
-            picture = self.beams(picture)
-        out = self.exposure[channel](picture)
+            image = self.beams(image)
+        out = self.exposure[channel](image)
         return out if channel == 'reflectivity' else np.sqrt(out)
 
 
-def resize(picture, height: int, width: int, nearest: bool = False) -> np.ndarray:
+def resize(image, height: int, width: int, nearest: bool = False) -> np.ndarray:
     """Resize one channel: (h, w) float32 -> (height, width) float32, half-pixel centres."""
     import cv2
-    if picture.shape == (height, width):
-        return picture
+    if image.shape == (height, width):
+        return image
     mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    return cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=mode)
+    return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=mode)
 
 
 def spherical_indices(points, height: int, width: int, fov_up: float, fov_down: float,
@@ -197,7 +197,7 @@ def spherical_indices(points, height: int, width: int, fov_up: float, fov_down: 
 
     Args:
         points: (P, >=3), x forward, y left, z up, metres.
-        height, width: picture size.
+        height, width: image size.
         fov_up, fov_down: radians.
         ring: (P,) beam index, 0 = lowest, scaled from max(ring)+1 = ``height`` beams.
 
@@ -226,7 +226,7 @@ def spherical_indices(points, height: int, width: int, fov_up: float, fov_down: 
 
 def spherical_image(points, values, height: int, width: int, fov_up: float, fov_down: float,
                     ring=None) -> np.ndarray:
-    """Render per-point values of an unorganised scan as a picture; see :func:`spherical_indices`.
+    """Render per-point values of an unorganised scan as an image; see :func:`spherical_indices`.
 
     Args:
         points: (P, >=3).
@@ -242,25 +242,25 @@ def spherical_image(points, values, height: int, width: int, fov_up: float, fov_
     return out
 
 
-def close_gaps(picture, rows: bool = False) -> np.ndarray:
+def close_gaps(image, rows: bool = False) -> np.ndarray:
     """Fill pixels without a return between two neighbours that have one with their mean.
 
     Points of an unorganised scan fall unevenly on the pixels, which leaves single holes.
 
     Args:
-        picture: (C, H, W), 0 where no point fell in the first channel.
+        image: (C, H, W), 0 where no point fell in the first channel.
         rows: False: neighbours to the left and right, around the border; True: above and below.
 
     Returns:
         (C, H, W) float32.
     """
-    picture = np.asarray(picture, np.float32)
+    image = np.asarray(image, np.float32)
     axis = 1 if rows else 2
-    one, other = np.roll(picture, 1, axis), np.roll(picture, -1, axis)
-    gap = (picture[0] == 0) & (one[0] != 0) & (other[0] != 0)
+    one, other = np.roll(image, 1, axis), np.roll(image, -1, axis)
+    gap = (image[0] == 0) & (one[0] != 0) & (other[0] != 0)
     if rows:
         gap[[0, -1]] = False
-    return np.where(gap, (one + other) / 2, picture)
+    return np.where(gap, (one + other) / 2, image)
 
 
 def undistort(points, motion) -> np.ndarray:
@@ -292,7 +292,7 @@ def undistort(points, motion) -> np.ndarray:
 
 
 def fov_of_beams(altitude_deg) -> tuple:
-    """Elevation of the top and bottom edge of a picture whose rows are these beams.
+    """Elevation of the top and bottom edge of an image whose rows are these beams.
 
     Args:
         altitude_deg: (H,) elevation of the row centres, top first, degrees.

@@ -180,7 +180,8 @@ class _Exact:
         local = (edges[..., :1] * self.axes[0] + edges[..., 1:] * self.axes[1]) * self.scale
         ends = self.grid.to_pixel(local) - 0.5  # whole numbers are cell centres
         if layer.lines:
-            return _stroke(ends, self.half_line * self.scale / self.grid.cell, self.grid.shape)
+            half_width = self.half_line * self.scale / self.grid.resolution
+            return _stroke(ends, half_width, self.grid.shape)
         return _fill(ends, self.grid.shape)
 
 
@@ -262,7 +263,7 @@ class _Devkit:
         self.center = tuple((to_map @ middle)[:2].tolist())
         self.degrees = _heading(to_map * (flips[0], 1, 1, 1)) / np.pi * 180
         self.size = np.array([np.ptp(grid.x_range), np.ptp(grid.y_range)])
-        self.cells = np.round(self.size / grid.cell).astype(int)
+        self.cells = np.round(self.size / grid.resolution).astype(int)
         self.size = self.size / scale
         (x, y), (half_x, half_y) = self.center, self.size / 2
         upright = box(x - half_x, y - half_y, x + half_x, y + half_y)

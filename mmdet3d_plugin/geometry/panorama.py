@@ -1,4 +1,4 @@
-"""Sampling maps that turn a dual fisheye or several pictures into one equirect panorama.
+"""Sampling maps that turn a dual fisheye or several images into one equirect panorama.
 
 Frame: the LiDAR frame, x forward, y left, z up. An equirect panorama of H x W pixels looks forward
 at its centre column; columns grow clockwise seen from above (to the right); row 0 is the highest
@@ -19,7 +19,7 @@ THETA_APERTURE_DEG = 203.0
 
 def equirect_rays(height: int, width: int, fov_up: float = np.pi / 2,
                   fov_down: float = -np.pi / 2) -> np.ndarray:
-    """Viewing directions of the pixel centres of an equirect picture.
+    """Viewing directions of the pixel centres of an equirect image.
 
     Convention: that of :func:`.cameras.project_equirect`: pixel (r, c) looks at azimuth
     pi * (1 - 2 * (c + 0.5) / W), left positive, and at
@@ -27,7 +27,7 @@ def equirect_rays(height: int, width: int, fov_up: float = np.pi / 2,
     and bottom *edges*.
 
     Args:
-        height, width: picture size in pixels.
+        height, width: image size in pixels.
         fov_up, fov_down: elevation of the edges, radians.
 
     Returns:
@@ -49,7 +49,7 @@ def equirect_rays(height: int, width: int, fov_up: float = np.pi / 2,
 
 def dual_fisheye_pixels(directions, side: int,
                         aperture_deg: float = THETA_APERTURE_DEG) -> np.ndarray:
-    """Position of viewing directions in a native Ricoh dual-fisheye picture.
+    """Position of viewing directions in a native Ricoh dual-fisheye image.
 
     Model: equidistant, r = theta / (aperture / 2) on the unit image circle, which fills its square.
     The right square holds the front lens, turned 90 degrees clockwise on disk; the left one the
@@ -61,11 +61,11 @@ def dual_fisheye_pixels(directions, side: int,
 
     Args:
         directions: (..., 3), LiDAR axes, any length > 0.
-        side: side of one square, pixels (the picture is side x 2*side).
+        side: side of one square, pixels (the image is side x 2*side).
         aperture_deg: full angle of the image circle, degrees.
 
     Returns:
-        (..., 2) float64 (row, col) in the native picture, integers at pixel centres.
+        (..., 2) float64 (row, col) in the native image, integers at pixel centres.
     """
     x, y, z = np.moveaxis(np.asarray(directions, dtype=np.float64), -1, 0)
     lateral = np.hypot(y, z)
@@ -77,18 +77,18 @@ def dual_fisheye_pixels(directions, side: int,
     return _to_native(row, col, front, side)
 
 
-def dual_fisheye_views(picture) -> tuple:
-    """The two image circles of a native Ricoh dual-fisheye picture, each turned upright.
+def dual_fisheye_views(image) -> tuple:
+    """The two image circles of a native Ricoh dual-fisheye image, each turned upright.
 
     Args:
-        picture: (side, 2 * side, 3).
+        image: (side, 2 * side, 3).
 
     Returns:
         The front lens's and the rear lens's (side, side, 3).
     """
-    import cv2  # turns a picture four times as fast as NumPy
-    side = picture.shape[1] // 2
-    rear, front = picture[:side, :side], picture[:side, side:]
+    import cv2  # turns an image four times as fast as NumPy
+    side = image.shape[1] // 2
+    rear, front = image[:side, :side], image[:side, side:]
     return (cv2.rotate(front, cv2.ROTATE_90_COUNTERCLOCKWISE),
             cv2.rotate(rear, cv2.ROTATE_90_CLOCKWISE))
 
@@ -97,7 +97,7 @@ def dual_fisheye_cameras(lidar2cam, side: int, aperture_deg: float = THETA_APERT
     """Camera dicts of :func:`dual_fisheye_views`; the model is :func:`dual_fisheye_pixels`'.
 
     Args:
-        lidar2cam: (4, 4) from the LiDAR frame to the picture's, which has the panorama's axes.
+        lidar2cam: (4, 4) from the LiDAR frame to the image's, which has the panorama's axes.
         side: of one square, pixels.
         aperture_deg: full angle of each image circle.
 
@@ -118,7 +118,7 @@ def dual_fisheye_cameras(lidar2cam, side: int, aperture_deg: float = THETA_APERT
 
 def release_indices(height: int, width: int, side: int,
                     aperture_deg: float = THETA_APERTURE_DEG) -> tuple:
-    """Integer source maps of the KD360 release, in its upright (pre-rotated) picture.
+    """Integer source maps of the KD360 release, in its upright (pre-rotated) image.
 
     End-point-inclusive angles, truncated source positions, columns rolled by floor(270/360 * W):
     within half a pixel of the pixel-centre convention. For parity only.
@@ -128,7 +128,7 @@ def release_indices(height: int, width: int, side: int,
         side: side of one fisheye square.
 
     Returns:
-        xs, ys: (H, W) int32 column and row in the upright picture of side x 2*side.
+        xs, ys: (H, W) int32 column and row in the upright image of side x 2*side.
     """
     lat = np.linspace(-1, 1, height)[:, None] * (np.pi / 2)
     i = np.arange(width)
@@ -150,11 +150,11 @@ def release_indices(height: int, width: int, side: int,
 def dual_fisheye_maps(height: int, width: int, side: int, sampling: str = 'bilinear',
                       aperture_deg: float = THETA_APERTURE_DEG, fov_up: float = np.pi / 2,
                       fov_down: float = -np.pi / 2) -> tuple:
-    """Maps for ``cv2.remap`` from the native dual-fisheye picture to the panorama; cached.
+    """Maps for ``cv2.remap`` from the native dual-fisheye image to the panorama; cached.
 
     Args:
         height, width: panorama size.
-        side: side of one fisheye square (the picture's upper side x 2*side pixels are used).
+        side: side of one fisheye square (the image's upper side x 2*side pixels are used).
         sampling: 'bilinear' (pixel centres) or 'release' (nearest neighbour, bit-equal to the
             KD360 release).
         aperture_deg: full angle of each image circle.
@@ -183,7 +183,7 @@ def dual_fisheye_maps(height: int, width: int, side: int, sampling: str = 'bilin
 
 
 def _to_native(row, col, front, side: int) -> np.ndarray:
-    """Upright position inside one square -> (row, col) in the native side x 2*side picture."""
+    """Upright position inside one square -> (row, col) in the native side x 2*side image."""
     last = side - 1
     return np.stack([np.where(front, col, last - col), np.where(front, side + last - row, row)], -1)
 
@@ -191,7 +191,7 @@ def _to_native(row, col, front, side: int) -> np.ndarray:
 def stitch_maps(cameras, height: int, width: int, fov_up: float = np.pi / 2,
                 fov_down: float = -np.pi / 2, center=(0.0, 0.0, 0.0), radius: float = 20.0,
                 ground_z: float = None, feather_px: float = 80.0) -> tuple:
-    """How to stitch pictures of any lens into one equirect panorama seen from ``center``.
+    """How to stitch images of any lens into one equirect panorama seen from ``center``.
 
     Every panorama pixel is assumed to show a point at ``radius`` or, where the ray meets it
     earlier, on the plane z = ``ground_z``; things elsewhere are displaced by parallax.
@@ -203,28 +203,29 @@ def stitch_maps(cameras, height: int, width: int, fov_up: float = np.pi / 2,
         center: of the panorama in the LiDAR frame, metres.
         radius: of the sphere around ``center``, metres; may be infinite.
         ground_z: height of the road in the LiDAR frame, metres; None = no road.
-        feather_px: distance from the border of what a picture shows over which it fades, source
-            pixels; 0 = a hard cut: the picture whose border is farthest wins.
+        feather_px: distance from the border of what an image shows over which it fades, source
+            pixels; 0 = a hard cut: the image whose border is farthest wins.
 
     Returns:
         (layers, coverage): ``layers`` for :func:`stitch`. The first one (None, maps, None) takes
-        every pixel from the picture that sees it best; each further one, (index (M,), maps,
-        share (M, 1) float32), blends pixels of the flattened panorama with the next best picture.
-        Maps refer to the pictures side by side, and lead outside where no picture was seen.
+        every pixel from the image that sees it best; each further one, (index (M,), maps,
+        alpha (M, 1) float32), blends pixels of the flattened panorama with the next best image.
+        Maps refer to the images side by side, and lead outside where no image was seen.
         ``coverage`` (H, W) bool is true where one was.
     """
     center = np.asarray(center, np.float64)
     points = equirect_rays(height, width, fov_up, fov_down)
-    nearness = np.full((height, width, 1), 1 / radius)
+    inverse_depth = np.full((height, width, 1), 1 / radius)
     if ground_z is not None:
-        nearness = np.maximum(nearness, points[..., 2:] / (ground_z - center[2]))
-    points += center * nearness
+        inverse_depth = np.maximum(inverse_depth, points[..., 2:] / (ground_z - center[2]))
+    points += center * inverse_depth
     rows, cols, border = (np.zeros((len(cameras), height * width), np.float32) for _ in range(3))
     border -= 1
     left = 0
     for n, camera in enumerate(cameras):
-        index = np.flatnonzero(_near_view(camera, points, nearness))
-        row, col, edge = _view(camera, points.reshape(-1, 3)[index], nearness.reshape(-1, 1)[index])
+        index = np.flatnonzero(_near_view(camera, points, inverse_depth))
+        row, col, edge = _view(camera, points.reshape(-1, 3)[index],
+                               inverse_depth.reshape(-1, 1)[index])
         rows[n, index], cols[n, index], border[n, index] = row, col + left, edge
         left += camera['width']
     coverage = border.max(0) >= 0
@@ -237,40 +238,40 @@ def stitch_maps(cameras, height: int, width: int, fov_up: float = np.pi / 2,
 
 
 def _blending_layers(rows, cols, border, feather_px):
-    """The layers after the first, from (N, H * W) positions and distances of all pictures."""
+    """The layers after the first, from (N, H * W) positions and distances of all images."""
     overlap = np.flatnonzero((border >= 0).sum(0) > 1)
     order = np.argsort(-border[:, overlap], axis=0, kind='stable')
     rows, cols, border = (np.take_along_axis(a[:, overlap], order, 0) for a in (rows, cols, border))
     weight = np.clip((border + 1) / feather_px, 0, 1) * (border >= 0)
-    share = weight / np.maximum(weight.cumsum(0), 1e-12)
+    alpha = weight / np.maximum(weight.cumsum(0), 1e-12)
     layers = []
     for n in range(1, len(border)):
         index = np.flatnonzero(weight[n])
         if index.size:
             block = np.resize(index, (-(-index.size // 1024), 1024))
             maps = fixed_point_maps(rows[n][block], cols[n][block])
-            layers.append((overlap[index], maps, share[n][index].astype(np.float32)[:, None]))
+            layers.append((overlap[index], maps, alpha[n][index].astype(np.float32)[:, None]))
     return layers
 
 
-def _near_view(camera, points, nearness, step: int = 8) -> np.ndarray:
+def _near_view(camera, points, inverse_depth, step: int = 8) -> np.ndarray:
     """(H, W) bool: the blocks of pixels at most two blocks away from one whose corner is shown."""
     import cv2
     rows = np.append(np.arange(0, len(points), step), len(points) - 1)
-    coarse = _view(camera, points[rows, ::step], nearness[rows, ::step])[2] >= 0
+    coarse = _view(camera, points[rows, ::step], inverse_depth[rows, ::step])[2] >= 0
     coarse = np.pad(coarse.astype(np.uint8), ((0, 0), (2, 2)), 'wrap')
     near = cv2.dilate(coarse, np.ones((5, 5), np.uint8))[:, 2:-2] > 0
     return near.repeat(step, 0).repeat(step, 1)[:points.shape[0], :points.shape[1]]
 
 
-def _view(camera, points, nearness):
-    """Rows and columns in a picture, and distance to the border of what it shows, source pixels.
+def _view(camera, points, inverse_depth):
+    """Rows and columns in an image, and distance to the border of what it shows, source pixels.
 
-    The points are ``points / nearness``, handled without the division, for they may be infinitely
-    far. The distance is negative for points that the picture does not show.
+    The points are ``points / inverse_depth``, handled without the division, because they may be
+    at infinity. The distance is negative for points that the image does not show.
     """
     lidar2cam = np.asarray(camera['lidar2cam'], np.float64)
-    points = points @ lidar2cam[:3, :3].T + lidar2cam[:3, 3] * nearness
+    points = points @ lidar2cam[:3, :3].T + lidar2cam[:3, 3] * inverse_depth
     project, _, read = LENSES[camera['lens']]
     params = np.asarray(read(camera), np.float64)
     size = camera['height'], camera['width']
@@ -284,17 +285,17 @@ def _view(camera, points, nearness):
     return rows, cols, np.where(valid & (border >= 0), border, -1)
 
 
-def stitch(pictures, layers) -> np.ndarray:
-    """Blend pictures by :func:`stitch_maps`: list of (h, w, 3) uint8 -> (H, W, 3) uint8."""
-    height = max(len(picture) for picture in pictures)
+def stitch(images, layers) -> np.ndarray:
+    """Blend images by :func:`stitch_maps`: list of (h, w, 3) uint8 -> (H, W, 3) uint8."""
+    height = max(len(image) for image in images)
     canvas = np.concatenate([
         np.pad(p, ((0, height - len(p)), (0, 0), (0, 0))) if len(p) < height else p
-        for p in pictures], 1)
+        for p in images], 1)
     out = remap(canvas, layers[0][1], black_outside=True)
     flat = out.reshape(-1, 3)
-    for index, maps, share in layers[1:]:
+    for index, maps, alpha in layers[1:]:
         under = flat[index].astype(np.float32)
-        flat[index] = under + (remap(canvas, maps).reshape(-1, 3)[:len(index)] - under) * share + .5
+        flat[index] = under + (remap(canvas, maps).reshape(-1, 3)[:len(index)] - under) * alpha + .5
     return out
 
 

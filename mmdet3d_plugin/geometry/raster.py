@@ -87,7 +87,7 @@ def _draw_release(boxes, channels, ids, grid, sigma, out):
         angle = np.deg2rad(np.rad2deg(-float(box[6])) + 90)
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         v, u = whole
-        p = whole[::-1] + corners * (box[3:5] / np.float32(grid.cell) / 2)
+        p = whole[::-1] + corners * (box[3:5] / np.float32(grid.resolution) / 2)
         du, dv = p[:, 0] - u, p[:, 1] - v
         polygon = np.stack([u + cos * du - sin * dv, v + sin * du + cos * dv], -1)
         mask = _fill_polygon(polygon.astype(np.int32), grid.shape)
@@ -102,7 +102,7 @@ def _fill_polygon(polygon, shape):
     """Inclusive polygon fill, bit-equal to ``cv2.fillPoly`` of OpenCV 4.10 (the release's version).
 
     Later versions round the spans differently (4.11 changes a quarter of all small rectangles).
-    Spans are kept in 1/65536 cells; the slope of an edge that leaves the picture comes from its
+    Spans are kept in 1/65536 cells; the slope of an edge that leaves the image comes from its
     clipped end points.
 
     Args:

@@ -29,6 +29,10 @@ def rigid(rotation=None, translation=None) -> np.ndarray:
     return matrix
 
 
+RFU_TO_FLU = rigid([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+"""Axes x right, y forward, z up (nuScenes' LiDAR) to x forward, y left, z up."""
+
+
 def is_rigid(matrix, tolerance: float = 1e-3) -> bool:
     """Whether matrices (..., 4, 4) are rotations (no mirror, shear, scale) and translations.
 

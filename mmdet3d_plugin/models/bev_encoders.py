@@ -23,16 +23,16 @@ class BEVUNet(BaseModule):
 
     Args:
         in_channels (int): C of the input and of the final map.
-        widths (tuple): Channels of the three stages.
+        channels (tuple): Channels of the three stages.
         decode (bool): False leaves the decoder out; the last map is then the deepest. For an
             assistant that is compared there and would train a decoder in vain.
     """
 
-    def __init__(self, in_channels: int = 128, widths: Tuple[int, int, int] = (64, 128, 256),
+    def __init__(self, in_channels: int = 128, channels: Tuple[int, int, int] = (64, 128, 256),
                  decode: bool = True, init_cfg=None):
         super().__init__(init_cfg)
         self.decode = decode
-        first, second, third = widths
+        first, second, third = channels
         norm = dict(type='BN')
         self.stem = ConvModule(in_channels, first, 7, stride=2, padding=3, bias=False,
                                norm_cfg=norm)
@@ -108,17 +108,17 @@ class GeneralizedResNet(BaseModule):
 
     Args:
         in_channels (int): C of the input.
-        widths (tuple): Channels of the stages.
+        channels (tuple): Channels of the stages.
         strides (tuple): Of the stages' first blocks.
     """
 
-    def __init__(self, in_channels: int = 80, widths: Sequence[int] = (160, 320, 640),
+    def __init__(self, in_channels: int = 80, channels: Sequence[int] = (160, 320, 640),
                  strides: Sequence[int] = (2, 2, 1), init_cfg=None):
         super().__init__(init_cfg)
-        before = (in_channels, *widths[:-1])
+        before = (in_channels, *channels[:-1])
         self.stages = nn.ModuleList(
             ResLayer(BasicBlock, first, width, 2, stride=stride, norm_cfg=dict(type='BN'))
-            for first, width, stride in zip(before, widths, strides))
+            for first, width, stride in zip(before, channels, strides))
 
     def forward(self, bev: Tensor) -> Tuple[Tensor, ...]:
         """(B, C, rows, columns) to the maps of all stages."""
@@ -152,11 +152,11 @@ class LSSFPN(BaseModule):
         """Maps of a backbone to (B, C', 2 rows, 2 columns) of the first."""
         first, deepest = maps[0], maps[-1]
         size = first.shape[-2:]
-        joined = self.fuse(torch.cat([_stretch(deepest, size), first], 1))
-        return self.refine(_stretch(joined, [2 * n for n in size]))
+        joined = self.fuse(torch.cat([resize(deepest, size), first], 1))
+        return self.refine(resize(joined, [2 * n for n in size]))
 
 
-def _stretch(maps: Tensor, size) -> Tensor:
+def resize(maps: Tensor, size) -> Tensor:
     return F.interpolate(maps, size, mode='bilinear', align_corners=True)
 
 

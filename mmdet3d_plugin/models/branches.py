@@ -25,7 +25,7 @@ class HeightCompressor(ConvModule):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False,
                          norm_cfg=dict(type='IN', affine=False), act_cfg=dict(type='GELU'))
 
-    def finish(self, bev: Tensor) -> Tensor:
+    def norm_act(self, bev: Tensor) -> Tensor:
         """What follows the convolution: norm and activation, which commute with flips."""
         return self.activate(self.norm(bev))
 
@@ -59,14 +59,15 @@ class _PullingBranch(BaseModule):
         self.view_transform = build_from(MODELS, view_transform, f'{path}.view_transform',
                                          grid=grid)
         self.compressor = build_from(MODELS, compressor, f'{path}.compressor')
-        if order not in ('auto', 'pull', 'convolve'):
-            raise UserError(f"{path}.order: expected 'auto', 'pull' or 'convolve', got {order!r}")
+        if order not in ('auto', 'sample_first', 'conv_first'):
+            raise UserError(f"{path}.order: expected 'auto', 'sample_first' or 'conv_first', got "
+                            f'{order!r}')
         commutes = (isinstance(self.view_transform, VoxelPulling) and
                     isinstance(self.compressor, HeightCompressor))
-        if order == 'convolve' and not commutes:
-            raise UserError(f"{path}.order: 'convolve' needs VoxelPulling and HeightCompressor; "
+        if order == 'conv_first' and not commutes:
+            raise UserError(f"{path}.order: 'conv_first' needs VoxelPulling and HeightCompressor; "
                             "use 'auto'")
-        self.order = order if commutes else 'pull'
+        self.order = order if commutes else 'sample_first'
 
     def _encode(self, images: Tensor, flips: Optional[Flips] = None) -> Tensor:
         """(B, N, C, H, W) -> (B, N, C', h, w)."""
@@ -80,14 +81,14 @@ class _PullingBranch(BaseModule):
     def _transform(self, features: Tensor, rig: CameraRig, flips: Optional[Flips] = None,
                    points: Optional[Sequence[Tensor]] = None) -> Tensor:
         """Features of the views to the BEV map, in the cheaper of both orders."""
-        if self.order == 'convolve' or self.order == 'auto' and features.device.type == 'cpu':
+        if self.order == 'conv_first' or self.order == 'auto' and features.device.type == 'cpu':
             weight = self.compressor.conv.weight
             if flips is None:
-                bev = self.view_transform.convolved(features, rig, weight, points)
+                bev = self.view_transform.forward_fused(features, rig, weight, points)
             else:
                 bev = flips.enter_bev_by_kernel(
-                    lambda turned: self.view_transform.convolved(features, rig, turned), weight)
-            return self.compressor.finish(bev)
+                    lambda turned: self.view_transform.forward_fused(features, rig, turned), weight)
+            return self.compressor.norm_act(bev)
         voxels = self.view_transform(features, rig, points)
         return self.compressor(voxels) if flips is None else flips.enter_bev(
             self.compressor, voxels)
@@ -95,16 +96,16 @@ class _PullingBranch(BaseModule):
 
 @MODELS.register_module()
 class CameraBranch(_PullingBranch):
-    """Pictures to BEV.
+    """Images to BEV.
 
     Args:
         encoder (dict): Image encoder.
         view_transform (dict): Receives the features and the camera rig.
         compressor (dict): Height compressor.
         grid (BEVGrid): The model's grid (passed by the model).
-        order (str): ``'pull'`` then compress, or ``'convolve'`` first, which is the same but for
-            rounding and cheaper on a CPU; ``'auto'``: convolve first on a CPU, where view transform
-            and compressor allow.
+        order (str): ``'sample_first'``, then compress, or ``'conv_first'``, which is the same but
+            for rounding and cheaper on a CPU; ``'auto'``: convolve first on a CPU, where view
+            transform and compressor allow.
     """
 
     def __init__(self, encoder, view_transform, compressor, grid, path='model.camera_branch',

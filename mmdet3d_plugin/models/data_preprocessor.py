@@ -19,11 +19,11 @@ _STD = (0.3561, 0.3668, 0.3749)
 class BEVDataPreprocessor(Det3DDataPreprocessor):
     """mmdet3d's preprocessor, which also keeps the LiDAR image and builds the rigs.
 
-    The batch it returns has ``imgs`` (B, N, 3, H, W) and ``rig`` when pictures were packed,
+    The batch it returns has ``imgs`` (B, N, 3, H, W) and ``rig`` when images were packed,
     ``lidar_img`` (B, C, h, w) and ``lidar_rig`` when LiDAR images were, and ``points`` as a list.
 
     Args:
-        mean, std (tuple): RGB statistics for pictures in [0, 1].
+        mean, std (tuple): RGB statistics for images in [0, 1].
         lidar_mean, lidar_std (tuple): Statistics of the LiDAR image's channels, in [0, 1].
     """
 
@@ -48,15 +48,15 @@ class BEVDataPreprocessor(Det3DDataPreprocessor):
     def collate_data(self, data: dict) -> dict:
         """Cast, batch and normalise, as mmdet3d and equal to it bit for bit.
 
-        Pictures are stacked as they come, one byte a value, and their floats are written once, with
+        Images are stacked as they come, one byte a value, and their floats are written once, with
         the channels last in memory; mmdet3d writes those of each view, each sample and the batch.
         """
-        pictures = data['inputs'].get('img')
-        shapes = {picture.shape for picture in pictures or ()}
+        images = data['inputs'].get('img')
+        shapes = {image.shape for image in images or ()}
         if self.pad_size_divisor != 1 or len(shapes) != 1 or len(shapes.pop()) != 4:
             return super().collate_data(data)
         data = self.cast_data(data)
-        batch = _stack([picture.movedim(-3, -1) for picture in data['inputs']['img']])
+        batch = _stack([image.movedim(-3, -1) for image in data['inputs']['img']])
         if self._channel_conversion:
             batch = batch[..., [2, 1, 0]]
         width = batch.shape[-2]

@@ -25,17 +25,17 @@ class ImageEncoder(BaseModule):
         super().__init__(init_cfg)
         self.backbone = build_from(MODELS, backbone, 'encoder.backbone')
         self.neck = build_from(MODELS, neck, 'encoder.neck')
-        self.adapter = nn.Conv2d(in_channels, 3, 1, bias=False) if in_channels != 3 else None
+        self.input_proj = nn.Conv2d(in_channels, 3, 1, bias=False) if in_channels != 3 else None
         if wrap:
             wrap_columns(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', h, w); on a CPU with the channels last in memory, as it likes."""
+        """(B, C, H, W) -> (B, C', h, w); channels last in memory on a CPU."""
         on_cpu = images.device.type == 'cpu'
         images = images.contiguous(
             memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
-        if self.adapter is not None:
-            images = self.adapter(images)
+        if self.input_proj is not None:
+            images = self.input_proj(images)
         return self.neck(self.backbone(images))
 
 
@@ -43,6 +43,6 @@ class ImageEncoder(BaseModule):
 class LiDARImageEncoder(ImageEncoder):
     """The image encoder of the LiDAR image (KD360-VoxelBEV Sec. 3.1): range, ambient, intensity.
 
-    A two-dimensional backbone reads the scan as a picture, so that geometry and camera features
+    A two-dimensional backbone reads the scan as an image, so that geometry and camera features
     share one kind of network; see :class:`ImageEncoder` for the arguments.
     """

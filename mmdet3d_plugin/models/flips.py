@@ -11,7 +11,7 @@ class Flips(NamedTuple):
     """One draw of flips for a batch; each (B,) bool.
 
     Attributes:
-        image (Tensor): Mirror the picture before the image encoder, its features after it.
+        image (Tensor): Mirror the image before the image encoder, its features after it.
         rows (Tensor): Flip the BEV features along the rows.
         cols (Tensor): Flip the BEV features along the columns.
         undo_late (bool): Undo the BEV flips in the last map only, as the authors' release of

@@ -63,7 +63,7 @@ def pad(x: Tensor, cols: Tuple[int, int], rows: Tuple[int, int] = (0, 0),
 
 
 def wrap_columns(network: nn.Module) -> None:
-    """Let a picture network treat its input as a panorama: columns continue across the border.
+    """Let an image network treat its input as a panorama: columns continue across the border.
 
     Every padding along the width becomes circular, in convolutions, pooling and the layers with an
     attribute ``wrap``. Turning the panorama by a multiple of the network's stride then turns its
@@ -91,7 +91,7 @@ def _pad_input(layer: nn.Module, args: tuple, cols: Tuple[int, int]) -> tuple:
 
 
 @contextmanager
-def kept_statistics(network: nn.Module):
+def freeze_bn_stats(network: nn.Module):
     """Run a network in training mode without updating its running statistics."""
     norms = [m for m in network.modules() if isinstance(m, _NormBase) and m.track_running_stats]
     kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]

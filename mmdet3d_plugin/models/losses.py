@@ -25,8 +25,8 @@ class BEVFocalLoss(nn.Module):
         super().__init__()
         self.gamma = gamma
 
-    def forward(self, logits: Tensor, target: Tensor, inside: Optional[Tensor] = None) -> Tensor:
-        """(B, K, rows, columns) logits and {0, 1} targets to a scalar; ``inside`` is unused."""
+    def forward(self, logits: Tensor, target: Tensor, fg_mask: Optional[Tensor] = None) -> Tensor:
+        """(B, K, rows, columns) logits and {0, 1} targets to a scalar; ``fg_mask`` is unused."""
         bce = F.binary_cross_entropy_with_logits(logits, target, reduction='none')
         return ((1 - (-bce).exp()) ** self.gamma * bce).mean()
 
@@ -38,7 +38,7 @@ class BalancedMSELoss(nn.Module):
     Near means a target above 0.5, away below 0.5; cells at exactly 0.5 do not count.
     """
 
-    def forward(self, pred: Tensor, target: Tensor, inside: Optional[Tensor] = None) -> Tensor:
+    def forward(self, pred: Tensor, target: Tensor, fg_mask: Optional[Tensor] = None) -> Tensor:
         """(B, 1, rows, columns) probabilities and targets in [0, 1] to a scalar."""
         error = (pred - target).square()
         return sum(_masked_mean(error, mask) for mask in (target > 0.5, target < 0.5)) / 2
@@ -57,12 +57,12 @@ class OffsetL1Loss(nn.Module):
         super().__init__()
         self.masked = masked
 
-    def forward(self, pred: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+    def forward(self, pred: Tensor, target: Tensor, fg_mask: Tensor) -> Tensor:
         """(B, 2, rows, columns) offsets and (B, rows, columns) bool object mask to a scalar."""
         distance = (pred - target).abs().sum(1)
         if self.masked:
-            return _masked_mean(distance, inside)
-        count = inside.sum()
+            return _masked_mean(distance, fg_mask)
+        count = fg_mask.sum()
         return distance.mean() * count / (_EPS + count)
 
 
@@ -70,15 +70,15 @@ class UncertaintyWeights(nn.Module):
     r"""Learned task weights: :math:`f e^{-s} L + s / 2` with one learned s per task.
 
     Args:
-        factors (dict): The constant f of each task; KD360-VoxelBEV uses 10, 1/2 and 1/2.
+        loss_weights (dict): The constant f of each task; KD360-VoxelBEV uses 10, 1/2 and 1/2.
         learn (bool): Learn s; False keeps s = 0.
     """
 
-    def __init__(self, factors: Dict[str, float], learn: bool = True):
+    def __init__(self, loss_weights: Dict[str, float], learn: bool = True):
         super().__init__()
-        self.factors = dict(factors)
+        self.loss_weights = dict(loss_weights)
         self.log_variance = nn.ParameterDict(
-            {task: nn.Parameter(torch.zeros(())) for task in factors if learn})
+            {task: nn.Parameter(torch.zeros(())) for task in loss_weights if learn})
 
     def forward(self, losses: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """Weigh each task's scalar."""
@@ -86,9 +86,9 @@ class UncertaintyWeights(nn.Module):
 
     def _weigh(self, task: str, loss: Tensor) -> Tensor:
         if task not in self.log_variance:
-            return self.factors[task] * loss
+            return self.loss_weights[task] * loss
         log_variance = self.log_variance[task]
-        return self.factors[task] * (-log_variance).exp() * loss + log_variance / 2
+        return self.loss_weights[task] * (-log_variance).exp() * loss + log_variance / 2
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

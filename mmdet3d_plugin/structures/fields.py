@@ -1,4 +1,4 @@
-"""Names shared by data sets, models, metrics and pictures.
+"""Names shared by data sets, models, metrics and images.
 
 Model inputs (``data['inputs']``):
 

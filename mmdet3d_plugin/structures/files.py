@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import FrameError
 
 
-def check_picture(path: str) -> Optional[Tuple[int, int]]:
+def check_image(path: str) -> Optional[Tuple[int, int]]:
     """Tell from its first and last bytes that a PNG or JPEG file was not cut.
 
     Args:
@@ -18,7 +18,7 @@ def check_picture(path: str) -> Optional[Tuple[int, int]]:
         tuple: (height, width) of a PNG; None for a JPEG.
 
     Raises:
-        FrameError: the file is missing, empty, cut, or no picture.
+        FrameError: the file is missing, empty, cut, or no image.
     """
     try:
         with open(path, 'rb') as file:
@@ -27,15 +27,15 @@ def check_picture(path: str) -> Optional[Tuple[int, int]]:
             file.seek(-min(64, size), os.SEEK_END)
             tail = file.read()
     except OSError as error:
-        raise FrameError(f'{path}: cannot read picture: {error.strerror}; check that the data are '
-                         'complete', 'picture') from error
+        raise FrameError(f'{path}: cannot read image: {error.strerror}; check that the data are '
+                         'complete', 'image') from error
     if head.startswith(b'\x89PNG\r\n\x1a\n') and len(head) == 24 and tail[-8:-4] == b'IEND':
         width, height = struct.unpack('>II', head[16:24])
         return height, width
     if head.startswith(b'\xff\xd8') and tail.rstrip(b'\0').endswith(b'\xff\xd9'):
         return None
-    raise FrameError(f'{path}: unreadable picture: not a complete PNG or JPEG file ({size} bytes); '
-                     'copy it again', 'picture')
+    raise FrameError(f'{path}: unreadable image: not a complete PNG or JPEG file ({size} bytes); '
+                     'copy it again', 'image')
 
 
 def check_points(points: np.ndarray, path: str) -> None:

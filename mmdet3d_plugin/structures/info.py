@@ -6,7 +6,7 @@ radians, seconds; paths are relative to the data root.
 
 metainfo
     ``categories`` {name: index >= 0, or -1 to ignore}, ``dataset``, ``version``, ``info_version``,
-    ``split``; ``left_out`` (optional) {what was bad: number of frames without which the conversion
+    ``split``; ``skipped`` (optional) {what was bad: number of frames without which the conversion
     went on}; ``bev`` (optional) the BEV ``cells`` of each class that a ``rasterizer`` draws;
     ``lidar_image`` (optional) what all scans share: ``projection`` ``'staggered'`` (with
     ``height``, ``width``, ``pixel_shift_by_row``, ``fov_up``, ``fov_down``) or ``'spherical'``.
@@ -18,7 +18,7 @@ camera
     ``img_path``, ``height``, ``width`` px of the file, ``lens`` (``'equirect'``, ``'pinhole'``,
     ``'mei'``), ``lidar2cam`` 4x4; ``cam2img`` 3x3 for pinholes; ``mei`` {parameter: float} and
     ``theta_max_deg`` for fisheyes; ``source_lens`` ``'dual_fisheye'`` where the file is the raw
-    picture of an equirect camera
+    image of an equirect camera
 instance
     ``bbox_3d`` 7 floats (gravity centre, length, width, height, yaw), ``bbox_label_3d`` int;
     all instances of a frame have the same keys
@@ -256,7 +256,7 @@ def _check_camera(check, camera, path):
     check.key(camera, 'img_path', str, path)
     for key in ('height', 'width'):
         if not 0 < check.key(camera, key, int, path) < 1 << 16:
-            check.fail(f'{path}.{key}', 'pixels of a picture', camera[key])
+            check.fail(f'{path}.{key}', 'pixels of an image', camera[key])
     lens = check.key(camera, 'lens', str, path)
     if lens not in LENSES:
         check.fail(f'{path}.lens', f'one of {LENSES}', lens)

@@ -1,17 +1,17 @@
-"""Pictures for people."""
+"""Images for people."""
 from .draw import (
-    bev_picture,
+    draw_bev,
     draw_boxes,
+    draw_heatmap,
+    draw_lidar_image,
     draw_points,
+    draw_targets,
     frame_panel,
-    heat_picture,
     instance_colours,
-    lidar_picture,
     panel,
-    target_pictures,
 )
 from .stages import original_panel, pipeline_panel
 
-__all__ = ['bev_picture', 'draw_boxes', 'draw_points', 'frame_panel', 'heat_picture',
-           'instance_colours', 'lidar_picture', 'original_panel', 'panel', 'pipeline_panel',
-           'target_pictures']
+__all__ = ['draw_bev', 'draw_boxes', 'draw_points', 'frame_panel', 'draw_heatmap',
+           'instance_colours', 'draw_lidar_image', 'original_panel', 'panel', 'pipeline_panel',
+           'draw_targets']

@@ -1,4 +1,4 @@
-"""Drawing on panoramas, LiDAR images and BEV maps; every picture is (H, W, 3) uint8 RGB."""
+"""Drawing on panoramas, LiDAR images and BEV maps; every image is (H, W, 3) uint8 RGB."""
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import cv2
@@ -17,18 +17,18 @@ _EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4)
 _FACE = [(0, 5), (1, 4)]  # a cross on the front
 
 
-def draw_points(picture: np.ndarray, camera: dict, points, max_range: float = 50.0,
+def draw_points(image: np.ndarray, camera: dict, points, max_range: float = 50.0,
                 radius: int = 1) -> np.ndarray:
-    """Draw a scan into a copy of a picture, coloured by range (red near, blue far).
+    """Draw a scan into a copy of an image, coloured by range (red near, blue far).
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
-        camera: camera dict of the picture.
+        image: (H, W, 3) uint8 RGB.
+        camera: camera dict of the image.
         points: (P, >=3), LiDAR frame.
         max_range: metres at the blue end.
         radius: of a dot, px.
     """
-    out = picture.copy()
+    out = image.copy()
     pixel, depth, valid = _project(camera, np.asarray(points)[:, :3])
     colour = _colour(1 - depth / max_range, cv2.COLORMAP_JET)
     for n in np.argsort(-depth):
@@ -38,24 +38,24 @@ def draw_points(picture: np.ndarray, camera: dict, points, max_range: float = 50
     return out
 
 
-def draw_boxes(picture: np.ndarray, camera: dict, boxes, colour=(255, 220, 0),
+def draw_boxes(image: np.ndarray, camera: dict, boxes, colour=(255, 220, 0),
                thickness: int = 1, fronts: bool = True) -> np.ndarray:
-    """Draw the edges of boxes into a copy of a picture, with a cross on their fronts.
+    """Draw the edges of boxes into a copy of an image, with a cross on their fronts.
 
     Edges are bent as the lens bends them, and are cut at the border of a panorama.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
-        camera: camera dict of the picture.
+        image: (H, W, 3) uint8 RGB.
+        camera: camera dict of the image.
         boxes: (N, >=7) gravity centres, LiDAR frame.
         colour: RGB, or one (N, 3) for each box.
         thickness: of the lines, px.
         fronts: False for boxes whose front is not known.
     """
-    out, steps = picture.copy(), np.linspace(0, 1, 17)[:, None]
+    out, steps = image.copy(), np.linspace(0, 1, 17)[:, None]
     corners = rigid.box_corners(np.asarray(boxes, np.float64).reshape(-1, 7))
     colours = np.broadcast_to(colour, (len(corners), 3)).tolist()
-    limit = picture.shape[1] / 2 if camera['lens'] == 'equirect' else 4 * picture.shape[1]
+    limit = image.shape[1] / 2 if camera['lens'] == 'equirect' else 4 * image.shape[1]
     for box, tint in zip(corners, colours):
         for a, b in _EDGES + _FACE if fronts else _EDGES:
             pixel, _, valid = _project(camera, box[a] * (1 - steps) + box[b] * steps, bounds=False)
@@ -66,7 +66,7 @@ def draw_boxes(picture: np.ndarray, camera: dict, boxes, colour=(255, 220, 0),
     return out
 
 
-def lidar_picture(lidar_img, height: Optional[int] = None) -> np.ndarray:
+def draw_lidar_image(lidar_img, height: Optional[int] = None) -> np.ndarray:
     """The channels of a LiDAR image below each other, coloured.
 
     Args:
@@ -87,7 +87,7 @@ def instance_colours(ids) -> np.ndarray:
     return (140 + 95 * np.cos(2 * np.pi * hue)).astype(np.uint8)
 
 
-def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, size: int = 480,
+def draw_bev(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, size: int = 480,
                 threshold: float = 0.5, rings: Sequence[float] = (10, 25, 50),
                 instances=None) -> np.ndarray:
     """A BEV map seen from above, ahead up and left left, whatever the grid's orientation.
@@ -100,22 +100,22 @@ def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, s
         truth, pred: (R, C) or (K, R, C) in [0, 1]; channels are joined.
         points: (P, >=2), LiDAR frame, drawn grey.
         boxes: (N, 7), LiDAR frame, drawn as outlines.
-        size: of the longer side of the picture, px.
+        size: of the longer side of the image, px.
         threshold: cells above are positive.
         rings: radii, metres.
         instances: (K, R, C) int, 0 = none.
     """
-    view = grid.from_above()
+    view = grid.top_down()
     scale = size / max(view.shape)
     out = np.full((*view.shape, 3), GROUND, np.uint8)
-    truth, pred = (m if m is None else _seen_from_above(m, grid, view) > threshold
+    truth, pred = (m if m is None else _top_down(m, grid, view) > threshold
                    for m in (truth, pred))
     if truth is not None and pred is not None:
         out[truth & pred], out[pred & ~truth], out[truth & ~pred] = HIT, FALSE_ALARM, MISS
     elif truth is not None or pred is not None:
         out[truth if pred is None else pred] = TRUTH
     if instances is not None:
-        ids = _seen_from_above(instances, grid, view)
+        ids = _top_down(instances, grid, view)
         out[ids > 0] = instance_colours(ids[ids > 0])
     out = _enlarged(out, size)
 
@@ -128,7 +128,8 @@ def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, s
         out[v[inside], u[inside]] = (out[v[inside], u[inside]] * 0.5).astype(np.uint8)
     centre = at([0, 0]).tolist()
     for ring in rings:
-        cv2.circle(out, centre, round(ring / grid.cell * scale), (190, 190, 186), 1, cv2.LINE_AA)
+        radius = round(ring / grid.resolution * scale)
+        cv2.circle(out, centre, radius, (190, 190, 186), 1, cv2.LINE_AA)
     if boxes is not None and len(boxes):
         outlines = at(rigid.box_corners(boxes)[:, :4, :2])
         cv2.polylines(out, [o.reshape(-1, 1, 2) for o in outlines], True, INK, 1, cv2.LINE_AA)
@@ -136,20 +137,20 @@ def bev_picture(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, s
     return out
 
 
-def map_picture(grid: BEVGrid, seg, size: int = 480, threshold=0.5) -> np.ndarray:
-    """Overlapping classes of a map in colours, later channels on top; like :func:`bev_picture`.
+def draw_map(grid: BEVGrid, seg, size: int = 480, threshold=0.5) -> np.ndarray:
+    """Overlapping classes of a map in colours, later channels on top; like :func:`draw_bev`.
 
     Args:
         grid: of the map.
         seg: (K, R, C) in [0, 1].
-        size: of the longer side of the picture, px.
+        size: of the longer side of the image, px.
         threshold: cells of at least it are in the class; one number, or one for each class.
     """
-    view = grid.from_above()
+    view = grid.top_down()
     out = np.full((*view.shape, 3), GROUND, np.uint8)
     limits = np.broadcast_to(threshold, len(seg))
     for channel, limit, colour in zip(seg, limits, map_colours(len(seg))):
-        out[_seen_from_above(channel, grid, view) >= limit] = colour
+        out[_top_down(channel, grid, view) >= limit] = colour
     out = _enlarged(out, size)
     _draw_car(out, view, size / max(view.shape))
     return out
@@ -180,28 +181,28 @@ def _enlarged(cells, size) -> np.ndarray:
     return cv2.resize(cells, (cols, rows), interpolation=cv2.INTER_NEAREST)
 
 
-def _draw_car(picture, view: BEVGrid, scale) -> None:
-    arrow = np.array([[0, -2.4], [1.4, 2], [0, 1], [-1.4, 2]]) / view.cell  # as long as a car
+def _draw_car(image, view: BEVGrid, scale) -> None:
+    arrow = np.array([[0, -2.4], [1.4, 2], [0, 1], [-1.4, 2]]) / view.resolution  # as long as a car
     origin = view.to_pixel(np.zeros(2))[::-1]
     corners = np.round((origin + arrow) * scale).astype(int)
-    cv2.fillPoly(picture, [corners], INK, cv2.LINE_AA)
+    cv2.fillPoly(image, [corners], INK, cv2.LINE_AA)
 
 
-def heat_picture(grid: BEVGrid, bev_map, size: int = 480) -> np.ndarray:
-    """A map of values in [0, 1], coloured, seen from above like :func:`bev_picture`.
+def draw_heatmap(grid: BEVGrid, bev_map, size: int = 480) -> np.ndarray:
+    """A map of values in [0, 1], coloured, seen from above like :func:`draw_bev`.
 
     Args:
         grid: of the map.
         bev_map: (R, C) or (K, R, C); the largest value of a cell is shown.
-        size: of the longer side of the picture, px.
+        size: of the longer side of the image, px.
     """
-    values = _seen_from_above(bev_map, grid, grid.from_above())
+    values = _top_down(bev_map, grid, grid.top_down())
     return _enlarged(_colour(values, cv2.COLORMAP_VIRIDIS), size)
 
 
-def target_pictures(grid: BEVGrid, gt_bev: Mapping,
+def draw_targets(grid: BEVGrid, gt_bev: Mapping,
                     names: Optional[Sequence[str]] = None) -> Dict[str, np.ndarray]:
-    """Targets that :func:`bev_picture` does not show: centerness, and channels if there are more.
+    """Targets that :func:`draw_bev` does not show: centerness, and channels if there are more.
 
     Args:
         grid: of the maps.
@@ -212,36 +213,36 @@ def target_pictures(grid: BEVGrid, gt_bev: Mapping,
     if len(gt_bev['seg']) > 1:
         names = names or [f'channel {n}' for n in range(len(gt_bev['seg']))]
         found.update(zip(names, gt_bev['seg']))
-    return {name: heat_picture(grid, np.asarray(values)) for name, values in found.items()}
+    return {name: draw_heatmap(grid, np.asarray(values)) for name, values in found.items()}
 
 
 def panel(rows: Sequence[Tuple[str, Sequence[Tuple[str, np.ndarray]]]], width: int = 1440,
           gap: int = 8, title: str = '') -> np.ndarray:
-    """Compose titled rows of pictures.
+    """Compose titled rows of images.
 
     Args:
-        rows: (title of the row, [(title of the picture, picture), ...]); the pictures of a row are
+        rows: (title of the row, [(title of the image, image), ...]); the images of a row are
             scaled to one height and fill the width; a lone square one takes half of it. A row
-            without pictures is a title.
+            without images is a title.
         width: of the panel, px.
-        gap: between pictures, px.
+        gap: between images, px.
         title: of the panel, instead of the first row's.
     """
     if title and rows:
         rows = [(title, rows[0][1]), *rows[1:]]
     strips: List[np.ndarray] = []
-    for title, pictures in rows:
+    for title, images in rows:
         if title:
             strips.append(_text_strip(title, width, 26, 0.6))
-        if not pictures:
+        if not images:
             continue
-        aspects = [p.shape[1] / p.shape[0] for _, p in pictures]
-        height = (width - gap * (len(pictures) + 1)) / max(sum(aspects), 2)
+        aspects = [p.shape[1] / p.shape[0] for _, p in images]
+        height = (width - gap * (len(images) + 1)) / max(sum(aspects), 2)
         line = [np.full((round(height) + 22, gap, 3), PAPER, np.uint8)]
-        for (name, picture), aspect in zip(pictures, aspects):
+        for (name, image), aspect in zip(images, aspects):
             size = max(1, round(height * aspect)), max(1, round(height))
-            mode = cv2.INTER_AREA if size[0] < picture.shape[1] else cv2.INTER_NEAREST
-            scaled = cv2.resize(picture, size, interpolation=mode)
+            mode = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_NEAREST
+            scaled = cv2.resize(image, size, interpolation=mode)
             strip = np.concatenate([_text_strip(name, size[0], 22, 0.45), scaled])
             line += [strip, np.full((len(strip), gap, 3), PAPER, np.uint8)]
         joined = np.concatenate(line, 1)[:, :width]
@@ -278,29 +279,29 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
                         zip(meta['cameras'], inputs['img'])))
         order = by_direction({name: camera['lidar2cam'] for name, (camera, _) in seen.items()},
                              grid)
-        for camera, picture in (seen[name] for row in order for name in row):
-            picture, camera = _shown(picture.permute(1, 2, 0).numpy(), camera, width // in_row)
+        for camera, image in (seen[name] for row in order for name in row):
+            image, camera = _shown(image.permute(1, 2, 0).numpy(), camera, width // in_row)
             views.append((f"{camera['name']}, {len(boxes)} boxes", draw_boxes(
-                picture, camera, rigid.transform_boxes(lidar, boxes))))
+                image, camera, rigid.transform_boxes(lidar, boxes))))
             for name, found in instances.items():
                 found_boxes = rigid.transform_boxes(lidar, _boxes(found.pred_instances_3d))
                 views.append((f"{camera['name']}, {len(found_boxes)} instances of {name}",
-                              draw_boxes(picture, camera, found_boxes, _tints(found),
+                              draw_boxes(image, camera, found_boxes, _tints(found),
                                          fronts=False)))
         rows += [('', views[n:n + in_row]) for n in range(0, len(views), in_row)]
     if 'lidar_img' in inputs:
-        rows.append(('', [('LiDAR image', lidar_picture(inputs['lidar_img'].numpy()))]))
+        rows.append(('', [('LiDAR image', draw_lidar_image(inputs['lidar_img'].numpy()))]))
     if grid is not None:
         truth = sample.gt_bev.seg.numpy() if 'gt_bev' in sample else None
         points = inputs['points'].numpy() if 'points' in inputs else None
         if 'map_classes' in meta:
             return panel(rows + _map_rows(grid, meta['map_classes'], truth, predictions, points,
                                           boxes, width, threshold), width, title=title)
-        maps = [('ground truth', bev_picture(grid, truth, None, points, boxes))]
-        maps += [(f'{name}{_iou(truth, seg)}', bev_picture(grid, truth, seg))
+        maps = [('ground truth', draw_bev(grid, truth, None, points, boxes))]
+        maps += [(f'{name}{_iou(truth, seg)}', draw_bev(grid, truth, seg))
                  for name, seg in predictions.items()]
         if truth is not None and not predictions:
-            maps += target_pictures(grid, dict(sample.gt_bev.items())).items()
+            maps += draw_targets(grid, dict(sample.gt_bev.items())).items()
         legend = f'   ({", ".join(f"{_NAMES[c]} {n}" for n, c in LEGEND)})' if predictions else ''
         row = len(maps) if predictions else 4
         rows.append((f'bird\'s-eye view{legend}', maps[:row]))
@@ -308,8 +309,8 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
         if instances:
             numbers = sample.gt_bev.instances if 'instances' in sample.get('gt_bev', ()) else None
             rows.append(('instances', [
-                ('ground truth', bev_picture(grid, boxes=boxes, instances=numbers)),
-                *((name, bev_picture(grid, boxes=_boxes(found.pred_instances_3d),
+                ('ground truth', draw_bev(grid, boxes=boxes, instances=numbers)),
+                *((name, draw_bev(grid, boxes=_boxes(found.pred_instances_3d),
                                      instances=found.pred_bev.instances))
                   for name, found in instances.items())]))
     return panel(rows, width, title=title)
@@ -323,12 +324,12 @@ def by_direction(lidar2cam: Mapping[str, np.ndarray],
 
     Args:
         lidar2cam: 4x4 by name, of pinholes.
-        grid: whose ``ahead`` is the car's; default +x.
+        grid: whose ``forward_axis`` is the car's; default +x.
     """
     if len(lidar2cam) <= 2:
         return [list(lidar2cam)] if lidar2cam else []
-    ahead = dict(x=(1, 0), y=(0, 1))[grid.ahead[1] if grid else 'x']
-    ahead = np.array(ahead) * (-1 if grid and grid.ahead[0] == '-' else 1)
+    ahead = dict(x=(1, 0), y=(0, 1))[grid.forward_axis[1] if grid else 'x']
+    ahead = np.array(ahead) * (-1 if grid and grid.forward_axis[0] == '-' else 1)
     rows: List[List[tuple]] = [[], []]
     for name, matrix in lidar2cam.items():
         seen = np.asarray(matrix)[2, :2]
@@ -339,12 +340,12 @@ def by_direction(lidar2cam: Mapping[str, np.ndarray],
 
 
 def _map_rows(grid, classes, truth, predictions, points, boxes, width, threshold):
-    """Rows of the pictures of a map: all classes together, and the scan with the boxes."""
-    maps = [] if truth is None else [('ground truth', map_picture(grid, truth))]
+    """Rows of the images of a map: all classes together, and the scan with the boxes."""
+    maps = [] if truth is None else [('ground truth', draw_map(grid, truth))]
     maps += [(f'{name}{_class_iou(truth, seg, threshold)}',
-              map_picture(grid, seg, threshold=threshold)) for name, seg in predictions.items()]
+              draw_map(grid, seg, threshold=threshold)) for name, seg in predictions.items()]
     if points is not None:
-        maps.append((f'scan, {len(boxes)} boxes', bev_picture(
+        maps.append((f'scan, {len(boxes)} boxes', draw_bev(
             grid, points=points, boxes=boxes)))
     row = len(maps) if len(maps) <= 5 else 4
     return [("bird's-eye view", maps[:row]),
@@ -378,11 +379,11 @@ def _tints(found) -> np.ndarray:
     return instance_colours(ids[ids > 0])
 
 
-def _shown(picture, camera, width, elevation_deg=(30, -40)):
-    """A picture scaled to a width, and cut to what lies near the horizon if it is a panorama."""
-    height = round(picture.shape[0] * width / picture.shape[1])
-    scale_x, scale_y = width / picture.shape[1], height / picture.shape[0]
-    picture = cv2.resize(np.ascontiguousarray(picture), (width, height),
+def _shown(image, camera, width, elevation_deg=(30, -40)):
+    """An image scaled to a width, and cut to what lies near the horizon if it is a panorama."""
+    height = round(image.shape[0] * width / image.shape[1])
+    scale_x, scale_y = width / image.shape[1], height / image.shape[0]
+    image = cv2.resize(np.ascontiguousarray(image), (width, height),
                          interpolation=cv2.INTER_CUBIC if scale_x > 1 else cv2.INTER_AREA)
     top, bottom = 0, height
     if camera['lens'] == 'equirect':
@@ -394,7 +395,7 @@ def _shown(picture, camera, width, elevation_deg=(30, -40)):
     raw = {f'raw_{side}': camera.get(f'raw_{side}', camera[side]) for side in ('height', 'width')}
     camera = dict(camera, **raw, height=bottom - top, width=width,
                   img_aug=move @ camera.get('img_aug', np.eye(3)))
-    return picture[top:bottom], camera
+    return image[top:bottom], camera
 
 
 def _iou(truth, seg) -> str:
@@ -418,17 +419,17 @@ def _colour(values, colour_map) -> np.ndarray:
     return flat.reshape(*values.shape, 3)
 
 
-def _seen_from_above(bev_map, grid, view):
+def _top_down(bev_map, grid, view):
     """(R, C) or (K, R, C) in the grid's orientation -> (R', C') in the view's, channels joined."""
     bev_map = np.asarray(bev_map)
     joined = bev_map.reshape(-1, *bev_map.shape[-2:]).max(0)
-    rows, cols = cells_from_above(grid, view)
+    rows, cols = cells_top_down(grid, view)
     return joined[rows, cols]
 
 
-def cells_from_above(grid: BEVGrid, view: Optional[BEVGrid] = None) -> np.ndarray:
+def cells_top_down(grid: BEVGrid, view: Optional[BEVGrid] = None) -> np.ndarray:
     """(2, R', C') int: row and column of a map's cell at each cell of its view from above."""
-    view = view or grid.from_above()
+    view = view or grid.top_down()
     pixel = np.floor(grid.to_pixel(view.centers_2d().numpy())).astype(int)
     return np.moveaxis(pixel, -1, 0)
 

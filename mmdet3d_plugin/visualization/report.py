@@ -115,33 +115,33 @@ def bar(text: str, share: float, colour: str) -> str:
             f'background:{colour}"></i></span>')
 
 
-def figure(picture: Union[np.ndarray, bytes, str, Path], caption: str = '', alt: str = '') -> str:
-    """An embedded picture.
+def figure(image: Union[np.ndarray, bytes, str, Path], caption: str = '', alt: str = '') -> str:
+    """An embedded image.
 
     Args:
-        picture: (H, W, 3) uint8 RGB, stored as JPEG; or a PNG or JPEG as bytes or file.
+        image: (H, W, 3) uint8 RGB, stored as JPEG; or a PNG or JPEG as bytes or file.
         caption, alt: plain text.
 
     Raises:
         ValueError: the bytes are neither PNG nor JPEG.
     """
     note = f'<figcaption>{html.escape(caption)}</figcaption>' if caption else ''
-    return f'<figure><img src="{_data_uri(picture)}" alt="{html.escape(alt or caption)}">{note}' \
+    return f'<figure><img src="{_data_uri(image)}" alt="{html.escape(alt or caption)}">{note}' \
         '</figure>'
 
 
-def _data_uri(picture) -> str:
-    if isinstance(picture, np.ndarray):
-        _, data = cv2.imencode('.jpg', np.ascontiguousarray(picture[..., ::-1]),
+def _data_uri(image) -> str:
+    if isinstance(image, np.ndarray):
+        _, data = cv2.imencode('.jpg', np.ascontiguousarray(image[..., ::-1]),
                                [cv2.IMWRITE_JPEG_QUALITY, 90])
         data = data.tobytes()
     else:
-        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
     kinds = {b'\x89PNG': 'png', b'\xff\xd8\xff': 'jpeg'}
     for magic, kind in kinds.items():
         if data.startswith(magic):
             return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
-    raise ValueError(f'picture: expected PNG or JPEG, got bytes that begin with {data[:8]!r}')
+    raise ValueError(f'image: expected PNG or JPEG, got bytes that begin with {data[:8]!r}')
 
 
 def line_charts(charts: Dict[str, Dict[str, Points]], colours: Dict[str, str],

@@ -10,13 +10,13 @@ from ..geometry import BEVGrid, rigid
 from ..geometry.cameras import LENSES
 from ..structures import fields
 from .draw import (
-    bev_picture,
     by_direction,
+    draw_bev,
     draw_boxes,
-    lidar_picture,
-    map_picture,
+    draw_lidar_image,
+    draw_map,
+    draw_targets,
     panel,
-    target_pictures,
 )
 
 Named = Dict[str, np.ndarray]
@@ -24,7 +24,7 @@ Named = Dict[str, np.ndarray]
 
 def original_panel(frame: Mapping, points=None, grid: Optional[BEVGrid] = None, title: str = '',
                    width: int = 1440) -> np.ndarray:
-    """The files of a frame: its pictures with boxes where the lens is known, and its scan.
+    """The files of a frame: its images with boxes where the lens is known, and its scan.
 
     Args:
         frame: as it enters the pipeline.
@@ -33,13 +33,14 @@ def original_panel(frame: Mapping, points=None, grid: Optional[BEVGrid] = None, 
         title: of the panel.
         width: px.
     """
-    rows = [('', [(name, _with_boxes(picture, frame['images'][name], raw_boxes(frame)))
-                  for name, picture in row])
-            for row in _in_rows(read_pictures(frame), frame, grid)]
+    rows = [('', [(name, _with_boxes(image, frame['images'][name], raw_boxes(frame)))
+                  for name, image in row])
+            for row in _in_rows(load_images(frame), frame, grid)]
     if points is not None:
         grid = grid or BEVGrid()
-        near = BEVGrid((-20, 20), (-20, 20), 0.25, grid.rows, grid.cols, ahead=grid.ahead)
-        rows.append(('', [(name, bev_picture(view, points=points, boxes=raw_boxes(frame), size=960))
+        near = BEVGrid((-20, 20), (-20, 20), 0.25, grid.rows, grid.cols,
+                       forward_axis=grid.forward_axis)
+        rows.append(('', [(name, draw_bev(view, points=points, boxes=raw_boxes(frame), size=960))
                           for name, view in ((f'scan, {len(points)} points', grid),
                                              ('20 m around the vehicle', near))]))
     return panel([(title, []), *rows] if title else rows, width)
@@ -48,7 +49,7 @@ def original_panel(frame: Mapping, points=None, grid: Optional[BEVGrid] = None, 
 def pipeline_panel(frame: dict, steps: Iterable[Tuple[str, Callable[[dict], dict]]],
                    grid: Optional[BEVGrid] = None, title: str = '', width: int = 1440
                    ) -> np.ndarray:
-    """What each transform changes, before and after; wide pictures one above the other.
+    """What each transform changes, before and after; wide images one above the other.
 
     Args:
         frame: as it enters the pipeline.
@@ -58,71 +59,71 @@ def pipeline_panel(frame: dict, steps: Iterable[Tuple[str, Callable[[dict], dict
         width: px.
     """
     rows: List[Tuple[str, Sequence[Tuple[str, np.ndarray]]]] = [(title, [])] if title else []
-    before, known = pictures_of(frame, grid), _described(frame)
+    before, known = images_of(frame, grid), _described(frame)
     for number, (name, step) in enumerate(steps, 1):
         frame = step(frame)
-        after, entries = pictures_of(frame, grid), _described(frame)
+        after, entries = images_of(frame, grid), _described(frame)
         new = [text for key, text in entries.items() if known.get(key) != text]
         text = f'{number}  {name}:  {",  ".join(new) or "no new entries"}'
         rows += [(line, []) for line in textwrap.wrap(text, width // 11)]
-        for key, picture in after.items():
+        for key, image in after.items():
             old = before.get(key)
             if old is None and rows[-1][1] and rows[-1][1][0][0].endswith(', new'):
-                rows[-1][1].append((f'{key}, new', picture))
+                rows[-1][1].append((f'{key}, new', image))
             elif old is None:
-                rows.append(('', [(f'{key}, new', picture)]))
-            elif not np.array_equal(old, picture):
-                pair = [(f'{key}, before', old), (f'{key}, after', picture)]
+                rows.append(('', [(f'{key}, new', image)]))
+            elif not np.array_equal(old, image):
+                pair = [(f'{key}, before', old), (f'{key}, after', image)]
                 wide = sum(p.shape[1] / p.shape[0] for _, p in pair) > 6
                 rows += [('', [one]) for one in pair] if wide else [('', pair)]
         before, known = after, entries
     return panel(rows, width)
 
 
-def pictures_of(results: Mapping, grid: Optional[BEVGrid] = None) -> Named:
+def images_of(results: Mapping, grid: Optional[BEVGrid] = None) -> Named:
     """What can be seen of a frame at any point of a pipeline, packed or not.
 
     Returns:
-        dict: name -> (H, W, 3) uint8 RGB; ``pictures`` are those on disk until they are loaded.
+        dict: name -> (H, W, 3) uint8 RGB; ``images`` are those on disk until they are loaded.
     """
     state = _unpacked(results)
     boxes, shown = raw_boxes(state), {}
     moved = rigid.transform_boxes(state.get(fields.BEV_AUG, np.eye(4)), boxes)
     if fields.IMG in state:
-        views = [_with_boxes(picture, camera, boxes)
-                 for picture, camera in zip(state[fields.IMG], state[fields.CAMERAS])]
+        views = [_with_boxes(image, camera, boxes)
+                 for image, camera in zip(state[fields.IMG], state[fields.CAMERAS])]
     else:
-        views = [picture for row in _in_rows(read_pictures(state), state, grid)
-                 for _, picture in row]
+        views = [image for row in _in_rows(load_images(state), state, grid)
+                 for _, image in row]
     if views:
         height = min(v.shape[0] for v in views)
-        shown['pictures'] = np.concatenate([cv2.resize(
+        shown['images'] = np.concatenate([cv2.resize(
             v, (round(v.shape[1] * height / v.shape[0]), height), interpolation=cv2.INTER_AREA)
             for v in views], 1)
     if fields.LIDAR_IMG in state:
-        shown['LiDAR image'] = lidar_picture(np.asarray(state[fields.LIDAR_IMG]))
+        shown['LiDAR image'] = draw_lidar_image(np.asarray(state[fields.LIDAR_IMG]))
     if fields.BEV_GRID in state:
         grid = BEVGrid(**state[fields.BEV_GRID])
     truth, classes = state.get(fields.GT_BEV), state.get(fields.MAP_CLASSES)
     seg = None if truth is None else np.asarray(truth[fields.SEG])
     if fields.POINTS in state or (truth is not None and not classes):
         points = state.get(fields.POINTS)
-        shown['from above'] = bev_picture(
+        shown['from above'] = draw_bev(
             grid or BEVGrid(), None if classes else seg,
             points=None if points is None else np.asarray(getattr(points, 'tensor', points)),
             boxes=moved)
     if truth is not None:
-        shown.update({'map': map_picture(grid, seg)} if classes else {})
-        shown.update(target_pictures(grid, truth, classes))
+        shown.update({'map': draw_map(grid, seg)} if classes else {})
+        shown.update(draw_targets(grid, truth, classes))
     return shown
 
 
-def read_pictures(frame: Mapping) -> Named:
-    """The pictures of a frame as on disk, by camera; those that cannot be read are left out."""
+def load_images(frame: Mapping) -> Named:
+    """The images of a frame as on disk, by camera; those that cannot be read are left out."""
     read = {name: cv2.imread(camera['img_path'])
             for name, camera in frame.get('images', {}).items() if 'img_path' in camera}
-    return {name: np.ascontiguousarray(picture[..., ::-1])
-            for name, picture in read.items() if picture is not None}
+    return {name: np.ascontiguousarray(image[..., ::-1])
+            for name, image in read.items() if image is not None}
 
 
 def raw_boxes(results: Mapping) -> np.ndarray:
@@ -134,18 +135,18 @@ def raw_boxes(results: Mapping) -> np.ndarray:
     return torch.cat([boxes.gravity_center, boxes.tensor[:, 3:7]], 1).numpy()
 
 
-def _with_boxes(picture, camera, boxes):
-    """The picture with boxes, if it is what the camera's lens makes."""
+def _with_boxes(image, camera, boxes):
+    """The image with boxes, if it is what the camera's lens makes."""
     if 'source_lens' in camera or camera.get('lens') not in LENSES:
-        return picture
-    thickness = max(1, round(picture.shape[1] / 800))
-    return draw_boxes(picture, camera, boxes, thickness=thickness)
+        return image
+    thickness = max(1, round(image.shape[1] / 800))
+    return draw_boxes(image, camera, boxes, thickness=thickness)
 
 
-def _in_rows(pictures: Named, frame, grid) -> List[List[Tuple[str, np.ndarray]]]:
-    """Rows of named pictures; see :func:`by_direction`."""
-    rows = by_direction({name: frame['images'][name]['lidar2cam'] for name in pictures}, grid)
-    return [[(name, pictures[name]) for name in row] for row in rows]
+def _in_rows(images: Named, frame, grid) -> List[List[Tuple[str, np.ndarray]]]:
+    """Rows of named images; see :func:`by_direction`."""
+    rows = by_direction({name: frame['images'][name]['lidar2cam'] for name in images}, grid)
+    return [[(name, images[name]) for name in row] for row in rows]
 
 
 def _unpacked(results: Mapping) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@
 
 Every entry is renamed, or set aside because nothing reads it; anything else is refused. ``camera``
 is BridgeTA's student. ``teacher`` takes from the fusion model what BridgeTA's aligned teacher
-shares with it, the camera and the LiDAR branch; fuser, decoder and head have other widths and are
+shares with it, the camera and the LiDAR branch; fuser, decoder and head have other channels and are
 trained. Sparse kernels may have either layout of spconv.
 """
 from pathlib import Path
@@ -32,7 +32,7 @@ SHARED = ('camera_branch.', 'lidar_branch.')
 ASIDE = 'set_aside'
 
 UNUSED = {r'encoders\.camera\.vtransform\.(dx|bx|nx|frustum)': 'constant of the view transform'}
-UNALIGNED = {r'(fuser|decoder|heads)\..*': "fuser, decoder and head, of other widths than the "
+UNALIGNED = {r'(fuser|decoder|heads)\..*': "fuser, decoder and head, of other channels than the "
                                            "aligned teacher's"}
 _CAMERA, _LIDAR = 'encoders.camera', 'encoders.lidar.backbone'
 RULES = [

@@ -64,7 +64,7 @@ def encoder_names(keys: Iterable[str], ours: str, theirs: str) -> Dict[str, str]
              for key, name in efficientnet_names(keys, f'{ours}backbone.').items()}
     rules = [(r'^backbone\.conv1\.', 'backbone.0.'), (r'^backbone\.bn1\.', 'backbone.1.'),
              (r'^backbone\.layer1\.', 'backbone.4.'), (r'^backbone\.layer2\.', 'backbone.5.'),
-             (r'^backbone\.layer3\.', 'layer3.'), (r'^adapter\.', 'channel_adapter.adapter.'),
+             (r'^backbone\.layer3\.', 'layer3.'), (r'^input_proj\.', 'channel_adapter.adapter.'),
              (r'^neck\.conv\.', 'channel_proj.'), (r'^neck\.project\.', 'depth_layer.'),
              (r'^neck\.join\.0\.conv\.', 'upsampling_layer.conv.0.'),
              (r'^neck\.join\.1\.conv\.', 'upsampling_layer.conv.3.')]

@@ -58,7 +58,7 @@ def test_report_counts(root):
     convert(root)
     infos = load_infos(str(root / 'dur360bev_infos_train.pkl'))
     assert dur360bev.report(infos) == dict(
-        frames=4, sequences=1, empty_frames=1, out_of_order=0, left_out={},
+        frames=4, sequences=1, empty_frames=1, out_of_order=0, skipped={},
         objects=dict(car=2, bus=1, truck=0, pedestrian=2, ignored=2))
 
 
@@ -98,7 +98,7 @@ def test_optional_metadata_is_used(root):
 
 def test_versions_select_by_prefix(root, tmp_path):
     assert dur360bev.frame_ids(str(root), 'complete') == dur360bev.frame_ids(str(root), 'extended')
-    with pytest.raises(UserError, match=r'no pictures named 0000\*\*\*\*\*\*\.png'):
+    with pytest.raises(UserError, match=r'no images named 0000\*\*\*\*\*\*\.png'):
         dur360bev.frame_ids(str(root), 'initial')
     many = make_root(tmp_path / 'many', frames=30)
     assert [int(i[4:]) for i in dur360bev.splits(str(many), 'mini')['train']] == [0, 10, 20]
@@ -170,7 +170,7 @@ def scan(root):
     return root / 'ouster_points' / 'data' / '1000000004.bin'
 
 
-def picture(root):
+def image(root):
     return root / 'image' / 'data' / '1000000004.png'
 
 
@@ -186,11 +186,11 @@ ERRORS = {
     'missing scan': (lambda r: scan(r).unlink(), '1000000004.bin: missing LiDAR scan'),
     'cut scan': (lambda r: scan(r).write_bytes(scan(r).read_bytes()[:-100]),
                  '1000000004.bin: 18332 bytes, expected 18432'),
-    'no picture': (lambda r: picture(r).write_bytes(b''), '1000000004.png: unreadable picture'),
-    'cut picture': (lambda r: picture(r).write_bytes(picture(r).read_bytes()[:-50]),
-                    '1000000004.png: unreadable picture: not a complete PNG'),
-    'wrong size': (lambda r: write_png(picture(r), 32, 60),
-                   '1000000004.png: wrong picture size 60x32, expected 64x32 like the first frame'),
+    'no image': (lambda r: image(r).write_bytes(b''), '1000000004.png: unreadable image'),
+    'cut image': (lambda r: image(r).write_bytes(image(r).read_bytes()[:-50]),
+                    '1000000004.png: unreadable image: not a complete PNG'),
+    'wrong size': (lambda r: write_png(image(r), 32, 60),
+                   '1000000004.png: wrong image size 60x32, expected 64x32 like the first frame'),
     'seven tokens': (lambda r: label(r).write_text('\nCar 1 2 3 4 5 6\n'),
                      '1000000004.txt:2: expected 8 tokens (class height width length x y z '
                      'yaw), got 7'),
@@ -203,12 +203,12 @@ ERRORS = {
                    'timestamps of unequal length: image/timestamps.txt 6, labels/timestamps.txt 2'),
     'odd time': (lambda r: (r / 'ouster_points' / 'timestamps.txt').write_text('1\n2\nx\n4\n5\n6'),
                  'ouster_points/timestamps.txt:3: expected seconds or YYYY-MM-DD'),
-    'lost picture': (lambda r: (r / 'image' / 'data' / '1000000000.png').unlink(),
+    'lost image': (lambda r: (r / 'image' / 'data' / '1000000000.png').unlink(),
                      "has 5 frames of version 'extended'; is the download complete?"),
-    'extra picture': (lambda r: write_png(r / 'image' / 'data' / '1000000009.png', 32, 64),
-                      'image/timestamps.txt: 6 lines, but image/data holds 7 pictures'),
+    'extra image': (lambda r: write_png(r / 'image' / 'data' / '1000000009.png', 32, 64),
+                      'image/timestamps.txt: 6 lines, but image/data holds 7 images'),
     'empty': (lambda r: shutil.rmtree(r / 'image' / 'data') or (r / 'image' / 'data').mkdir(),
-              'no pictures named 1000******.png of version \'extended\''),
+              'no images named 1000******.png of version \'extended\''),
     'no folder': (lambda r: shutil.rmtree(r / 'image'), 'image/data: no such folder; --root-path'),
     'no split': (lambda r: (r / 'metadata' / 'dataset_ext_indices.pkl').unlink(),
                  'dataset_ext_indices.pkl (or .json): no such split file'),
@@ -253,9 +253,9 @@ def test_unknown_version_and_split(root):
 
 
 def test_check_decodes_what_the_cheap_test_cannot_see(root):
-    data = bytearray(picture(root).read_bytes())
+    data = bytearray(image(root).read_bytes())
     data[60:400] = bytes(340)
-    picture(root).write_bytes(bytes(data))
+    image(root).write_bytes(bytes(data))
     convert(root)
     with pytest.raises(UserError, match=r'1000000004\.png: unreadable .*cannot be decoded'):
         convert(root, check=True)
@@ -305,7 +305,7 @@ def test_a_stopped_run_continues_and_notices_changed_files(tmp_path):
         return key * 10
 
     def collect():
-        return list(common.collect(read, range(5), journal, marks.get))
+        return list(common.convert_frames(read, range(5), journal, marks.get))
 
     marks = dict.fromkeys(range(5), 0)
     with pytest.raises(RuntimeError):
@@ -322,7 +322,7 @@ def test_a_stopped_run_continues_and_notices_changed_files(tmp_path):
 def test_a_journal_that_would_run_code_is_cut_off(tmp_path):
     path = tmp_path / 'j'
     path.write_bytes(pickle.dumps(Evil(str(tmp_path / 'ran'))))
-    assert list(common.collect(str, [1], str(path))) == ['1']
+    assert list(common.convert_frames(str, [1], str(path))) == ['1']
     assert not (tmp_path / 'ran').exists()
 
 
@@ -332,21 +332,21 @@ def test_many_bad_frames_are_a_bad_set(capfd):
             raise FrameError(f'{key}: cut', 'scan')
         return key
 
-    frames = common.collect(read, range(80), desc='train')
+    frames = common.convert_frames(read, range(80), desc='train')
     assert list(frames) == frames.keys == [n for n in range(80) if n % 8]
-    assert frames.left_out == dict(scan=10) and len(frames) == 70
+    assert frames.skipped == dict(scan=10) and len(frames) == 70
     assert 'train: frame left out (10 so far): 72: cut' in capfd.readouterr().err
     with pytest.raises(UserError, match='train: 11 of 100 frames are bad: the data set is .*80: c'):
-        common.collect(read, range(100), desc='train')
+        common.convert_frames(read, range(100), desc='train')
     with pytest.raises(UserError, match='1 of 1 frames are bad'):
-        common.collect(read, [0])
+        common.convert_frames(read, [0])
     with pytest.raises(FrameError, match='0: cut'):
-        common.collect(read, range(80), strict=True)
+        common.convert_frames(read, range(80), strict=True)
 
 
 def test_a_dead_worker_is_an_error_not_a_wait():
     with pytest.raises(UserError, match='a worker process died .* finishes the rest'):
-        common.collect(die, range(4), workers=2)
+        common.convert_frames(die, range(4), workers=2)
 
 
 def die(key):

@@ -160,7 +160,7 @@ def load_all(layout, root, out):
         vector_map._load.cache_clear()
         maps = dict(type='RasterizeMap', data_root=str(root), grid=layouts.TARGETS[0]['grid'])
         data = attempt(layouts.dataset, layout, root, out, pipeline=[
-            dict(type='LoadPictures'), maps, layouts.TARGETS[1]])
+            dict(type='LoadMultiViewImages'), maps, layouts.TARGETS[1]])
         if not isinstance(data, UserError):
             attempt(data.__getitem__, 0)
 

@@ -46,14 +46,14 @@ def whole(raw, tmp_path_factory):
 
 @pytest.fixture
 def files(whole):
-    """(layout, root, split) -> scan and picture of the last frame of a split."""
+    """(layout, root, split) -> scan and image of the last frame of a split."""
     def paths(layout, root, split):
         frame = load_infos(str(layouts.infos(layout, whole(layout), split)))['data_list'][-1]
         name, camera = next(iter(frame['images'].items()))
-        scan, picture = frame['lidar_points']['lidar_path'], camera['img_path']
+        scan, image = frame['lidar_points']['lidar_path'], camera['img_path']
         if layout == N:
-            scan, picture = f'samples/LIDAR_TOP/{scan}', f'samples/{name}/{picture}'
-        return root / scan, root / picture
+            scan, image = f'samples/LIDAR_TOP/{scan}', f'samples/{name}/{image}'
+        return root / scan, root / image
     return paths
 
 
@@ -90,10 +90,10 @@ def empty(path):
 
 
 FILES = [  # which file, damage, whether the converter sees it without --check, message
-    ('picture', cut, LAYOUTS, 'not a complete PNG or JPEG file'),
-    ('picture', rubbish, (), 'unreadable picture'),
-    ('picture', empty, LAYOUTS, r'not a complete .* \(0 bytes\)|empty file'),
-    ('picture', os.unlink, LAYOUTS, 'cannot read|no such'),
+    ('image', cut, LAYOUTS, 'not a complete PNG or JPEG file'),
+    ('image', rubbish, (), 'unreadable image'),
+    ('image', empty, LAYOUTS, r'not a complete .* \(0 bytes\)|empty file'),
+    ('image', os.unlink, LAYOUTS, 'cannot read|no such'),
     ('scan', cut, LAYOUTS, r'\d+ bytes, expected'),
     ('scan', zeros, (K, ), 'a scan without any return'),
     ('scan', one_nan, (K, ), '1 values are not finite'),
@@ -114,23 +114,23 @@ def summary_of(layout, out):
 def test_a_bad_file_of_a_frame(layout, kind, damage, seen, message, spoilable, whole, files,
                                tmp_path, capfd):
     root, out = spoilable(layout), tmp_path / 'out'
-    paths = dict(zip(('scan', 'picture'), files(layout, root, 'train')))
+    paths = dict(zip(('scan', 'image'), files(layout, root, 'train')))
     damage(paths[kind])
-    if layout == D and kind == 'picture' and damage is os.unlink:
+    if layout == D and kind == 'image' and damage is os.unlink:
         with pytest.raises(UserError, match='is the download complete'):
             layouts.convert(layout, root, out)
-        return                              # the split file counts the pictures of the folder
+        return                              # the split file counts the images of the folder
     listed = layout == K and damage is os.unlink  # the list of the folder's files tells it
     check = layout not in seen
     summary = layouts.convert(layout, root, out, check=check)
     report = summary_of(layout, out)
     assert report['frames'] == 2
     if listed:
-        missing = dict(scan='no scan', picture='no image_02')[kind]
-        assert summary['left_out'][missing] == 1
+        missing = dict(scan='no scan', image='no image_02')[kind]
+        assert summary['skipped'][missing] == 1
     else:
-        assert report['left_out'] == {kind: 1}
-        assert f"'left_out': {{'{kind}': 1}}" in summary['train']
+        assert report['skipped'] == {kind: 1}
+        assert f"'skipped': {{'{kind}': 1}}" in summary['train']
         assert f'frame left out (1 so far): {paths[kind]}' in capfd.readouterr().err
 
     # In training the frame is replaced by the next one; an evaluation stops.
@@ -142,7 +142,7 @@ def test_a_bad_file_of_a_frame(layout, kind, damage, seen, message, spoilable, w
 
     # A frame that is held out is never left out.
     if not listed:
-        paths = dict(zip(('scan', 'picture'), files(layout, root, 'val')))
+        paths = dict(zip(('scan', 'image'), files(layout, root, 'val')))
         damage(paths[kind])
         with pytest.raises(FrameError, match=message) as error:
             layouts.convert(layout, root, tmp_path / 'strict', check=check)
@@ -274,8 +274,8 @@ def transform(change):
     return edit
 
 
-def left_out(kind):
-    return dict(frames=2, left_out={kind: 1})
+def skipped(kind):
+    return dict(frames=2, skipped={kind: 1})
 
 
 CASES = [  # defect, layout, damage, counts of the training split (or the error)
@@ -284,7 +284,7 @@ CASES = [  # defect, layout, damage, counts of the training split (or the error)
      rf'{TRAIN}\.xml: no objects; download data_3d_bboxes again'),
     ('empty labels', N, lambda r: (r / MINI / 'sample_annotation.json').write_text('[]'),
      r'sample_annotation\.json: no annotations; extract the metadata again'),
-    ('no labels', D, lambda r: label(r).unlink(), left_out('labels')),
+    ('no labels', D, lambda r: label(r).unlink(), skipped('labels')),
     ('no labels', K, lambda r: xml(r).unlink(), r"no frames for split 'train'"),
     ('no labels', N, lambda r: (r / MINI / 'sample_annotation.json').unlink(),
      r'sample_annotation\.json: no table of nuScenes'),
@@ -296,27 +296,27 @@ CASES = [  # defect, layout, damage, counts of the training split (or the error)
         row.update(name='vehicle.spaceship') for row in rows if row['name'] == 'vehicle.car'],
         None), lambda report: report['objects']['car'] == 0 and report['other'] >= 3),
     ('zero-size box', D, lambda r: label(r).write_text('Car 1.5 0 4.5 9 9 0 1\n'),
-     left_out('labels')),
+     skipped('labels')),
     ('zero-size box', K, lambda r: rewrite(xml(r), transform(lambda n: ['0'] * 12 + n[12:])),
-     dict(frames=3, left_out={})),
+     dict(frames=3, skipped={})),
     ('zero-size box', N, lambda r: box_of(r, lambda box: box.update(size=[0, 4, 1])),
-     left_out('labels')),
+     skipped('labels')),
     ('NaN label', D, lambda r: label(r).write_text('Car 1.5 2 4.5 nan 9 0 1\n'),
-     left_out('labels')),
+     skipped('labels')),
     ('NaN label', K, lambda r: rewrite(xml(r), transform(lambda n: ['nan', *n[1:]])),
      r'object \d+ \(\w+\): its transform is not finite'),
     ('NaN label', N, lambda r: box_of(r, lambda box: box['translation'].__setitem__(0, np.nan)),
-     left_out('labels')),
+     skipped('labels')),
     ('wrong column count', D, lambda r: label(r).write_text('Car 1.5 2 4.5 9 9 0\n'),
-     left_out('labels')),
+     skipped('labels')),
     ('wrong column count', K, lambda r: rewrite(xml(r), transform(lambda n: n[:-1])),
      r'object \d+ \(\w+\): cannot reshape array of size 15'),
     ('wrong column count', N, lambda r: box_of(r, lambda box: box['size'].pop()),
      r'sample_annotation\.json: a record lacks the field .* has a wrong one'),
     ('missing pose', D, lambda r: sorted((r / 'oxts' / 'data').iterdir())[1].unlink(),
-     left_out('pose')),
+     skipped('pose')),
     ('missing pose', K, lambda r: rewrite(poses(r), lambda t: t[t.index('\n') + 1:]),
-     dict(frames=2, left_out={})),                    # counted beside: 'no pose'
+     dict(frames=2, skipped={})),                    # counted beside: 'no pose'
     ('missing pose', N, lambda r: record(r, 'ego_pose', lambda rows: rows.pop(), None),
      r"ego_pose\.json: no record '\w+', which .*sample_data\.json refers to"),
     ('missing calibration key', D, lambda r: metadata(
@@ -354,7 +354,7 @@ CASES = [  # defect, layout, damage, counts of the training split (or the error)
      dict(frames=3, out_of_order=0)),                 # sorted by their times
     ('wrong version', D, lambda r: [path.rename(path.with_name('0000' + path.name[4:]))
                                     for path in (r / 'image' / 'data').iterdir()],
-     r"no pictures named 1000\*\*\*\*\*\*\.png of version 'extended'"),
+     r"no images named 1000\*\*\*\*\*\*\.png of version 'extended'"),
     ('wrong version', K, lambda r: (r / 'data_3d_bboxes' / 'train').rename(
         r / 'data_3d_bboxes' / 'other'), 'check data_3d_bboxes/train'),
     ('wrong version', N, lambda r: (r / MINI).rename(r / 'v1.0-trainval'),
@@ -518,11 +518,11 @@ def test_finished_frames_survive_a_full_disk(tmp_path, capsys):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (25_000, limits[1]))
         with pytest.raises(UserError, match=f'{journal}: cannot write: File too large'):
-            common.collect(read, range(40), journal)
+            common.convert_frames(read, range(40), journal)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     calls.clear()
-    assert len(list(common.collect(read, range(40), journal))) == 40
+    assert len(list(common.convert_frames(read, range(40), journal))) == 40
     assert len(calls) < 25
 
 
@@ -557,7 +557,7 @@ def test_cells_of_the_rasterizer_are_those_of_the_pipeline(layout, method, raw, 
     assert f"'{method} rasterizer': {meta['bev']['cells']}" in summary['train']
     classes = list(meta['categories'])
     target = dict(layouts.TARGETS[0], classes=[[name] for name in classes], method=method,
-                  grid=dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5))
+                  grid=dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5))
     data = layouts.dataset(layout, raw(layout), tmp_path,
                            pipeline=[target, layouts.TARGETS[1]], metainfo=dict(classes=classes))
     cells = sum(frame['data_samples'].gt_bev.seg.sum((1, 2)) for frame in data).int().tolist()

@@ -51,7 +51,7 @@ def train(shared, tmp_path_factory):
     summary = convert(shared, out, check=True)
     assert sorted(p.name for p in out.iterdir()) == [
         'kitti360_infos_train.pkl', 'kitti360_infos_val.pkl', 'kitti360_split']
-    assert summary['left_out'] == {'no pose': 4}          # frames 0 and 3 of either drive
+    assert summary['skipped'] == {'no pose': 4}          # frames 0 and 3 of either drive
     return infos_of(out)
 
 
@@ -127,7 +127,7 @@ def test_pitched_boxes_are_tested_as_they_stand(shared):
 
 def test_report_counts(train):
     assert kitti360.report(train) == dict(
-        frames=4, sequences=1, empty_frames=0, dynamic=3, out_of_order=0, left_out={},
+        frames=4, sequences=1, empty_frames=0, dynamic=3, out_of_order=0, skipped={},
         objects=dict.fromkeys(kitti360.CATEGORIES, 0) | dict(car=4, truck=3))
 
 
@@ -158,14 +158,14 @@ def test_workers_change_nothing_and_a_stopped_run_continues(shared, tmp_path, mo
 
 
 def test_thinning_is_even():
-    assert kitti360.thin(list(range(10)), 4) == [0, 2, 5, 7]
-    assert kitti360.thin([1, 2], 0) == kitti360.thin([1, 2], 5) == [1, 2]
-    assert len(set(kitti360.thin(list(range(58368)), 20000))) == 20000
+    assert kitti360.subsample(list(range(10)), 4) == [0, 2, 5, 7]
+    assert kitti360.subsample([1, 2], 0) == kitti360.subsample([1, 2], 5) == [1, 2]
+    assert len(set(kitti360.subsample(list(range(58368)), 20000))) == 20000
 
 
 def test_the_drawn_frames_are_written_and_can_be_read_again(shared, tmp_path):
     summary = convert(shared, tmp_path, max_frames=(2, 3))
-    assert summary['left_out'] == {'no pose': 4, 'train thinned': 2, 'val thinned': 1}
+    assert summary['skipped'] == {'no pose': 4, 'train thinned': 2, 'val thinned': 1}
     lines = (tmp_path / 'kitti360_split' / 'train.txt').read_text().splitlines()
     assert lines == [f'{TRAIN};0000000001', f'{TRAIN};0000000004']
     convert(shared, tmp_path / 'again', split=str(tmp_path / 'kitti360_split'))
@@ -182,7 +182,7 @@ def test_official_windows(root):
             f'data_3d_semantics/train/{name}/static/{a:010d}_{b:010d}.ply\n'
             for name, a, b in windows))
     summary = convert(root, split='windows')
-    assert summary['left_out'] == {'no pose': 4, 'not annotated': 2}
+    assert summary['skipped'] == {'no pose': 4, 'not annotated': 2}
     tokens = [f['token'] for f in infos_of(root)['data_list']]
     assert tokens == [f'{TRAIN}_0000000001', f'{TRAIN}_0000000002', f'{VAL}_0000000001',
                       f'{VAL}_0000000002']                  # frame 4 is in both: val
@@ -192,7 +192,7 @@ def test_official_windows(root):
 def test_windows_of_the_boxes_bound_the_frames_where_the_lists_are_missing(root):
     shutil.rmtree(root)
     make_root(root, xml=[xml_object(1, place(10, 5, -1), start_frame=2, end_frame=4)])
-    assert convert(root)['left_out'] == {'no pose': 4, 'not annotated': 4}
+    assert convert(root)['skipped'] == {'no pose': 4, 'not annotated': 4}
 
 
 def test_drive_0_is_labelled_from_frame_250():
@@ -255,7 +255,7 @@ def scan(root):
     return root / 'data_3d_raw' / VAL / 'velodyne_points' / 'data' / '0000000002.bin'
 
 
-def picture(root):
+def image(root):
     return root / 'data_2d_raw' / VAL / 'image_03' / 'data_rgb' / '0000000002.png'
 
 
@@ -283,10 +283,10 @@ ERRORS = {
     'cut scan': (lambda r: scan(r).write_bytes(scan(r).read_bytes()[:-3]),
                  '0000000002.bin: 1325 bytes, expected whole points of 4 float32'),
     'empty scan': (lambda r: scan(r).write_bytes(b''), '0000000002.bin: no bytes, expected whole'),
-    'cut picture': (lambda r: picture(r).write_bytes(picture(r).read_bytes()[:-9]),
-                    '0000000002.png: unreadable picture: not a complete PNG'),
-    'wrong size': (lambda r: cv2.imwrite(str(picture(r)), np.zeros((8, 9, 3), np.uint8)),
-                   '0000000002.png: wrong picture size 9x8, calibration/image_03.yaml says 8x8'),
+    'cut image': (lambda r: image(r).write_bytes(image(r).read_bytes()[:-9]),
+                    '0000000002.png: unreadable image: not a complete PNG'),
+    'wrong size': (lambda r: cv2.imwrite(str(image(r)), np.zeros((8, 9, 3), np.uint8)),
+                   '0000000002.png: wrong image size 9x8, calibration/image_03.yaml says 8x8'),
     'cut xml': (lambda r: rewrite(xml(r), lambda text: text[:len(text) // 2]),
                 f'{TRAIN}.xml: unreadable 3D boxes: '),
     'entities': (lambda r: xml(r).write_text(LOL), 'it has a document type declaration'),
@@ -326,11 +326,11 @@ def test_errors_name_the_file(root, case):
 
 
 def test_check_finds_what_cannot_be_decoded(root):
-    data = bytearray(picture(root).read_bytes())
+    data = bytearray(image(root).read_bytes())
     data[-40] ^= 255
-    picture(root).write_bytes(bytes(data))
+    image(root).write_bytes(bytes(data))
     convert(root)
-    with pytest.raises(UserError, match='0000000002.png: unreadable picture: it cannot be decoded'):
+    with pytest.raises(UserError, match='0000000002.png: unreadable image: it cannot be decoded'):
         convert(root, check=True)
 
 
@@ -351,5 +351,5 @@ def test_command(shared, tmp_path, capsys):
         '10', '--max-frames', '3', '0', '--check'])
     args.run(args)
     out = capsys.readouterr().out
-    assert "train: " in out and "'car': 3" in out and "left_out: {'no pose': 4" in out
+    assert "train: " in out and "'car': 3" in out and "skipped: {'no pose': 4" in out
     assert infos_of(tmp_path, 'val')['metainfo']['conversion']['max_frames'] == (3, 0)

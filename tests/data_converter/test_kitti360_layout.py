@@ -72,9 +72,9 @@ def vehicles_of(frame, scan, nearer=40, least=20):
             yield box, points, number
 
 
-def at_pixels(picture, pixels):
+def at_pixels(image, pixels):
     col, row = np.rint(np.asarray(pixels)).astype(int).T
-    return picture[row.clip(0, len(picture) - 1), col % picture.shape[1]]
+    return image[row.clip(0, len(image) - 1), col % image.shape[1]]
 
 
 # From files to the metric ----------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_static_boxes_are_those_that_the_scan_saw(frame, truth):
 def instances_seen(frame, truth, side=500):
     """Fisheyes of a frame at another size, and who each of their pixels shows."""
     _, _, scene, car = truth
-    cameras, pictures = [], []
+    cameras, images = [], []
     for name, camera in zip(layout.LENSES, frame['images'].values()):
         mei = {key: value * side / SIDE if key in ('gamma1', 'gamma2', 'u0', 'v0') else value
                for key, value in camera['mei'].items()}
@@ -160,24 +160,24 @@ def instances_seen(frame, truth, side=500):
         rays = layout.fisheye_rays(name, side)[0][:, :, 0].reshape(-1, 3)
         pose = car @ layout.RIG[name]
         seen = scene.instances(pose[:3, 3], rays @ pose[:3, :3].T.astype(np.float32))
-        pictures.append(seen.reshape(side, side))
-    return cameras, pictures
+        images.append(seen.reshape(side, side))
+    return cameras, images
 
 
 def test_points_fall_on_their_pixels_in_the_fisheyes(frame, truth):
     found = []
-    for camera, picture in zip(*instances_seen(frame, truth)):
+    for camera, image in zip(*instances_seen(frame, truth)):
         rig = CameraRig.from_dicts([[camera]])
         for _, points, number in vehicles_of(frame, truth[1]):
             pixel, _, valid = rig.project(torch.from_numpy(points).float())
-            mine = at_pixels(picture, pixel[0, 0]) == number
+            mine = at_pixels(image, pixel[0, 0]) == number
             found += mine[valid[0, 0].numpy()].tolist()
     assert len(found) > 500 and np.mean(found) > 0.95
 
 
 def test_a_vehicle_is_at_one_place_in_panorama_lidar_image_and_bev(root, frame, truth):
     height, width = 128, 512
-    grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5)
+    grid = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5)
     results = dataset(root, [
         dict(type='LoadPointCloud'),
         dict(type='SphericalLiDARImage', channels=('range',), native=(64, 512), size=(64, 512),
@@ -187,7 +187,7 @@ def test_a_vehicle_is_at_one_place_in_panorama_lidar_image_and_bev(root, frame, 
     view = dict(lens='equirect', height=height, width=width, fov_up=np.pi / 2,
                 fov_down=-np.pi / 2, lidar2cam=rigid.rigid(translation=-np.array(BETWEEN)))
     filled = cv2.dilate(results['gt_bev']['seg'][0], np.ones((3, 3)))  # points lie on the outside
-    cameras, pictures = instances_seen(frame, truth)
+    cameras, images = instances_seen(frame, truth)
     chosen = sorted(vehicles_of(frame, truth[1]), key=lambda v: -len(v[1]))[:3]
     assert len(chosen) == 3
     for box, points, number in chosen:
@@ -195,7 +195,7 @@ def test_a_vehicle_is_at_one_place_in_panorama_lidar_image_and_bev(root, frame, 
         radius = float(np.linalg.norm(np.array(box['bbox_3d'][:3]) - BETWEEN))
         maps = panorama.stitch_maps(cameras, height, width, center=BETWEEN, radius=radius,
                                     feather_px=0)
-        masks = [np.repeat(((p == number) * np.uint8(255))[..., None], 3, 2) for p in pictures]
+        masks = [np.repeat(((p == number) * np.uint8(255))[..., None], 3, 2) for p in images]
         mask = panorama.stitch(masks, maps[0])[..., 0] > 100
         pixel = CameraRig.from_dicts([[view]]).project(torch.from_numpy(points))[0][0, 0]
         assert at_pixels(mask, pixel).mean() > 0.8

@@ -19,7 +19,7 @@ pytest.importorskip('nuscenes')
 from data_converter import nuscenes  # noqa: E402
 from data_converter.toytown import nuscenes_layout as layout  # noqa: E402
 from data_converter.toytown.sensors import RayScene  # noqa: E402
-from mmdet3d_plugin.datasets.bev_dataset import change_axes  # noqa: E402
+from mmdet3d_plugin.datasets.bev_dataset import change_frame  # noqa: E402
 from mmdet3d_plugin.errors import UserError  # noqa: E402
 from mmdet3d_plugin.geometry import CameraRig, rigid  # noqa: E402
 from mmdet3d_plugin.structures import load_infos  # noqa: E402
@@ -191,17 +191,17 @@ def test_infos_say_what_the_devkit_says(root, devkit):
     assert seen > 100 and hidden > 0
 
 
-def test_side_table_of_pictures(root, devkit):
-    with np.load(root / 'nuscenes_pictures_train.npz') as file:
-        pictures = dict(file)
+def test_side_table_of_images(root, devkit):
+    with np.load(root / 'nuscenes_images_train.npz') as file:
+        images = dict(file)
     frame = infos_of(root)['data_list'][2]
     for name in nuscenes.CAMERAS:
-        first, key = pictures[f'{name}.first'][2], pictures[f'{name}.key'][2]
+        first, key = images[f'{name}.first'][2], images[f'{name}.key'][2]
         record = devkit.get('sample_data', frame['images'][name]['sample_data_token'])
         found = 0
         for row in range(key, first - 1, -1):
-            assert pictures[f'{name}.path'][row].decode() == record['filename']
-            sensor2global = pictures[f'{name}.ego2global'][row] @ pictures[f'{name}.cam2ego'][row]
+            assert images[f'{name}.path'][row].decode() == record['filename']
+            sensor2global = images[f'{name}.ego2global'][row] @ images[f'{name}.cam2ego'][row]
             np.testing.assert_allclose(sensor2global, chain(devkit, record), atol=1e-9)
             found += 1
             if row > first:
@@ -246,13 +246,13 @@ def test_raw_files_to_metric(root):
 
 
 def test_map_segmentation_from_the_base_config(root):
-    """Six pictures, points and six classes: data set, model with six cameras, metric."""
+    """Six images, points and six classes: data set, model with six cameras, metric."""
     config = Config.fromfile('configs/_base_/datasets/nuscenes_map.py')
     pipeline = list(map(dict, config.fusion_test_pipeline))
     assert pipeline[1] == config.resize_views and pipeline[-2] == config.map_targets
     pipeline[1].update(size=(64, 128), resize=0.8)
-    pipeline[-2]['grid'] = dict(GRID, ahead='+y')
-    frames = [dataset(root, pipeline, 'val', axes='scanner')[n] for n in range(2)]
+    pipeline[-2]['grid'] = dict(GRID, forward_axis='+y')
+    frames = [dataset(root, pipeline, 'val', frame='lidar')[n] for n in range(2)]
     assert frames[0]['inputs']['img'].shape == (6, 3, 64, 128)
     assert frames[0]['inputs']['points'].shape[1] == 5             # with the age of the sweep's
     truth = frames[0]['data_samples'].gt_bev.seg
@@ -279,8 +279,8 @@ def test_map_segmentation_from_the_base_config(root):
 # One world for all sensors --------------------------------------------------------------------
 
 
-def test_one_place_in_pictures_lidar_image_and_bev(root):
-    grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5)
+def test_one_place_in_images_lidar_image_and_bev(root):
+    grid = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5)
     results = dataset(root, [
         dict(type='LoadPointCloud'),
         dict(type='SphericalLiDARImage', channels=('range',), native=(32, 256), size=(32, 256),
@@ -341,7 +341,7 @@ def test_convention_car_axes():
                 lidar_points=dict(lidar2ego=lidar2ego.tolist()),
                 images=dict(CAM=dict(lidar2cam=np.eye(4).tolist())),
                 instances=[dict(bbox_3d=[-5, 20, -1, 4, 2, 1.5, np.pi / 2], velocity=[0.0, 3.0])])
-    change_axes(info)
+    change_frame(info)
     np.testing.assert_allclose(info['instances'][0]['bbox_3d'], [20.9, 5, -1, 4, 2, 1.5, 0],
                                atol=1e-12)
     np.testing.assert_allclose(info['instances'][0]['velocity'], [3, 0], atol=1e-12)
@@ -379,7 +379,7 @@ def test_any_number_of_workers_and_stops_gives_the_same_bytes(root, tmp_path, mo
     nuscenes.convert(root, tmp_path / 'two', MINI, workers=2)
     wanted = files(tmp_path / 'two')
     assert sorted(wanted) == ['nuscenes_infos_train.pkl', 'nuscenes_infos_val.pkl',
-                              'nuscenes_pictures_train.npz', 'nuscenes_pictures_val.npz']
+                              'nuscenes_images_train.npz', 'nuscenes_images_val.npz']
     assert wanted['nuscenes_infos_val.pkl'] == (root / 'nuscenes_infos_val.pkl').read_bytes()
     frame, made = nuscenes._frame, []
 
@@ -444,7 +444,7 @@ def first_file(root, folder):
     (lambda r: (r / key_file(r, 'CAM_BACK')).unlink(), r'CAM_BACK__\d+\.jpg: no such file'),
     (lambda r: (r / key_file(r, 'LIDAR_TOP', 1)).unlink(), r'LIDAR_TOP__\d+\.pcd\.bin: no such'),
     (lambda r: (r / key_file(r, 'CAM_BACK')).write_bytes(b'\xff\xd8 cut'),
-     r'CAM_BACK__\d+\.jpg: unreadable picture: not a complete PNG or JPEG file \(6 bytes\)'),
+     r'CAM_BACK__\d+\.jpg: unreadable image: not a complete PNG or JPEG file \(6 bytes\)'),
     (lambda r: (r / key_file(r, 'LIDAR_TOP')).write_bytes(b'1' * 21),
      r'pcd\.bin: 21 bytes, expected whole points of 5 float32'),
     (lambda r: edit(r, 'sample', lambda rows: rows.append(rows[0])), r'sample\.json: two records'),
@@ -578,7 +578,7 @@ def test_command_says_what_it_did(root, tmp_path, capsys):
     run('nuscenes', '--root-path', root, '--out-dir', tmp_path, '--version', MINI,
         '--max-sweeps', 0)
     out = capsys.readouterr().out
-    assert "'frames': 3" in out and "'sweeps': 0" in out and 'scenes_left_out: 0' in out
+    assert "'frames': 3" in out and "'sweeps': 0" in out and 'scenes_skipped: 0' in out
     assert 'maps_missing: none' in out
     assert pickle.loads((tmp_path / 'nuscenes_infos_train.pkl').read_bytes())['data_list']
     assert TRANSFORMS.get('LoadStitchedPanorama')

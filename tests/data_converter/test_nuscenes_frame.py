@@ -13,7 +13,7 @@ from mmdet3d_plugin.geometry import CameraRig, rigid
 from mmdet3d_plugin.structures import load_infos
 from tools import create_data
 
-GRID = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5)
+GRID = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5)
 STITCH = dict(type='LoadStitchedPanorama', size=(256, 2048), center=(0, 0, -0.3), ground_z=-1.84)
 LIDAR = [dict(type='LoadPointCloud', min_range=2.5),
          dict(type='SphericalLiDARImage', native=(32, 1024), size=(64, 1024))]
@@ -66,12 +66,12 @@ def test_convention_everything_moves_into_forward_left_up(folder, tmp_path):
 
 
 def test_the_scanners_own_axes_come_back(folder, tmp_path):
-    """``axes='scanner'``: scan, boxes and calibration are those of the file of mmdet3d."""
+    """``frame='lidar'``: scan, boxes and calibration are those of the file of mmdet3d."""
     with open(folder / 'i.pkl', 'rb') as file:
         stored = pickle.load(file)['data_list'][0]  # noqa: S301 (written above)
     nuscenes_frame.convert(folder, tmp_path / 'out')
     frame = DATASETS.build(dict(
-        type='NuScenesBEVDataset', data_root=str(tmp_path / 'out'), axes='scanner',
+        type='NuScenesBEVDataset', data_root=str(tmp_path / 'out'), frame='lidar',
         ann_file='nuscenes_frame_infos.pkl', pipeline=[dict(type='LoadPointCloud')]))[0]
     np.testing.assert_allclose(frame['images']['CAM_FRONT']['lidar2cam'],
                                stored['images']['CAM_FRONT']['lidar2cam'], atol=1e-9)
@@ -110,7 +110,7 @@ def test_missing_files_are_named(folder, tmp_path):
     with pytest.raises(UserError, match='expected one mmdet3d info file'):
         nuscenes_frame.convert(tmp_path / 'nowhere', tmp_path / 'out')
     (folder / 'front.png').write_bytes(b'')
-    with pytest.raises(UserError, match=r'front\.png: missing or unreadable picture'):
+    with pytest.raises(UserError, match=r'front\.png: missing or unreadable image'):
         nuscenes_frame.convert(folder, tmp_path / 'out')
     (folder / 'sweep.bin').write_bytes(b'123')
     with pytest.raises(UserError, match=r'sweep\.bin: 3 bytes, expected points of 5 float32'):
@@ -161,7 +161,7 @@ def test_keyframe_reaches_the_model(keyframe):
     assert packed['data_samples'].gt_bev.seg[0, 68, 91] == 1
 
 
-def test_panorama_agrees_with_the_pictures_it_is_made_of(keyframe):
+def test_panorama_agrees_with_the_images_it_is_made_of(keyframe):
     """Colours of the scan's points in the panorama are those in the pinhole that sees them."""
     results = _dataset(keyframe, [STITCH, *LIDAR])[0]
     assert 0.7 < results['coverage'].mean() < 0.85
@@ -171,8 +171,8 @@ def test_panorama_agrees_with_the_pictures_it_is_made_of(keyframe):
     pano = CameraRig.from_dicts([results['cameras']])
     differences = []
     for camera in results['images'].values():
-        picture = cv2.imread(camera['img_path'])[..., ::-1]
-        picture = cv2.GaussianBlur(picture, (0, 0), 8).astype(int)
+        image = cv2.imread(camera['img_path'])[..., ::-1]
+        image = cv2.GaussianBlur(image, (0, 0), 8).astype(int)
         local = rigid.apply(camera['lidar2cam'], points)
         u, v, z = (local @ np.array(camera['cam2img']).T).T
         inside = (z > 1) & (np.abs(u / z - 799.5) < 500) & (np.abs(v / z - 449.5) < 350)
@@ -180,7 +180,7 @@ def test_panorama_agrees_with_the_pictures_it_is_made_of(keyframe):
         pixel, _, valid = pano.project(torch.from_numpy(points[inside]))
         col, row = np.round(pixel[0, 0].numpy()).astype(int).T
         seen = valid[0, 0].numpy()
-        colours = panorama[row[seen], col[seen]], picture[v[seen], u[seen]]
+        colours = panorama[row[seen], col[seen]], image[v[seen], u[seen]]
         differences.append(np.abs(colours[0] - colours[1]).mean(1))
     differences = np.concatenate(differences)
     assert len(differences) > 3000 and np.median(differences) < 8

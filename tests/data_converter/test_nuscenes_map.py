@@ -1,4 +1,4 @@
-"""NuScenes' maps: toytown's in the devkit, masks against the devkit's, the map in the pictures."""
+"""NuScenes' maps: toytown's in the devkit, masks against the devkit's, the map in the images."""
 import itertools
 import json
 import time
@@ -15,14 +15,14 @@ map_api = pytest.importorskip('nuscenes.map_expansion.map_api')
 
 from data_converter.toytown import nuscenes_layout as layout  # noqa: E402
 from data_converter.toytown import street_map  # noqa: E402
-from data_converter.toytown.sensors import RayScene, pose_matrix, take_picture  # noqa: E402
+from data_converter.toytown.sensors import RayScene, pose_matrix, take_image  # noqa: E402
 from mmdet3d_plugin.errors import UserError  # noqa: E402
 from mmdet3d_plugin.geometry import BEVGrid, rigid  # noqa: E402
 from mmdet3d_plugin.geometry.map_raster import rasterize_map  # noqa: E402
 from mmdet3d_plugin.structures import fields, vector_map  # noqa: E402
 
 LOCATIONS = ('singapore-queenstown', 'boston-seaport')
-GRID = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='+x', cols='+y')  # BEVFusion's
+GRID = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5, rows='+x', cols='+y')
 NAMES = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'road_divider',
          'lane_divider')
 SETTINGS = dict(seed=3, frames=12, sequences=4)
@@ -253,10 +253,10 @@ def test_devkits_queries(root, towns):
             assert all(cue['token'] in stop['ped_crossing_tokens'] for cue in stop['cue'])
 
 
-# One world for map and pictures ---------------------------------------------------------------
+# One world for map and images ---------------------------------------------------------------
 
 
-def test_the_zebra_of_the_map_is_painted_in_the_picture(root, towns):
+def test_the_zebra_of_the_map_is_painted_in_the_image(root, towns):
     """Stripes of half a metre, white about whole metres from the middle of the street."""
     import shapely
 
@@ -268,7 +268,7 @@ def test_the_zebra_of_the_map_is_painted_in_the_picture(root, towns):
         seg = transform.transform(frame)[fields.GT_BEV]['seg']
         crossing = fields_index('ped_crossing')
         camera, rays = car @ layout.RIG[name], layout.rays(name, size)
-        scene, picture = RayScene(town.mesh(t)), None
+        scene, image = RayScene(town.mesh(t)), None
         layers = vector_map.load_map(root, frame['location'])
         for zebra in layers['ped_crossing'].shapes:
             corners = rigid.apply(np.linalg.inv(layout.to_world(town)), np.pad(
@@ -288,9 +288,9 @@ def test_the_zebra_of_the_map_is_painted_in_the_picture(root, towns):
             seen &= np.abs(hit - reach) < 0.05
             if long != 1 or seen.sum() < 7:  # of the street that the car is on
                 continue
-            if picture is None:
-                picture = take_picture(town, scene, camera, rays).mean(-1)
-            brightness = picture[pixel[:, 1].clip(0, size[0] - 1), pixel[:, 0].clip(0, size[1] - 1)]
+            if image is None:
+                image = take_image(town, scene, camera, rays).mean(-1)
+            brightness = image[pixel[:, 1].clip(0, size[0] - 1), pixel[:, 0].clip(0, size[1] - 1)]
             contrast = np.diff(brightness) * (-1) ** np.arange(1, 17)
             assert (contrast[seen[1:] & seen[:-1]] > 0.1).mean() > 0.8  # but for edges of shadows
             cells = BEVGrid(**grid).to_pixel(

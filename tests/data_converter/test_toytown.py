@@ -35,7 +35,7 @@ PANORAMA = 1024, 2048
 
 @pytest.fixture(scope='module', params=[(3, 0, 2), (3, 1, 9), (11, 4, 5)], ids=str)
 def rendered(request):
-    """(town, frame, rig, time) of three towns: picture 64 × 128, scan 64 × 1024."""
+    """(town, frame, rig, time) of three towns: image 64 × 128, scan 64 × 1024."""
     seed, sequence, index = request.param
     town = Town(seed, sequence, 6.0)
     rig = layout.make_rig((64, 128), (64, 1024), 1)
@@ -88,10 +88,10 @@ def cast_instances(frame, rays):
     return frame.scene.instances(frame.camera_pose[:3, 3], flat).reshape(rays.shape[:-1])
 
 
-def reference_panorama(picture, size=PANORAMA, aperture=203.0):
+def reference_panorama(image, size=PANORAMA, aperture=203.0):
     """Dual fisheye as stored → panorama, written down from the data set's description."""
-    h = len(picture)
-    upright = np.concatenate([np.rot90(picture[:, :h], -1), np.rot90(picture[:, h:])], 1)
+    h = len(image)
+    upright = np.concatenate([np.rot90(image[:, :h], -1), np.rot90(image[:, h:])], 1)
     rows, columns = size
     i, j = np.arange(columns), np.arange(rows)
     m = np.where(i < columns // 2, 1 - 2 * i / (columns - 1), -1 + 2 * i / (columns - 1))
@@ -117,8 +117,8 @@ def test_lidar_returns_on_vehicles_fall_on_their_pixels(rendered):
     assert share_on_own_pixels(mirrored, owner, panorama, tolerance=1) < 0.5
 
 
-def test_native_picture_becomes_that_panorama(rendered):
-    """The stored orientation, through the reference remap of a 640 × 1280 instance picture."""
+def test_native_image_becomes_that_panorama(rendered):
+    """The stored orientation, through the reference remap of a 640 × 1280 instance image."""
     town, frame, rig, _ = rendered
     points, owner = vehicle_returns(town, frame, rig)
     big = layout.make_rig((640, 1280), (16, 256))
@@ -131,11 +131,11 @@ def test_native_picture_becomes_that_panorama(rendered):
 
 
 def test_native_undoes_the_loaders_rotation():
-    picture = np.arange(4 * 8, dtype=np.uint8).reshape(4, 8)
-    stored = layout.native(picture)
+    image = np.arange(4 * 8, dtype=np.uint8).reshape(4, 8)
+    stored = layout.native(image)
     left = cv2.rotate(np.ascontiguousarray(stored[:, :4]), cv2.ROTATE_90_CLOCKWISE)
     right = cv2.rotate(np.ascontiguousarray(stored[:, 4:]), cv2.ROTATE_90_COUNTERCLOCKWISE)
-    np.testing.assert_array_equal(np.concatenate([left, right], 1), picture)
+    np.testing.assert_array_equal(np.concatenate([left, right], 1), image)
     assert stored[:, 0].tolist() == [3, 2, 1, 0]
 
 
@@ -289,8 +289,8 @@ def test_layout_of_the_folder(folder):
             s + suffix for s in stems
         ]
         assert len((folder / kind / 'timestamps.txt').read_text().splitlines()) == 10
-    picture = cv2.imread(str(folder / 'image/data/1000000003.png'), cv2.IMREAD_UNCHANGED)
-    assert picture.shape == (32, 64, 3) and picture.dtype == np.uint8
+    image = cv2.imread(str(folder / 'image/data/1000000003.png'), cv2.IMREAD_UNCHANGED)
+    assert image.shape == (32, 64, 3) and image.dtype == np.uint8
     os1 = json.loads((folder / 'metadata/os1.json').read_text())
     assert os1['data_format'] == {
         'pixels_per_column': 16,
@@ -359,7 +359,7 @@ def test_labels_equal_the_scene(folder):
 def test_files_hold_what_was_rendered(folder):
     frame = layout.render_frame(Town(5, 2, 1.0), 0, layout.make_rig((32, 64), (16, 256), 1))
     stored = cv2.imread(str(folder / 'image/data/1000000004.png'))[..., ::-1]
-    np.testing.assert_array_equal(stored, layout.native(frame.picture))
+    np.testing.assert_array_equal(stored, layout.native(frame.image))
     raw = np.fromfile(folder / 'ouster_points/data/1000000004.bin', '<f4').reshape(-1, 9)
     np.testing.assert_array_equal(raw, layout.scan_records(frame.scan))
 

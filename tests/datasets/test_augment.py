@@ -7,7 +7,7 @@ import torch
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import LiDARInstance3DBoxes, LiDARPoints
 
-from mmdet3d_plugin.datasets.transforms.augment import RandomYaw, move
+from mmdet3d_plugin.datasets.transforms.augment import RandomYaw, rotate
 from mmdet3d_plugin.datasets.transforms.formatting import augmented_boxes
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import (
@@ -20,7 +20,7 @@ from mmdet3d_plugin.geometry import (
 )
 
 WIDTH, STEPS = 48, 16                                   # the LiDAR image has 16 columns
-GRID = dict(x_range=(-16, 16), y_range=(-16, 16), cell=1.0)
+GRID = dict(x_range=(-16, 16), y_range=(-16, 16), resolution=1.0)
 BOXES = np.array([[10, 4, -1, 4.5, 1.8, 1.5, 0.3], [-6, 0.2, -1, 4, 2, 1.6, 3.1],
                   [1, -9, -1, 9, 2.5, 3, 1.2]])
 TILT = rigid.rigid([[1, 0, 0], [0, math.cos(.1), -math.sin(.1)], [0, math.sin(.1), math.cos(.1)]])
@@ -61,13 +61,13 @@ def rigs(results):
 
 
 def motions():
-    return pytest.mark.parametrize('step, mirror', [
+    return pytest.mark.parametrize('step, flip', [
         (0, False), (1, False), (-7, False), (8, False), (0, True), (5, True)])
 
 
 def test_convention_a_roll_to_the_right_turns_clockwise():
     before = dict(frame(), coverage=np.arange(24 * WIDTH).reshape(24, WIDTH))
-    after = move(dict(before), STEPS // 4, STEPS)
+    after = rotate(dict(before), STEPS // 4, STEPS)
     assert rigid.apply(after['bev_aug'], [[10., 0, 1]]).tolist() == [[0, -10, 1]]
     ahead, right = WIDTH // 2, WIDTH * 3 // 4
     np.testing.assert_array_equal(after['img'][0][:, right], before['img'][0][:, ahead])
@@ -75,8 +75,8 @@ def test_convention_a_roll_to_the_right_turns_clockwise():
     np.testing.assert_array_equal(after['lidar_img'][..., 12], before['lidar_img'][..., 8])
 
 
-def test_convention_mirroring_swaps_left_and_right():
-    before, after = frame(), move(frame(), 0, STEPS, mirror=True)
+def test_convention_flip_swaps_left_and_right():
+    before, after = frame(), rotate(frame(), 0, STEPS, flip=True)
     assert rigid.apply(after['bev_aug'], [[10., 2, 1]]).tolist() == [[10, -2, 1]]
     np.testing.assert_array_equal(after['img'][0], before['img'][0][:, ::-1])
 
@@ -84,16 +84,16 @@ def test_convention_mirroring_swaps_left_and_right():
 @motions()
 @pytest.mark.parametrize('lidar2cam', [*CONCENTRIC.values(), *OTHERS.values()],
                          ids=[*CONCENTRIC, *OTHERS])
-def test_every_point_sees_what_it_saw_before(lidar2cam, step, mirror):
-    before, after = frame(lidar2cam), move(frame(lidar2cam), step, STEPS, mirror)
-    pictures = [(f['img'][0], f['lidar_img'].transpose(1, 2, 0)) for f in (before, after)]
-    for old_rig, new_rig, old, new in zip(rigs(before), rigs(after), *pictures):
+def test_every_point_sees_what_it_saw_before(lidar2cam, step, flip):
+    before, after = frame(lidar2cam), rotate(frame(lidar2cam), step, STEPS, flip)
+    images = [(f['img'][0], f['lidar_img'].transpose(1, 2, 0)) for f in (before, after)]
+    for old_rig, new_rig, old, new in zip(rigs(before), rigs(after), *images):
         width = old.shape[1]
         a, depth, _ = old_rig.project(torch.from_numpy(xyz(before)))
         b, new_depth, _ = new_rig.project(torch.from_numpy(xyz(after)))
         torch.testing.assert_close(new_depth, depth, rtol=1e-4, atol=1e-4)
         a, b = a[0, 0].numpy(), b[0, 0].numpy()
-        moved = (width - 1 - a[:, 0] if mirror else a[:, 0]) + step * width // STEPS
+        moved = (width - 1 - a[:, 0] if flip else a[:, 0]) + step * width // STEPS
         error = (b[:, 0] - moved + width / 2) % width - width / 2       # seam or not
         np.testing.assert_allclose(error, 0, atol=2e-3)
         np.testing.assert_allclose(b[:, 1], a[:, 1], atol=2e-3)
@@ -105,8 +105,8 @@ def test_every_point_sees_what_it_saw_before(lidar2cam, step, mirror):
 
 
 @motions()
-def test_points_stay_in_their_boxes(step, mirror):
-    before, after = frame(), move(frame(), step, STEPS, mirror)
+def test_points_stay_in_their_boxes(step, flip):
+    before, after = frame(), rotate(frame(), step, STEPS, flip)
     inside = [rigid.points_in_boxes(xyz(f), augmented_boxes(f)[0], margin=1e-4)
               for f in (before, after)]
     assert (inside[0].sum(1) >= 40).all()
@@ -117,17 +117,17 @@ def test_points_stay_in_their_boxes(step, mirror):
 def test_a_concentric_rig_is_bit_identical_whatever_the_motion(lidar2cam):
     still = [rig.fingerprint for rig in rigs(frame(lidar2cam))]
     for step in range(-STEPS // 2, STEPS // 2):
-        for mirror in ((False, True) if lidar2cam[0, 1] == 0 else (False,)):
-            moved = rigs(move(frame(lidar2cam), step, STEPS, mirror))
+        for flip in ((False, True) if lidar2cam[0, 1] == 0 else (False,)):
+            moved = rigs(rotate(frame(lidar2cam), step, STEPS, flip))
             assert [rig.fingerprint for rig in moved] == still
-    cameras = [move(frame(lidar2cam), step, STEPS) for step in (3, 4, 5)]
+    cameras = [rotate(frame(lidar2cam), step, STEPS) for step in (3, 4, 5)]
     batch = CameraRig.from_dicts([f['cameras'] for f in cameras], [f['bev_aug'] for f in cameras])
     assert batch.num_geometries == 1 and batch.fingerprint == still[0]
 
 
 @pytest.mark.parametrize('lidar2cam', OTHERS.values(), ids=OTHERS)
 def test_other_rigs_change_with_the_motion(lidar2cam):
-    prints = {rigs(move(frame(lidar2cam), step, STEPS))[0].fingerprint for step in range(STEPS)}
+    prints = {rigs(rotate(frame(lidar2cam), step, STEPS))[0].fingerprint for step in range(STEPS)}
     assert len(prints) == STEPS
 
 
@@ -138,7 +138,7 @@ def test_targets_are_those_of_the_moved_boxes():
                                                                 origin=(.5, .5, .5))
     rasterize = TRANSFORMS.build(dict(type='RasterizeBEV', grid=GRID, classes=[['car']]))
     expected = rasterize(expected)['gt_bev']
-    found = rasterize(move(frame(), 3, STEPS))['gt_bev']
+    found = rasterize(rotate(frame(), 3, STEPS))['gt_bev']
     for name in ('seg', 'centerness', 'offset'):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
     assert found['seg'].sum() > 30
@@ -150,7 +150,7 @@ def test_quarter_turns_turn_every_map_exactly(quarters):
     grid = BEVGrid(**GRID).with_levels((-4, 4), 4)
     rasterize = TRANSFORMS.build(dict(type='RasterizeBEV', grid=GRID, classes=[['car']]))
     maps = []
-    for results in (frame(), move(frame(), quarters * STEPS // 4, STEPS)):
+    for results in (frame(), rotate(frame(), quarters * STEPS // 4, STEPS)):
         occupied = torch.zeros(4 * 32 * 32)
         occupied[occupied_voxels(results['points'].tensor, grid)] = 1
         features = torch.from_numpy(results['img'][0].transpose(2, 0, 1)[None, None].copy())
@@ -172,10 +172,10 @@ def test_no_motion_changes_nothing():
 
 
 @motions()
-def test_motions_compose_and_can_be_undone(step, mirror):
+def test_rotations_compose_and_can_be_undone(step, flip):
     before = frame(OTHERS['beside'])
-    back = step if mirror else -step                    # a mirrored turn is its own inverse
-    after = move(move(copy.deepcopy(before), step, STEPS, mirror), back, STEPS, mirror)
+    back = step if flip else -step                    # a flipped turn is its own inverse
+    after = rotate(rotate(copy.deepcopy(before), step, STEPS, flip), back, STEPS, flip)
     np.testing.assert_allclose(after['bev_aug'], np.eye(4), atol=1e-14)
     np.testing.assert_array_equal(after['img'], before['img'])
     np.testing.assert_array_equal(after['lidar_img'], before['lidar_img'])
@@ -188,7 +188,7 @@ def test_pinholes_stay_and_their_rig_follows():
     camera = dict(name='c', lens='pinhole', lidar2cam=lidar2cam, height=24, width=48,
                   cam2img=[[30, 0, 24], [0, 30, 12], [0, 0, 1]])
     before = dict(frame(), cameras=[camera])
-    after = move(dict(frame(), cameras=[camera]), 5, STEPS, mirror=True)
+    after = rotate(dict(frame(), cameras=[camera]), 5, STEPS, flip=True)
     np.testing.assert_array_equal(after['img'], before['img'])
     old, new = (rigs(f)[0].project(torch.from_numpy(xyz(f)))[0] for f in (before, after))
     torch.testing.assert_close(new, old, rtol=1e-3, atol=1e-3)
@@ -199,7 +199,7 @@ def test_other_columns_of_the_points_and_the_input_stay():
     values = torch.cat([results['points'].tensor, torch.arange(320.)[:, None]], 1)
     results['points'] = LiDARPoints(values.clone(), points_dim=4)
     given = results['points']
-    after = move(results, 3, STEPS)
+    after = rotate(results, 3, STEPS)
     assert torch.equal(given.tensor, values) and torch.equal(after['points'].tensor[:, 3],
                                                              values[:, 3])
 
@@ -223,9 +223,9 @@ def test_draws_are_whole_common_columns_from_torchs_generator():
 
 def test_draws_stay_within_the_limits():
     torch.manual_seed(0)
-    drawn, signs = zip(*angles(RandomYaw(max_deg=10, mirror=0.5)))      # no panorama
-    unmirrored = [angle for angle, sign in zip(drawn, signs) if sign > 0]
-    assert 9 < max(unmirrored) <= 10 and -10 <= min(unmirrored) < -9
+    drawn, signs = zip(*angles(RandomYaw(max_deg=10, flip=0.5)))      # no panorama
+    unflipped = [angle for angle, sign in zip(drawn, signs) if sign > 0]
+    assert 9 < max(unflipped) <= 10 and -10 <= min(unflipped) < -9
     assert 100 < sum(sign < 0 for sign in signs) < 200
     assert all(sign == pytest.approx(1) for _, sign in angles(RandomYaw()))
 
@@ -234,9 +234,9 @@ def test_misuse_is_refused():
     with pytest.raises(UserError, match='put it before RasterizeBEV'):
         RandomYaw()(dict(frame(), gt_bev={}))
     cut = equirect(24, 40, np.eye(4), 90) | dict(raw_width=48, img_aug=np.eye(3))
-    with pytest.raises(UserError, match='the picture of p is not the whole turn'):
+    with pytest.raises(UserError, match='the image of p is not its whole 360-degree panorama'):
         RandomYaw()(dict(frame(), cameras=[cut]))
-    for kwargs in (dict(max_deg=270), dict(mirror=2)):
+    for kwargs in (dict(max_deg=270), dict(flip=2)):
         with pytest.raises(UserError, match=f'{next(iter(kwargs))}: expected'):
             RandomYaw(**kwargs)
 

@@ -14,7 +14,7 @@ from mmdet3d_plugin.models.view_transforms import VoxelPulling
 from mmdet3d_plugin.structures import load_infos
 from tests.helpers.dur360bev import COLS, ROWS, make_root
 
-GRID = dict(x_range=(-40, 40), y_range=(-40, 40), cell=1.0)
+GRID = dict(x_range=(-40, 40), y_range=(-40, 40), resolution=1.0)
 CAMERA = [dict(type='LoadDualFisheyePanorama', size=(16, 32))]
 LIDAR = [dict(type='LoadOusterScan'), dict(type='BuildLiDARImage', size=(12, 64))]
 TARGET = [dict(type='RasterizeBEV', grid=GRID), dict(type='PackBEVInputs')]
@@ -61,7 +61,7 @@ def test_whole_pipeline_packs_what_a_teacher_reads(root):
     assert (camera['lens'], camera['height'], camera['width']) == ('equirect', 16, 32)
     assert (camera['fov_up'], camera['fov_down']) == (np.pi / 2, -np.pi / 2)
     assert meta['lidar_camera']['fov_up'] == pytest.approx(np.deg2rad(22.5))
-    assert meta['bev_grid']['rows'] == '-x' and meta['bev_grid']['cell'] == 1.0
+    assert meta['bev_grid']['rows'] == '-x' and meta['bev_grid']['resolution'] == 1.0
 
 
 def test_a_student_never_touches_the_scans(spoiled):
@@ -72,7 +72,7 @@ def test_a_student_never_touches_the_scans(spoiled):
     assert 'lidar_camera' not in packed['data_samples'].metainfo
 
 
-def test_a_lidar_model_never_touches_the_pictures(spoiled):
+def test_a_lidar_model_never_touches_the_images(spoiled):
     for path in (spoiled / 'image' / 'data').iterdir():
         path.unlink()
     assert set(build(spoiled, LIDAR + TARGET)[0]['inputs']) == {'lidar_img', 'points'}
@@ -94,7 +94,7 @@ def test_test_mode_has_the_same_ground_truth(root):
 
 def test_frames_without_annotations_pass_without_ground_truth(root):
     sample = build(root, TARGET, test_mode=True, load_eval_anns=False)[0]['data_samples']
-    assert 'gt_bev' not in sample and sample.metainfo['bev_grid']['cell'] == 1.0
+    assert 'gt_bev' not in sample and sample.metainfo['bev_grid']['resolution'] == 1.0
 
 
 def test_instances_on_request_number_the_boxes(root):
@@ -130,7 +130,7 @@ def test_categories_are_matched_by_name(spoiled):
     assert build(spoiled)[0]['ann_info']['gt_labels_3d'].tolist() == [0, 3]
 
 
-def test_release_panorama_is_the_upright_picture_gathered(root):
+def test_release_panorama_is_the_upright_image_gathered(root):
     results = build(root, [dict(CAMERA[0], sampling='release')])[0]
     native = cv2.imread(results['img_path'])[..., ::-1]
     upright = np.concatenate([np.rot90(native[:, :32], -1), np.rot90(native[:, 32:])], 1)
@@ -207,14 +207,14 @@ def test_stateful_lidar_images_follow_the_release(root):
         results = dataset[n]
         shift = results['lidar_image']['pixel_shift_by_row']
         raw = lidar_image.destagger(results['scan'][..., 3], shift)
-        picture = lidar_image.resize(expected('intensity', raw), 12, 64)
-        np.testing.assert_array_equal(results['lidar_img'][2], picture)
+        image = lidar_image.resize(expected('intensity', raw), 12, 64)
+        np.testing.assert_array_equal(results['lidar_img'][2], image)
 
 
 # Errors of the user ---------------------------------------------------------------------------
 
 
-def picture(root):
+def image(root):
     return root / 'image' / 'data' / '1000000000.png'
 
 
@@ -226,10 +226,10 @@ LOADING = {
     'missing scan': (lambda r: scan(r).unlink(), '1000000000.bin: cannot read LiDAR scan'),
     'cut scan': (lambda r: scan(r).write_bytes(scan(r).read_bytes()[:-1]),
                  '1000000000.bin: 18431 bytes, expected 512 points of 9 float32'),
-    'missing picture': (lambda r: picture(r).unlink(), '1000000000.png: no such picture'),
-    'no picture': (lambda r: picture(r).write_bytes(b'x'), '1000000000.png: unreadable picture'),
-    'wrong size': (lambda r: cv2.imwrite(str(picture(r)), np.zeros((32, 60, 3), np.uint8)),
-                   '1000000000.png: wrong picture size 60x32, the info file says 64x32'),
+    'missing image': (lambda r: image(r).unlink(), '1000000000.png: no such image'),
+    'no image': (lambda r: image(r).write_bytes(b'x'), '1000000000.png: unreadable image'),
+    'wrong size': (lambda r: cv2.imwrite(str(image(r)), np.zeros((32, 60, 3), np.uint8)),
+                   '1000000000.png: wrong image size 60x32, the info file says 64x32'),
     'info file': (lambda r: (r / 'dur360bev_infos_train.pkl').unlink(), 'no such info file'),
 }
 
@@ -288,7 +288,7 @@ def test_fisheye_circles_are_the_files_pixels(root):
 
 
 @pytest.mark.parametrize('point, view', [((6.5, 2.5, 0.5), 0), ((-4.5, 3.5, -0.5), 1)])
-def test_a_point_of_the_raw_picture_is_found_at_its_feature(spoiled, point, view):
+def test_a_point_of_the_raw_image_is_found_at_its_feature(spoiled, point, view):
     """A spot painted where the point is in the native file lights up the point's voxel alone."""
     path = spoiled / 'image' / 'data' / '1000000000.png'
     row, col = panorama.dual_fisheye_pixels(np.array(point), 256)
@@ -299,10 +299,10 @@ def test_a_point_of_the_raw_picture_is_found_at_its_feature(spoiled, point, view
     frame['images']['CAM_PANO'].update(height=256, width=512)
     load = TRANSFORMS.build(dict(type='LoadDualFisheye', rows=(0.25, 0.875)))
     frame = load(frame)
-    pictures = torch.from_numpy(np.stack(frame['img'])).float().movedim(-1, 1)
-    features = torch.nn.functional.avg_pool2d(pictures, 4)[None]
+    images = torch.from_numpy(np.stack(frame['img'])).float().movedim(-1, 1)
+    features = torch.nn.functional.avg_pool2d(images, 4)[None]
     assert features[0, view].max() > 100 and features[0, 1 - view].max() < 1
-    pull = VoxelPulling(BEVGrid(x_range=(-10, 10), y_range=(-10, 10), cell=1.0), (-1, 1), 2)
+    pull = VoxelPulling(BEVGrid(x_range=(-10, 10), y_range=(-10, 10), resolution=1.0), (-1, 1), 2)
     voxels = pull(features, CameraRig.from_dicts([frame['cameras']]))[0, :2]
     level, row, col = np.unravel_index(int(voxels.argmax()), voxels.shape)
     found = pull.grid.centers()[level, row, col]

@@ -22,7 +22,7 @@ from tests.helpers.dur360bev import make_root
 ROOT = Path(__file__).resolve().parents[2]
 CAMERA = dict(type='LoadDualFisheyePanorama', size=(16, 32))
 SCAN, IMAGE = dict(type='LoadOusterScan'), dict(type='BuildLiDARImage', size=(12, 64))
-TARGET = [dict(type='RasterizeBEV', grid=dict(cell=1.0)), dict(type='PackBEVInputs')]
+TARGET = [dict(type='RasterizeBEV', grid=dict(resolution=1.0)), dict(type='PackBEVInputs')]
 
 
 @pytest.fixture(scope='module')
@@ -64,7 +64,7 @@ def calls(monkeypatch):
 
         return call
 
-    for name in ('read_picture', 'read_points'):
+    for name in ('load_image', 'read_points'):
         monkeypatch.setattr(loading, name, counted(name))
     return count
 
@@ -85,7 +85,7 @@ def test_results_are_those_of_the_transforms_to_the_bit(root, tmp_path, calls):
             for key in ('cameras', 'lidar_camera'):
                 a, b = (sample['data_samples'].metainfo[key] for sample in (got, want))
                 np.testing.assert_equal(a, b)
-    assert calls == dict(read_picture=8, read_points=8)  # four frames: plain, and made once
+    assert calls == dict(load_image=8, read_points=8)  # four frames: plain, and made once
     assert len(entries(folder)) == 8 and all(p.suffix == '.pkl' for p in entries(folder))
 
 
@@ -105,7 +105,7 @@ def test_keys_not_kept_are_dropped(root, tmp_path):
         assert not {'scan', 'points', 'lidar_camera'} & set(frame)
 
 
-def replace_picture(root, folder):
+def replace_image(root, folder):
     path = root / 'image' / 'data' / '1000000000.png'
     cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
     os.utime(path, (1, 1))
@@ -128,7 +128,7 @@ def empty_entry(root, folder):
     path.write_bytes(b'')
 
 
-@pytest.mark.parametrize('spoil', [replace_picture, cut_entry, flip_bit, empty_entry])
+@pytest.mark.parametrize('spoil', [replace_image, cut_entry, flip_bit, empty_entry])
 def test_stale_and_damaged_entries_are_made_anew(root, tmp_path, calls, spoil):
     folder = tmp_path / 'cache'
     dataset = build(root, [cached(folder, CAMERA)])
@@ -138,7 +138,7 @@ def test_stale_and_damaged_entries_are_made_anew(root, tmp_path, calls, spoil):
     calls.clear()
     for _ in range(2):
         np.testing.assert_array_equal(dataset[0]['img'][0], expected)
-    assert calls['read_picture'] == 1 and len(entries(folder)) == 1  # replaced
+    assert calls['load_image'] == 1 and len(entries(folder)) == 1  # replaced
 
 
 def test_a_change_of_the_code_makes_entries_anew(root, tmp_path, calls, monkeypatch):
@@ -146,7 +146,7 @@ def test_a_change_of_the_code_makes_entries_anew(root, tmp_path, calls, monkeypa
     dataset[0]
     monkeypatch.setattr(caching, 'code_checksum', lambda: 'another')
     dataset[0]
-    assert calls['read_picture'] == 2 and len(entries(tmp_path / 'cache')) == 1
+    assert calls['load_image'] == 2 and len(entries(tmp_path / 'cache')) == 1
 
 
 @pytest.mark.parametrize('change', [dict(size=(8, 16)), dict(sampling='release'),

@@ -30,9 +30,9 @@ class Plain:
         self.maps = [a.astype(np.float32) for a in panorama.release_indices(1024, 2048, 640)]
         self.rows, self.cols = np.mgrid[:200, :200]
 
-    def picture(self, path):
-        picture = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
-        left, right = picture[:, :640], picture[:, 640:]
+    def image(self, path):
+        image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+        left, right = image[:, :640], image[:, 640:]
         upright = np.concatenate([np.rot90(left, -1), np.rot90(right)], 1)
         out = cv2.remap(upright, *self.maps, cv2.INTER_CUBIC)
         return torch.from_numpy(out).permute(2, 0, 1).contiguous().float().div(255)
@@ -72,7 +72,7 @@ class Plain:
     def __call__(self, frame):
         boxes = frame['ann_info']['gt_bboxes_3d'].tensor.numpy()
         shift = frame['lidar_image']['pixel_shift_by_row']
-        return (self.picture(frame['img_path']), self.lidar_image(frame['lidar_path'], shift),
+        return (self.image(frame['img_path']), self.lidar_image(frame['lidar_path'], shift),
                 self.targets(boxes))
 
 
@@ -90,7 +90,7 @@ def cpu_ms(load, turns=9):
 def dataset(tmp_path_factory):
     """Three full-size frames, like photos as far as a PNG decoder is concerned; 30 boxes each."""
     init_default_scope('mmdet3d')
-    root = make_root(tmp_path_factory.mktemp('full') / 'data', frames=3, picture=(640, 1280),
+    root = make_root(tmp_path_factory.mktemp('full') / 'data', frames=3, image=(640, 1280),
                      scan=(128, 2048))
     rng = np.random.default_rng(0)
     for path in (root / 'image' / 'data').iterdir():
@@ -109,10 +109,10 @@ def test_after_decoding_the_input_takes_little_more_than_the_remapping(dataset):
     """Nothing is copied that need not be, from the file to the network's input."""
     preprocess = MODELS.build(Config.fromfile(CONFIG).model.data_preprocessor)
     frame = dataset.get_data_info(0)
-    picture, maps = cv2.imread(frame['img_path']), panorama.dual_fisheye_maps(1024, 2048, 640)
+    image, maps = cv2.imread(frame['img_path']), panorama.dual_fisheye_maps(1024, 2048, 640)
     with one_thread():
         spent = list(time_input(dataset, preprocess, range(9)))
-        remapping = cpu_ms(lambda: panorama.remap(picture, maps))
+        remapping = cpu_ms(lambda: panorama.remap(image, maps))
     least = {part: 1000 * min(turn[part] for turn in spent) for part in spent[0]}
     print({part: round(ms, 1) for part, ms in least.items()}, f'remapping {remapping:.1f}')
     assert least['all'] - least['decoding'] < 2.5 * remapping

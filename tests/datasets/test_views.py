@@ -1,11 +1,11 @@
-"""Pictures of several cameras: augmentation, and what follows it."""
+"""Images of several cameras: augmentation, and what follows it."""
 import numpy as np
 import pytest
 import torch
 from mmdet3d.structures import LiDARInstance3DBoxes, LiDARPoints
 from PIL import Image
 
-from mmdet3d_plugin.datasets.transforms import AugmentBEV, AugmentViews, LoadSweeps
+from mmdet3d_plugin.datasets.transforms import GlobalRotScaleTransFlip, ImageAug3D, LoadSweeps
 from mmdet3d_plugin.datasets.transforms.formatting import augmented_boxes
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import CameraRig, rigid
@@ -14,17 +14,17 @@ AHEAD = rigid.rigid([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
 
 
 def frame(height=90, width=160):
-    """A smooth picture whose colours say where one is, and its camera."""
+    """A smooth image whose colours say where one is, and its camera."""
     y, x = np.mgrid[:height, :width]
-    picture = np.stack([x * 255 / width, y * 255 / height, np.full(x.shape, 200)], -1)
+    image = np.stack([x * 255 / width, y * 255 / height, np.full(x.shape, 200)], -1)
     camera = dict(name='front', lens='pinhole', lidar2cam=AHEAD, height=height, width=width,
                   img_aug=np.eye(3), cam2img=[[100.0, 0, 79.5], [0, 100, 44.5], [0, 0, 1]])
-    return dict(img=[picture.astype(np.uint8)] * 2, cameras=[camera, dict(camera, name='other')])
+    return dict(img=[image.astype(np.uint8)] * 2, cameras=[camera, dict(camera, name='other')])
 
 
-def raw_position(picture):
+def raw_position(image):
     """Raw (column, row) that each pixel shows, by its colours."""
-    return picture[..., 0] * 160 / 255, picture[..., 1] * 90 / 255
+    return image[..., 0] * 160 / 255, image[..., 1] * 90 / 255
 
 
 @pytest.mark.parametrize('release', [False, True])
@@ -32,14 +32,14 @@ def test_matrix_says_what_each_pixel_shows(release):
     torch.manual_seed(3)
     errors = []
     for _ in range(10):
-        out = AugmentViews((40, 64), (0.5, 0.7), release=release)(frame())
-        for picture, camera in zip(out['img'], out['cameras']):
-            assert picture.shape == (40, 64, 3) and (camera['raw_height'], camera['width']) == (
+        out = ImageAug3D((40, 64), (0.5, 0.7), release=release)(frame())
+        for image, camera in zip(out['img'], out['cameras']):
+            assert image.shape == (40, 64, 3) and (camera['raw_height'], camera['width']) == (
                 90, 64)
-            row, col = np.nonzero(picture[..., 2] > 195)      # not black
+            row, col = np.nonzero(image[..., 2] > 195)      # not black
             assert len(row) > 1800
             raw = np.linalg.inv(camera['img_aug']) @ np.stack([col, row, np.ones_like(row)])
-            shown = [values[row, col] for values in raw_position(picture.astype(float))]
+            shown = [values[row, col] for values in raw_position(image.astype(float))]
             errors.append(np.stack(shown) - raw[:2])
     worst = np.abs(np.concatenate(errors, 1).mean(1)).max()
     # exact to the rounding of colours; the release's matrices are off by half a pixel
@@ -48,7 +48,7 @@ def test_matrix_says_what_each_pixel_shows(release):
 
 
 def test_without_chance_it_is_the_middle():
-    out = AugmentViews((40, 64), 0.6, random=False)(frame())
+    out = ImageAug3D((40, 64), 0.6, random=False)(frame())
     scale, offset = 96 / 160, (96 / 160 - 1) / 2
     np.testing.assert_allclose(out['cameras'][0]['img_aug'], [
         [scale, 0, offset - 16], [0, scale, offset - 14], [0, 0, 1]], atol=1e-12)
@@ -56,7 +56,7 @@ def test_without_chance_it_is_the_middle():
 
 def test_release_follows_pil_and_its_matrix():
     torch.manual_seed(0)
-    transform = AugmentViews((40, 64), (0.5, 0.7), release=True)
+    transform = ImageAug3D((40, 64), (0.5, 0.7), release=True)
     transform._draw = lambda: (0.55, 0.5, True, 5.0)
     out = transform(frame())
     image = Image.fromarray(frame()['img'][0]).resize((88, 49), Image.BICUBIC)
@@ -70,8 +70,8 @@ def test_release_follows_pil_and_its_matrix():
 
 
 def test_resize_errors():
-    with pytest.raises(UserError, match='AugmentViews.resize: expected a factor'):
-        AugmentViews(resize=(0.5, 0.4))
+    with pytest.raises(UserError, match='ImageAug3D.resize: expected a factor'):
+        ImageAug3D(resize=(0.5, 0.4))
 
 
 # The scene ----------------------------------------------------------------------------------------
@@ -86,43 +86,43 @@ def scene():
 
 def test_points_boxes_and_rig_move_together():
     torch.manual_seed(1)
-    mirrored = 0
+    flipped = 0
     for _ in range(8):
-        results = AugmentBEV()(scene())
-        motion = results['bev_aug']
+        results = GlobalRotScaleTransFlip()(scene())
+        bev_aug = results['bev_aug']
         points = results['points'].tensor
         np.testing.assert_allclose(
-            points[:, :3], rigid.apply(motion, scene()['points'].tensor[:, :3].double().numpy()),
+            points[:, :3], rigid.apply(bev_aug, scene()['points'].tensor[:, :3].double().numpy()),
             atol=1e-5)
         assert torch.equal(points[:, 3], torch.tensor([0.5, 0.7]))
         before, after = (CameraRig.from_dicts([results['cameras']], aug)
-                         for aug in (None, [motion]))
+                         for aug in (None, [bev_aug]))
         np.testing.assert_allclose(after.project(points[:, :3])[0],
                                    before.project(scene()['points'].tensor[:, :3])[0], atol=1e-3)
         box, _ = augmented_boxes(results)
         inside = rigid.points_in_boxes(points.numpy(), box)
         assert inside.tolist() == [[True, False]]
-        scale = abs(np.linalg.det(motion[:3, :3])) ** (1 / 3)
+        scale = abs(np.linalg.det(bev_aug[:3, :3])) ** (1 / 3)
         assert 0.9 <= scale <= 1.1 and box[0, 3] == pytest.approx(4 * scale)
-        mirrored += np.linalg.det(motion[:3, :3]) < 0
-    assert 0 < mirrored < 8
+        flipped += np.linalg.det(bev_aug[:3, :3]) < 0
+    assert 0 < flipped < 8
 
 
-def test_motion_is_turn_then_shift_then_scale_then_mirror():
+def test_bev_aug_is_rotation_then_translation_then_scale_then_flip():
     torch.manual_seed(0)
     draws = torch.rand(1), torch.rand(1), torch.randn(3).double(), torch.rand(2)
     torch.manual_seed(0)
-    motion = AugmentBEV(mirror=(1, 0))(dict())['bev_aug']
+    bev_aug = GlobalRotScaleTransFlip(flip=(1, 0))(dict())['bev_aug']
     scale, yaw = 0.9 + 0.2 * float(draws[0]), np.pi / 4 * (2 * float(draws[1]) - 1)
     p = np.array([1.0, 2.0, 3.0])
     turned = [p[0] * np.cos(yaw) - p[1] * np.sin(yaw), p[0] * np.sin(yaw) + p[1] * np.cos(yaw), 3]
     expected = scale * (np.array(turned) + 0.5 * draws[2].numpy()) * [-1, 1, 1]
-    np.testing.assert_allclose(rigid.apply(motion, p), expected, atol=1e-6)
+    np.testing.assert_allclose(rigid.apply(bev_aug, p), expected, atol=1e-6)
 
 
 def test_targets_come_after():
-    with pytest.raises(UserError, match='AugmentBEV: the targets are rasterised already'):
-        AugmentBEV()(dict(gt_bev={}))
+    with pytest.raises(UserError, match='GlobalRotScaleTransFlip: the targets are raster'):
+        GlobalRotScaleTransFlip()(dict(gt_bev={}))
 
 
 # Sweeps -------------------------------------------------------------------------------------------

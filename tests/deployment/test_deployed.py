@@ -13,15 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet3d_plugin.deployment import DeployedStudent, exporting
 from mmdet3d_plugin.deployment.packaging import calibration_of
-from mmdet3d_plugin.deployment.views import padded_bags, tiles
+from mmdet3d_plugin.deployment.views import dense_blocks, padded_bags
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import CameraRig
-from mmdet3d_plugin.geometry.commuted import RowSum
 from mmdet3d_plugin.geometry.lifting import LiftMap
+from mmdet3d_plugin.geometry.reordered import CSRMatrix
 from tests import factories
 
 SIZE = (32, 64)
-FORMS = ('bags', 'tiles', 'standard', 'calibrated')
+FORMS = ('embedding_bag', 'block_dense', 'grid_sample', 'dynamic_calibration')
 
 
 def pinholes(forward=0.0):
@@ -51,7 +51,7 @@ def lift_branch():
     neck = dict(type='GeneralizedLSSFPN', in_channels=(16, 32), out_channels=8)
     return dict(type='CameraBranch', encoder=dict(type='ImageEncoder', backbone=resnet, neck=neck),
                 view_transform=dict(type='LiftSplat', in_channels=8, channels=8, depth=(1, 14, 1),
-                                    x_range=(-16, 16), y_range=(-16, 16), cell=1.0,
+                                    x_range=(-16, 16), y_range=(-16, 16), resolution=1.0,
                                     z_range=(-3, 3), num_levels=1),
                 compressor=dict(type='BEVDownsample', channels=8))
 
@@ -61,7 +61,7 @@ def build(kind):
     """A student with norms that are not trivial: a puller of a panorama, or a lifter of two."""
     extra = {}
     if kind == 'lift':
-        source = dict(x_range=(-16, 16), y_range=(-16, 16), cell=2.0)
+        source = dict(x_range=(-16, 16), y_range=(-16, 16), resolution=2.0)
         extra = dict(camera_branch=lift_branch(), head=dict(
             type='BEVMapHead', in_channels=8, classes=('road', 'walk'), grid=factories.GRID,
             source=source))
@@ -79,7 +79,7 @@ def rig_of(kind, **where):
     return CameraRig.from_dicts([(pinholes if kind == 'lift' else panorama)(**where)])
 
 
-def pictures(kind, batch=3):
+def images_of(kind, batch=3):
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (batch, 2 if kind == 'lift' else 1, 3, *SIZE), dtype=torch.uint8,
                          generator=generator)
@@ -101,22 +101,22 @@ def calibration(rig):
 @pytest.mark.parametrize('kind', ['pull', 'lift'])
 @pytest.mark.parametrize('form', FORMS)
 def test_it_equals_predict(kind, form):
-    rig, images = rig_of(kind), pictures(kind)
+    rig, images = rig_of(kind), images_of(kind)
     deployed = DeployedStudent(build(kind), rig, form=form)
-    out, = deployed(images, *calibration(rig) if form == 'calibrated' else ())
+    out, = deployed(images, *calibration(rig) if form == 'dynamic_calibration' else ())
     expected = predicted(kind, rig, images)
     assert expected.std() > 1e-3
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
-    if form != 'calibrated':
-        torch.testing.assert_close(deployed(images.float())[0], out)  # float pictures likewise
+    if form != 'dynamic_calibration':
+        torch.testing.assert_close(deployed(images.float())[0], out)  # float images likewise
         assert deployed.inputs == ('images', )
 
 
 @pytest.mark.parametrize('kind, where', [('pull', dict(origin=(2.0, -1.0, 0.5))),
                                          ('lift', dict(forward=1.5))])
 def test_a_calibration_that_is_an_input(kind, where):
-    images, other = pictures(kind, 1), rig_of(kind, **where)
-    deployed = DeployedStudent(build(kind), rig_of(kind), form='calibrated')
+    images, other = images_of(kind, 1), rig_of(kind, **where)
+    deployed = DeployedStudent(build(kind), rig_of(kind), form='dynamic_calibration')
     out, = deployed(images, *calibration(other))
     torch.testing.assert_close(out, predicted(kind, other, images), rtol=0, atol=1e-5)
     assert (out - predicted(kind, rig_of(kind), images)).abs().max() > 1e-3
@@ -130,7 +130,7 @@ def test_nothing_of_training_is_left():
     assert [name for name, _ in deployed.head.named_children()] == ['segmentation']
     every = DeployedStudent(build('pull'), rig_of('pull'), ('offset', 'centerness', 'segmentation'))
     assert every.outputs == ('segmentation', 'centerness', 'offset')
-    shapes = [tuple(out.shape) for out in every(pictures('pull', 2))]
+    shapes = [tuple(out.shape) for out in every(images_of('pull', 2))]
     assert shapes == [(2, 1, 32, 32), (2, 1, 32, 32), (2, 2, 32, 32)]
     assert build('pull').head.losses is not None  # the model itself is as it was
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_deployed():
     with pytest.raises(UserError, match="no task 'segmentations'; did you mean 'segmentation'"):
         DeployedStudent(build('pull'), rig_of('pull'), ['segmentations'])
     fused = MODELS.build(factories.model_config(lidar_branch=factories.LIDAR))
-    with pytest.raises(UserError, match='only models that read pictures alone'):
+    with pytest.raises(UserError, match='only models that read images alone'):
         DeployedStudent(fused, rig_of('pull'))
 
 
@@ -172,21 +172,21 @@ def exported(kind, form):
     """The network in torch, its ONNX model and a session."""
     rig = rig_of(kind)
     deployed = DeployedStudent(build(kind), rig, form=form)
-    example = (pictures(kind, 1), *(calibration(rig) if form == 'calibrated' else ()))
+    example = (images_of(kind, 1), *(calibration(rig) if form == 'dynamic_calibration' else ()))
     model = exporting.to_onnx(deployed, example)
     return deployed, model, onnxruntime.InferenceSession(model.SerializeToString())
 
 
-def test_tiles_are_the_sparse_matrix():
+def test_dense_blocks_are_the_sparse_matrix():
     """A plane of 5 x 3 cells in tiles of 2 x 2: 3 x 2 of them, some cut off, one without rows."""
     counts = torch.tensor([3, 0, 1, 2, 1, 0, 0, 0, 4, 5, 1, 2, 0, 2, 1])
     counts[[8, 11]] = 0  # the middle tile of the right column
     start = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
     total = int(start[-1])
     generator = torch.Generator().manual_seed(0)
-    rows = RowSum(torch.randint(0, 7, (total, ), generator=generator, dtype=torch.int32),
+    rows = CSRMatrix(torch.randint(0, 7, (total, ), generator=generator, dtype=torch.int32),
                   torch.rand(total, generator=generator), start.int(), 7)
-    groups, place = tiles(rows, (5, 3), channels=4, side=2)
+    groups, place = dense_blocks(rows, (5, 3), channels=4, side=2)
     assert sum(len(index) for index, _ in groups) == 5 and place[[8, 11]].tolist() == [20, 20]
     table = torch.rand(7, 4, generator=generator)
     sums = torch.cat([(weight @ table[index]).flatten(0, 1) for index, weight in groups])
@@ -201,13 +201,14 @@ def onnx_out(session, deployed, images, rig):
 
 
 @pytest.mark.parametrize('kind, form', [
-    ('pull', 'tiles'), ('pull', 'standard'), ('pull', 'calibrated'), ('lift', 'standard'),
-    pytest.param('lift', 'calibrated', marks=pytest.mark.slow)])
+    ('pull', 'block_dense'), ('pull', 'grid_sample'), ('pull', 'dynamic_calibration'),
+    ('lift', 'grid_sample'),
+    pytest.param('lift', 'dynamic_calibration', marks=pytest.mark.slow)])
 def test_onnx_equals_torch_for_any_batch(kind, form):
     deployed, model, session = exported(kind, form)
     for batch in (1, 3):
-        out = onnx_out(session, deployed, pictures(kind, batch), rig_of(kind))
-        expected = predicted(kind, rig_of(kind), pictures(kind, batch))
+        out = onnx_out(session, deployed, images_of(kind, batch), rig_of(kind))
+        expected = predicted(kind, rig_of(kind), images_of(kind, batch))
         torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
     assert {node.domain for node in model.graph.node} == {''}
     assert [(o.domain, o.version) for o in model.opset_import] == [('', 18)]
@@ -218,8 +219,8 @@ def test_onnx_equals_torch_for_any_batch(kind, form):
 @pytest.mark.parametrize('origin', [(0.5, 0.5, 0), (0.5, 0.5, 1), (-3.5, 2.5, -1)])
 def test_voxels_at_the_camera_and_on_its_axis(origin):
     """Voxel centres are at half metres, and at heights of -3, -1, 1 and 3 m."""
-    deployed, _, session = exported('pull', 'calibrated')
-    rig, images = rig_of('pull', origin=origin), pictures('pull', 1)
+    deployed, _, session = exported('pull', 'dynamic_calibration')
+    rig, images = rig_of('pull', origin=origin), images_of('pull', 1)
     out = onnx_out(session, deployed, images, rig)
     assert out.isfinite().all()
     torch.testing.assert_close(out, predicted('pull', rig, images), rtol=0, atol=1e-4)
@@ -227,8 +228,8 @@ def test_voxels_at_the_camera_and_on_its_axis(origin):
 
 @pytest.mark.slow
 def test_lift_with_another_calibration():
-    deployed, _, session = exported('lift', 'calibrated')
-    rig, images = rig_of('lift', forward=1.5), pictures('lift', 2)
+    deployed, _, session = exported('lift', 'dynamic_calibration')
+    rig, images = rig_of('lift', forward=1.5), images_of('lift', 2)
     out = onnx_out(session, deployed, images, rig)
     torch.testing.assert_close(out, predicted('lift', rig, images), rtol=0, atol=1e-4)
 
@@ -253,7 +254,7 @@ def macs(model):
 
 
 @pytest.mark.parametrize('kind, form, samplings', [
-    ('pull', 'standard', 1), ('pull', 'tiles', 0), ('lift', 'standard', 0)])
+    ('pull', 'grid_sample', 1), ('pull', 'block_dense', 0), ('lift', 'grid_sample', 0)])
 def test_nothing_is_computed_twice(kind, form, samplings):
     deployed, model, _ = exported(kind, form)
     count = Counter(node.op_type for node in model.graph.node)
@@ -264,13 +265,13 @@ def test_nothing_is_computed_twice(kind, form, samplings):
     assert not {'ScatterND', 'ScatterElements', 'NonZero', 'Loop', 'If'} & set(count)
     assert not any(a.s == b'wrap' for node in model.graph.node for a in node.attribute)  # opset 19
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        deployed(pictures(kind, 1))
+        deployed(images_of(kind, 1))
     assert macs(model) == counter.get_total_flops() // 2
 
 
 def test_half_precision_and_eight_bits():
-    deployed, model, session = exported('pull', 'standard')
-    images = pictures('pull', 4)
+    deployed, model, session = exported('pull', 'grid_sample')
+    images = images_of('pull', 4)
     expected = onnx_out(session, deployed, images, rig_of('pull'))
     half = exporting.half_precision(onnx.ModelProto.FromString(model.SerializeToString()))
     onnx.checker.check_model(half)
@@ -286,7 +287,7 @@ def test_half_precision_and_eight_bits():
 
 
 def test_a_file_is_checked_and_whole(tmp_path):
-    _, model, _ = exported('pull', 'standard')
+    _, model, _ = exported('pull', 'grid_sample')
     exporting.save_onnx(model, tmp_path / 'a' / 'student.onnx')
     assert onnx.load(tmp_path / 'a' / 'student.onnx') == model
     foreign = onnx.ModelProto.FromString(model.SerializeToString())
@@ -300,16 +301,17 @@ def test_a_file_is_checked_and_whole(tmp_path):
 # OpenVINO ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('kind, form', [('pull', 'bags'), ('lift', 'bags'), ('pull', 'calibrated')])
+@pytest.mark.parametrize('kind, form', [
+    ('pull', 'embedding_bag'), ('lift', 'embedding_bag'), ('pull', 'dynamic_calibration')])
 def test_openvino_equals_torch(kind, form, tmp_path):
     openvino = pytest.importorskip('openvino')
-    rig, images = rig_of(kind), pictures(kind, 2)
+    rig, images = rig_of(kind), images_of(kind, 2)
     deployed = DeployedStudent(build(kind), rig, form=form)
-    example = (images[:1], *(calibration(rig) if form == 'calibrated' else ()))
+    example = (images[:1], *(calibration(rig) if form == 'dynamic_calibration' else ()))
     exporting.save_openvino(exporting.to_openvino(deployed, example), tmp_path / 's.xml')
     model = openvino.Core().read_model(tmp_path / 's.xml')
     types = Counter(node.get_type_name() for node in model.get_ops())
-    assert types['EmbeddingBagOffsets'] == (form == 'bags')
+    assert types['EmbeddingBagOffsets'] == (form == 'embedding_bag')
     model.reshape({'images': [2, *images.shape[1:]]})
     compiled = openvino.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     feed = dict(zip(deployed.inputs, (images.numpy(), *calibration_of(rig).values())))

@@ -7,7 +7,7 @@ import torch
 from mmdet3d.structures import Det3DDataSample
 
 from mmdet3d_plugin.deployment.forms import build_form
-from mmdet3d_plugin.deployment.replica import Replica
+from mmdet3d_plugin.deployment.official_baseline import OfficialBaseline
 from mmdet3d_plugin.errors import UserError
 from tests.factories import CAMERA, LIDAR, batch, build, camera
 
@@ -43,7 +43,7 @@ def test_the_replica_computes_what_the_model_computes_with_the_releases_settings
     model = student(RELEASE)
     data = model.data_preprocessor(batch(2, lidar=False), False)
     with torch.no_grad():
-        ours, theirs = model(**data, mode='tensor'), Replica(model)(**data)
+        ours, theirs = model(**data, mode='tensor'), OfficialBaseline(model)(**data)
     for task, values in theirs.items():
         torch.testing.assert_close(ours[task], values, atol=1e-4, rtol=0)
 
@@ -61,7 +61,7 @@ def test_the_replica_in_a_process_of_its_own_is_the_replica():
 
 def test_the_replica_is_of_one_model_only():
     with pytest.raises(UserError, match='this is another model'):
-        Replica(build(lidar_branch=LIDAR))
+        OfficialBaseline(build(lidar_branch=LIDAR))
 
 
 @pytest.mark.parametrize('name, tolerance', [

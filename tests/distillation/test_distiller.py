@@ -8,7 +8,7 @@ from mmengine.hooks import EMAHook  # noqa: F401  (registers the EMA wrappers)
 from mmengine.model import ExponentialMovingAverage
 from torch import nn
 
-from mmdet3d_plugin.distillation.taps import Recorded, Tap, listen
+from mmdet3d_plugin.distillation.taps import Tap, TapRecorder, record_taps
 from mmdet3d_plugin.engine import PluginRunner
 from mmdet3d_plugin.errors import UserError
 from tests.factories import CAMERA, LIDAR, batch, build, model_config
@@ -18,7 +18,7 @@ KL = dict(type='ChannelWiseKL', temperature=3.0)
 LOGITS = 'head.segmentation'
 ASSISTANT = dict(
     type='AuxiliaryModule', fuser=dict(type='SGFM', channels=8),
-    bev_encoder=dict(type='BEVUNet', in_channels=8, widths=(8, 8, 8)),
+    bev_encoder=dict(type='BEVUNet', in_channels=8, channels=(8, 8, 8)),
     head=dict(type='BEVSegHead', in_channels=8, tasks=('segmentation', ), learn_weights=False))
 
 
@@ -120,8 +120,8 @@ def test_taps_of_a_flipped_student_are_in_the_true_frame(teacher_files):
     for train in (True, False):
         model.student.train(train)
         model.student.apply(lambda m: m.eval() if isinstance(m, nn.BatchNorm2d) else None)
-        recorded = Recorded()
-        with listen('student', model.student, taps, recorded), torch.no_grad():
+        recorded = TapRecorder()
+        with record_taps('student', model.student, taps, recorded), torch.no_grad():
             model.student(data['inputs'])
         feats.append([recorded[tap.address] for tap in taps])
     bev = [pair[1] for pair in feats]
@@ -133,7 +133,7 @@ def test_init_assistant_copies_the_teacher(teacher_files):
     model.init_weights()
     torch.testing.assert_close(model.assistant.fuser.gate.weight,
                                model.teacher.model.fuser.gate.weight)
-    wrong = dict(ASSISTANT, bev_encoder=dict(type='BEVUNet', in_channels=8, widths=(4, 8, 8)))
+    wrong = dict(ASSISTANT, bev_encoder=dict(type='BEVUNet', in_channels=8, channels=(4, 8, 8)))
     model = distiller(teacher_files, assistant=wrong, init_assistant=True)
     with pytest.raises(UserError, match='init_assistant: assistant.bev_encoder'):
         model.init_weights()
@@ -250,7 +250,8 @@ def test_foreign_and_truncated_teacher_checkpoints(teacher_files, tmp_path):
 
 
 def test_teacher_of_another_grid(teacher_files):
-    student = model_config(grid=dict(x_range=(-16, 16), y_range=(-16, 16), cell=1.0, rows='+x',
+    student = model_config(grid=dict(x_range=(-16, 16), y_range=(-16, 16), resolution=1.0,
+                                     rows='+x',
                                      cols='-y'))
     with pytest.raises(UserError, match='both need the same grid'):
         distiller(teacher_files, student=student).init_weights()
@@ -269,8 +270,8 @@ def test_tap_without_teacher():
 
 def test_in_place_rewrite_of_a_tapped_tensor_is_an_error():
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(inplace=True))
-    tap, recorded = Tap.parse('student.0'), Recorded()
-    with listen('student', network, [tap], recorded):
+    tap, recorded = Tap.parse('student.0'), TapRecorder()
+    with record_taps('student', network, [tap], recorded):
         network(torch.randn(1, 1, 2, 2))
     with pytest.raises(UserError, match='in place'):
         recorded[tap.address]
@@ -343,4 +344,4 @@ def test_a_distillation_step_reads_no_value(teacher_files):
         loss, _ = model.parse_losses(model(**data, mode='loss'))
         loss.backward()
     # how many voxels hold a point decides on the size of what the teacher's LiDAR branch makes
-    assert syncs.functions <= {'occupied_voxels', 'pull_occupied_convolved'}
+    assert syncs.functions <= {'occupied_voxels', 'pull_occupied_fused'}

@@ -78,7 +78,7 @@ def test_window_is_the_centred_square():
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(cell=0.3), 'not a positive whole number'),
+    (dict(resolution=0.3), 'not a positive whole number'),
     (dict(x_range=(5, -5)), 'not a positive whole number'),
     (dict(rows='x'), 'BEVGrid.rows'),
     (dict(rows='-y'), 'follow one axis'),

@@ -306,7 +306,7 @@ def test_mei_gradients_are_right_on_the_axis_and_off_it():
     assert torch.autograd.gradcheck(lambda p: unproject_mei(p, ranges, params, (0, 0)), pixels)
 
 
-def test_a_pixel_outside_the_fisheye_picture_gives_a_ray_at_its_limit():
+def test_a_pixel_outside_the_fisheye_image_gives_a_ray_at_its_limit():
     params = mei(fisheye(2))
     pixel = torch.tensor([[716.94 + 2000, 705.76]], dtype=torch.float64, requires_grad=True)
     ray = unproject_mei(pixel, torch.ones(1), params, (0, 0))

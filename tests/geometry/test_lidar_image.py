@@ -4,7 +4,7 @@ import pytest
 from mmdet3d_plugin.geometry import lidar_image as li
 
 # Captured by running the KD360 release on the frames of `synthetic`:
-# frame -> channel -> mean, [0, 0], [100, 500], [241, 2047] of the 242x2048 picture
+# frame -> channel -> mean, [0, 0], [100, 500], [241, 2047] of the 242x2048 image
 GOLDEN = {
     0: dict(range=(.499846, .974250, .510940, .948925), ambient=(.520993, .721046, .261277, 0),
             intensity=(.508780, .496802, .649061, .802829),
@@ -35,19 +35,19 @@ def synthetic(frame):
     return raw
 
 
-def check(pictures, expected):
+def check(images, expected):
     for name, (mean, first, middle, last) in expected.items():
-        picture = li.resize(pictures[name], 242, 2048)
-        got = (picture.mean(dtype=np.float64), picture[0, 0], picture[100, 500], picture[241, 2047])
+        image = li.resize(images[name], 242, 2048)
+        got = (image.mean(dtype=np.float64), image[0, 0], image[100, 500], image[241, 2047])
         np.testing.assert_allclose(got, (mean, first, middle, last), atol=2e-6, err_msg=name)
 
 
 def test_stateful_processor_equals_the_release():
     process = li.LiDARImageProcessor(stateful=True)
     for frame in range(9):
-        pictures = {name: process(name, raw) for name, raw in synthetic(frame).items()}
+        images = {name: process(name, raw) for name, raw in synthetic(frame).items()}
         if frame in GOLDEN:
-            check(pictures, GOLDEN[frame])
+            check(images, GOLDEN[frame])
             np.testing.assert_allclose(process.exposure['ambient'].smooth, EXPOSURE[frame],
                                        atol=1e-4)
         if frame in DARK:
@@ -99,9 +99,9 @@ def test_convention_exposure_maps_the_90th_percentile_to_0_8():
 
 
 def test_range_by_frame_maximum_or_by_a_fixed_range():
-    picture = np.array([[0, 10, 40.]])
-    np.testing.assert_allclose(li.normalise_range(picture), [[0, .25, 1]])
-    np.testing.assert_allclose(li.normalise_range(picture, 20.), [[0, .5, 1]])
+    image = np.array([[0, 10, 40.]])
+    np.testing.assert_allclose(li.normalise_range(image), [[0, .25, 1]])
+    np.testing.assert_allclose(li.normalise_range(image, 20.), [[0, .5, 1]])
 
 
 def test_unknown_channel_is_named():
@@ -109,17 +109,17 @@ def test_unknown_channel_is_named():
         li.LiDARImageProcessor()('colour', np.zeros((2, 2)))
 
 
-def test_convention_spherical_picture():
+def test_convention_spherical_image():
     fov = np.deg2rad(10), np.deg2rad(-10)
     points = np.array([[10, 0, 0.1], [20, 0, 0.1], [0, -5, 0.1], [0, 5, -0.1], [-5, 0.1, 0],
                        [0, 0, 0.]])
-    picture = li.spherical_image(points, np.arange(1, 7)[:, None], 2, 8, *fov)[0]
+    image = li.spherical_image(points, np.arange(1, 7)[:, None], 2, 8, *fov)[0]
     expected = np.zeros((2, 8))
     expected[0, 4] = 1      # forward is right of the centre line; the nearer of two points wins
     expected[0, 6] = 3      # right
     expected[1, 2] = 4      # left, below the horizon
     expected[1, 0] = 5      # just left of backward: first column
-    np.testing.assert_array_equal(picture, expected)
+    np.testing.assert_array_equal(image, expected)
 
 
 def test_the_nearest_point_of_a_pixel_wins_and_of_equals_the_first():
@@ -142,8 +142,8 @@ def test_the_nearest_point_of_a_pixel_wins_and_of_equals_the_first():
 
 def test_convention_ring_zero_is_the_lowest_row():
     points = np.array([[10, -.1, -3], [10, -.1, 3.]])
-    picture = li.spherical_image(points, np.array([[1.], [2.]]), 4, 8, 1, -1, ring=[0, 3])[0]
-    assert picture[3, 4] == 1 and picture[0, 4] == 2
+    image = li.spherical_image(points, np.array([[1.], [2.]]), 4, 8, 1, -1, ring=[0, 3])[0]
+    assert image[3, 4] == 1 and image[0, 4] == 2
 
 
 def test_fov_of_beams_gives_the_edges():
@@ -152,10 +152,10 @@ def test_fov_of_beams_gives_the_edges():
 
 
 def test_single_gaps_are_closed_around_the_border_but_not_past_the_top():
-    picture = np.array([[[0, 2, 0, 4, 4], [3, 3, 0, 0, 3], [5, 6, 7, 8, 0.]]])
-    np.testing.assert_array_equal(li.close_gaps(picture)[0],
+    image = np.array([[[0, 2, 0, 4, 4], [3, 3, 0, 0, 3], [5, 6, 7, 8, 0.]]])
+    np.testing.assert_array_equal(li.close_gaps(image)[0],
                                   [[3, 2, 3, 4, 4], [3, 3, 0, 0, 3], [5, 6, 7, 8, 6.5]])
-    np.testing.assert_array_equal(li.close_gaps(picture, rows=True)[0],
+    np.testing.assert_array_equal(li.close_gaps(image, rows=True)[0],
                                   [[0, 2, 0, 4, 4], [3, 3, 0, 6, 3], [5, 6, 7, 8, 0]])
 
 

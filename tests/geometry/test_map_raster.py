@@ -63,7 +63,7 @@ def test_cells_are_those_whose_centres_are_inside(seed):
     areas, dividers = blobs(rng, 6), lines(rng, 4)
     frame2map, bev_aug = pose(rng), motion(rng, rng.uniform(0.9, 1.1))
     rows, cols = ORIENTATIONS[seed]
-    grid = BEVGrid(GRID.x_range, GRID.y_range, GRID.cell, rows=rows, cols=cols)
+    grid = BEVGrid(GRID.x_range, GRID.y_range, GRID.resolution, rows=rows, cols=cols)
     masks = rasterize_map([[layer(*areas)], [layer(*dividers, lines=True)]], frame2map, grid,
                           line_width=1.2, bev_aug=bev_aug)
     places = shapely.points(centres_on_map(grid, frame2map, bev_aug))

@@ -38,7 +38,7 @@ def test_release_maps_equal_the_release_bit_for_bit():
         assert (xs[at], ys[at]) == expected
 
 
-def test_release_picture_equals_rotating_first_and_gathering():
+def test_release_image_equals_rotating_first_and_gathering():
     native = np.random.RandomState(0).randint(0, 256, (640, 1280, 3)).astype(np.uint8)
     xs, ys = pano.release_indices(1024, 2048, 640)
     out = pano.remap(native, pano.dual_fisheye_maps(1024, 2048, 640, 'release'), nearest=True)
@@ -54,12 +54,12 @@ def test_convention_default_maps_stay_within_a_pixel_of_the_release():
     assert distance.max() < 1.2 and 0.2 < distance.mean() < 0.5
 
 
-def test_convention_forward_left_and_up_in_the_upright_picture():
+def test_convention_forward_left_and_up_in_the_upright_image():
     def at(direction):
         row, col = pano.dual_fisheye_pixels(np.array(direction, float), 100)
-        picture = np.arange(100 * 200).reshape(100, 200)
-        index = picture[int(round(row)), int(round(col))]
-        return [int(v[0]) for v in np.nonzero(upright(picture) == index)]
+        image = np.arange(100 * 200).reshape(100, 200)
+        index = image[int(round(row)), int(round(col))]
+        return [int(v[0]) for v in np.nonzero(upright(image) == index)]
 
     assert at([1, 0.001, 0.001]) == [49, 149]        # forward: middle of the right square
     assert at([-1, 0.001, 0.001]) == [49, 50]         # backward: middle of the left square
@@ -94,8 +94,8 @@ def test_panorama_of_a_painted_sphere_is_right_and_continuous_at_the_border():
         lateral = np.sin(theta) / np.maximum(radius, 1e-9)
         ray = [sign * np.cos(theta), -sign * lateral * dy, lateral * dz]
         native[:, colours] = np.stack(ray, -1)
-    picture = np.round((native * 0.5 + 0.5).clip(0, 1) * 255).astype(np.uint8)
-    out = pano.remap(picture, pano.dual_fisheye_maps(128, 256, side))
+    image = np.round((native * 0.5 + 0.5).clip(0, 1) * 255).astype(np.uint8)
+    out = pano.remap(image, pano.dual_fisheye_maps(128, 256, side))
     expected = (pano.equirect_rays(128, 256) * 0.5 + 0.5) * 255
     assert np.abs(out - expected).max() < 2.5
     assert np.abs(out[:, 0].astype(int) - out[:, -1]).max() <= 4
@@ -103,14 +103,14 @@ def test_panorama_of_a_painted_sphere_is_right_and_continuous_at_the_border():
 
 def test_fixed_point_maps_cost_no_accuracy():
     """As OpenCV with float maps to the bit; half of 1/32 px an axis from exact interpolation."""
-    picture = np.random.default_rng(0).integers(0, 256, (640, 1280, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (640, 1280, 3), np.uint8)
     rows, cols = np.moveaxis(pano.dual_fisheye_pixels(pano.equirect_rays(256, 512), 640), -1, 0)
-    out = pano.remap(picture, pano.fixed_point_maps(rows, cols))
+    out = pano.remap(image, pano.fixed_point_maps(rows, cols))
     np.testing.assert_array_equal(out, cv2.remap(
-        picture, cols.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR))
+        image, cols.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR))
     row, col = np.floor(rows).astype(int), np.floor(cols).astype(int)
     down, right = (rows - row)[..., None], (cols - col)[..., None]
-    above, below = (picture[r, col] * (1 - right) + picture[r, col + 1] * right
+    above, below = (image[r, col] * (1 - right) + image[r, col + 1] * right
                     for r in (row, row + 1))
     assert np.abs(out - (above * (1 - down) + below * down)).max() < 2 * 255 / 64 + 0.5
 
@@ -133,7 +133,7 @@ def pinhole(yaw_deg, height=120, width=160, focal=70.0, at=(0, 0, 0)):
 
 
 def paint(camera):
-    """The picture of a sphere at infinity coloured by direction."""
+    """The image of a sphere at infinity coloured by direction."""
     rows, cols = np.mgrid[:camera['height'], :camera['width']]
     rays = np.stack([cols, rows, np.ones_like(rows)], -1) @ np.linalg.inv(camera['cam2img']).T
     rays = rays @ camera['lidar2cam'][:3, :3]
@@ -159,7 +159,7 @@ def test_stitching_leaves_gaps_black_and_shares_add_up_to_one():
     assert (out[coverage] == 201).all() and not out[~coverage].any()
 
 
-def test_pixels_are_looked_for_only_where_a_picture_may_be(monkeypatch):
+def test_pixels_are_looked_for_only_where_a_image_may_be(monkeypatch):
     """The blocks that are left out change nothing."""
     cameras = [pinhole(20, at=(0.5, 0, 0)), pinhole(70), pinhole(-110, focal=150.0)]
     for camera in cameras[1:]:  # tilted: corners point up and down
@@ -171,14 +171,14 @@ def test_pixels_are_looked_for_only_where_a_picture_may_be(monkeypatch):
         layers, coverage = pano.stitch_maps(cameras, 60, 250, 1.5, -1.5, ground_z=-1.5)
         return coverage, layers[1][0], pano.stitch(list(noise), layers).astype(int)
 
-    coverage, overlap, picture = stitched()
+    coverage, overlap, image = stitched()
     monkeypatch.setattr(pano, '_near_view',
-                        lambda camera, points, nearness: np.ones(points.shape[:2], bool))
+                        lambda camera, points, inverse_depth: np.ones(points.shape[:2], bool))
     expected = stitched()
     assert 0.2 < coverage.mean() < 0.9 and overlap.size > 100
     np.testing.assert_array_equal(coverage, expected[0])
     np.testing.assert_array_equal(overlap, expected[1])
-    assert np.abs(picture - expected[2]).max() <= 8  # where a rounding tips: 1/32 px
+    assert np.abs(image - expected[2]).max() <= 8  # where a rounding tips: 1/32 px
 
 
 def test_a_feather_fades_and_a_hard_cut_switches_in_the_middle():
@@ -199,16 +199,16 @@ def test_road_hypothesis_removes_parallax_on_the_ground():
     """A spot on the road, seen by two cameras apart, is one spot."""
     cameras = [pinhole(yaw, at=(0, side, 0)) for yaw, side in ((20, .8), (-20, -.8))]
     spot = np.array([6.0, 0.0, -1.5])
-    pictures = []
+    images = []
     for camera in cameras:
         u, v, z = camera['cam2img'] @ rigid.apply(camera['lidar2cam'], spot[None])[0]
         rows, cols = np.mgrid[:120, :160]
         blob = np.exp(-((cols - u / z) ** 2 + (rows - v / z) ** 2) / 8)
-        pictures.append(np.repeat((blob * 255).astype(np.uint8)[..., None], 3, 2))
+        images.append(np.repeat((blob * 255).astype(np.uint8)[..., None], 3, 2))
 
     def spread(**kwargs):
         maps = pano.stitch_maps(cameras, 128, 512, .7, -.7, feather_px=20, **kwargs)
-        rows, cols = np.nonzero(pano.stitch(pictures, maps[0])[..., 0] > 60)
+        rows, cols = np.nonzero(pano.stitch(images, maps[0])[..., 0] > 60)
         return np.ptp(cols), cols.mean(), rows.mean()
 
     width, col, row = spread(ground_z=-1.5, radius=100.0)
@@ -236,7 +236,7 @@ def test_golden_coverage_of_the_fisheye_pair(theta_max, radius, uncovered, twice
 @pytest.mark.parametrize('feather_px', [0, 30])
 def test_stitched_fisheyes_show_the_painted_sphere(feather_px):
     cameras = [fisheye(k) for k in (2, 3)]
-    pictures = []
+    images = []
     for camera in cameras:
         rows, cols = np.mgrid[:1400:4, :1400:4]
         pixels = torch.tensor(np.stack([cols, rows], -1), dtype=torch.float64)
@@ -246,10 +246,10 @@ def test_stitched_fisheyes_show_the_painted_sphere(feather_px):
         camera.update(height=350, width=350, mei={
             name: value / 4 if name[0] in 'guv' else value for name, value in MEI[
                 int(camera['name'][-1])].items()})
-        pictures.append(np.round((rays * 0.5 + 0.5) * 255).astype(np.uint8))
+        images.append(np.round((rays * 0.5 + 0.5) * 255).astype(np.uint8))
     maps = pano.stitch_maps(cameras, 128, 256, center=BETWEEN, radius=np.inf,
                             feather_px=feather_px)
-    out = pano.stitch(pictures, maps[0])
+    out = pano.stitch(images, maps[0])
     expected = (pano.equirect_rays(128, 256) * 0.5 + 0.5) * 255
     assert maps[1].all() and np.abs(out - expected).max() < 2.5
     assert len(maps[0]) == (1 if feather_px == 0 else 2)
@@ -268,8 +268,8 @@ def test_convention_upright_fisheyes_are_what_the_panorama_is_made_of():
         col, row = pixel[0, view, n].double().numpy()
         assert valid[0, view, n]
         (r, c), (down, right) = map(int, (row, col)), (row % 1, col % 1)
-        picture = views[view]
-        above, below = (picture[i, c] * (1 - right) + picture[i, c + 1] * right for i in (r, r + 1))
+        image = views[view]
+        above, below = (image[i, c] * (1 - right) + image[i, c + 1] * right for i in (r, r + 1))
         np.testing.assert_allclose(above * (1 - down) + below * down, at[n], atol=1e-4)
 
 

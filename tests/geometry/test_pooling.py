@@ -99,5 +99,5 @@ def test_views_are_averaged_where_they_see():
     features = torch.stack([torch.full((1, 4, 4), 2.0), torch.full((1, 4, 4), 6.0)])[None]
     out = pull_dense(features, build_pull_map(grid, two), (1, 16, 16), padding_mode='border')[0, 0]
     assert out[1, 8] == 2 and out[8, 1] == 6 and out[14, 8] == 0  # ahead, left, behind
-    diagonal = out[1, 1]  # x = y = 6.5: on the border of both pictures
+    diagonal = out[1, 1]  # x = y = 6.5: on the border of both images
     assert diagonal in (2, 4, 6)

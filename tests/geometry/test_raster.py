@@ -157,7 +157,7 @@ def test_maps_of_many_boxes_are_those_of_each_joined():
     boxes = np.stack([*rng.uniform(-60, 60, (2, 60)), np.zeros(60), *rng.uniform(1, 9, (3, 60)),
                       rng.uniform(-4, 4, 60)], 1)
     boxes[1] = boxes[0]
-    grid, channels = BEVGrid(cell=1.0), rng.integers(0, 2, 60)
+    grid, channels = BEVGrid(resolution=1.0), rng.integers(0, 2, 60)
     joined = rasterize(boxes, channels, grid, 2)
     single = [rasterize(boxes[n:n + 1], channels[n:n + 1], grid, 2) for n in range(60)]
     seg, centerness, offset = (np.stack([maps[key] for maps in single])

@@ -10,7 +10,7 @@ LABELS = ('Car 1.5 1.8 4.5 10 5 -1 0\nPedestrian 1.7 0.6 0.6 -8 2 -1 1.5\nTram 3
           '', 'Bus 3 2.5 12 -20 -10 0.5 -2.5\n')
 
 
-def make_root(root, frames=6, picture=(32, 64), prefix='1000', scan=(ROWS, COLS)):
+def make_root(root, frames=6, image=(32, 64), prefix='1000', scan=(ROWS, COLS)):
     """Write a data root; every third frame is empty; the last two frames are the test split."""
     rng = np.random.default_rng(0)
     rows, cols = scan
@@ -28,7 +28,7 @@ def make_root(root, frames=6, picture=(32, 64), prefix='1000', scan=(ROWS, COLS)
     for n in range(frames):
         name = f'{prefix}{n:06d}'
         cv2.imwrite(str(root / 'image' / 'data' / f'{name}.png'),
-                    rng.integers(0, 256, (*picture, 3), np.uint8))
+                    rng.integers(0, 256, (*image, 3), np.uint8))
         (root / 'labels' / 'data' / f'{name}.txt').write_text(LABELS[n % 3])
         make_scan(rng, rows, cols, shift).tofile(root / 'ouster_points' / 'data' / f'{name}.bin')
         (root / 'oxts' / 'data' / f'{name}.txt').write_text(f'54.7{n} -1.57 60 0 0 0.5\n')

@@ -34,7 +34,7 @@ def fill(name: str, shape: Tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(values.reshape(shape)).float()
 
 
-def picture(height: int, width: int, phase: int) -> torch.Tensor:
+def image(height: int, width: int, phase: int) -> torch.Tensor:
     """(3, height, width) image, normalised."""
     row, col = np.arange(height)[:, None], np.arange(width)[None]
     values = [0.5 + 0.25 * np.sin(0.013 * row * (m + 1) + phase)
@@ -59,8 +59,8 @@ def inputs() -> dict:
             name='p', lens='equirect', lidar2cam=np.eye(4), height=height, width=2048,
             fov_up=math.radians(fov), fov_down=-math.radians(fov))]])
 
-    return dict(imgs=picture(1024, 2048, 0)[None, None], rig=rig(1024, 90),
-                lidar_img=picture(242, 2048, 1)[None], lidar_rig=rig(242, 22.5), points=[scan()])
+    return dict(imgs=image(1024, 2048, 0)[None, None], rig=rig(1024, 90),
+                lidar_img=image(242, 2048, 1)[None], lidar_rig=rig(242, 22.5), points=[scan()])
 
 
 def release(model: str) -> Dict[str, torch.Tensor]:

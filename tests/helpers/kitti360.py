@@ -152,8 +152,8 @@ def make_root(root, drives=(2, 10), xml=None, side=8):
             for camera in ('image_02', 'image_03'):
                 folder = root / 'data_2d_raw' / name / camera / 'data_rgb'
                 folder.mkdir(parents=True, exist_ok=True)
-                picture = rng.integers(0, 256, (side, side, 3), np.uint8)
-                cv2.imwrite(str(folder / f'{frame:010d}.png'), picture)
+                image = rng.integers(0, 256, (side, side, 3), np.uint8)
+                cv2.imwrite(str(folder / f'{frame:010d}.png'), image)
         (root / 'data_3d_bboxes' / 'train' / f'{name}.xml').write_text(
             '<?xml version="1.0"?>\n<opencv_storage>\n' + ''.join(xml or objects())
             + '</opencv_storage>\n')

@@ -7,7 +7,8 @@ LAYOUTS = ('dur360bev', 'kitti360', 'nuscenes')
 SIZES = dict(dur360bev=dict(image_size=(32, 64), scan_size=(16, 64)),
              kitti360=dict(image_size=(48, 48), scan_size=(16, 64)),
              nuscenes=dict(image_size=(18, 32), scan_size=(32, 64), sweeps=(1, 1)))
-TARGETS = [dict(type='RasterizeBEV', grid=dict(x_range=(-40, 40), y_range=(-40, 40), cell=2.0),
+TARGETS = [dict(type='RasterizeBEV',
+                grid=dict(x_range=(-40, 40), y_range=(-40, 40), resolution=2.0),
                 classes=[('car', 'bus', 'truck')]), dict(type='PackBEVInputs')]
 STITCHED = dict(type='LoadStitchedPanorama', size=(16, 64), feather_px=4)
 LOADERS = dict(

@@ -64,7 +64,7 @@ def test_preprocessor_normalises_and_builds_rigs():
 def test_preprocessor_equals_mmdet3ds_bit_for_bit(settings):
     preprocessor, raw = build(data_preprocessor=dict(
         type='BEVDataPreprocessor', **settings)).data_preprocessor, batch(3)
-    raw['inputs']['img'] = [picture.repeat(2, 1, 1, 1) + n for n, picture in enumerate(
+    raw['inputs']['img'] = [image.repeat(2, 1, 1, 1) + n for n, image in enumerate(
         raw['inputs']['img'])]
     before = copy.deepcopy(raw['inputs']['img'])
     theirs = Det3DDataPreprocessor.collate_data(preprocessor, raw)['inputs']['imgs']
@@ -73,9 +73,9 @@ def test_preprocessor_equals_mmdet3ds_bit_for_bit(settings):
     assert all(map(torch.equal, raw['inputs']['img'], before))
 
 
-def test_float_pictures_are_not_normalised_in_place():
+def test_float_images_are_not_normalised_in_place():
     preprocessor, raw = build().data_preprocessor, batch(1)
-    raw['inputs']['img'] = [picture.float() for picture in raw['inputs']['img']]
+    raw['inputs']['img'] = [image.float() for image in raw['inputs']['img']]
     first = preprocessor(raw)['inputs']['imgs']
     assert torch.equal(preprocessor(raw)['inputs']['imgs'], first)
     lidar = preprocessor(raw)['inputs']['lidar_img']
@@ -163,7 +163,7 @@ def test_late_undoing_leaves_the_taps_flipped_and_the_output_true():
 def test_both_orders_of_pulling_and_compressing_train_alike(branch, flips):
     losses, gradients = [], []
     name = 'camera_branch' if branch is CAMERA else 'lidar_branch'
-    for order in ('pull', 'convolve'):
+    for order in ('sample_first', 'conv_first'):
         branches = dict(camera_branch=None, lidar_branch=None)
         branches[name] = {**branch, 'order': order}
         model = build(**branches, flips=flips).train()
@@ -179,11 +179,11 @@ def test_both_orders_of_pulling_and_compressing_train_alike(branch, flips):
 
 
 def test_orders_are_checked():
-    with pytest.raises(UserError, match="order: expected 'auto', 'pull' or 'convolve', got 'pul'"):
-        build(camera_branch={**CAMERA, 'order': 'pul'})
+    with pytest.raises(UserError, match="'sample_first' or 'conv_first', got 'sample_frist'"):
+        build(camera_branch={**CAMERA, 'order': 'sample_frist'})
     compressor = dict(type='BEVDownsample', channels=32)
     with pytest.raises(UserError, match="needs VoxelPulling and HeightCompressor"):
-        build(camera_branch={**CAMERA, 'order': 'convolve', 'compressor': compressor})
+        build(camera_branch={**CAMERA, 'order': 'conv_first', 'compressor': compressor})
 
 
 def test_late_undoing_refuses_a_lidar_branch():
@@ -229,14 +229,15 @@ def test_upsample_concat_resizes_odd_maps_twice():
 
 
 def test_unet_taps_and_shapes():
-    unet = MODELS.build(dict(type='BEVUNet', in_channels=4, widths=(6, 8, 10)))
+    unet = MODELS.build(dict(type='BEVUNet', in_channels=4, channels=(6, 8, 10)))
     half, quarter, eighth, full = unet(torch.randn(1, 4, 200, 200))
     assert [tuple(x.shape[1:]) for x in (half, quarter, eighth, full)] == [
         (6, 100, 100), (8, 50, 50), (10, 25, 25), (4, 200, 200)]
 
 
 def test_head_prior_and_deployed_tasks():
-    head = MODELS.build(dict(type='BEVSegHead', in_channels=4, tasks=('segmentation',), prior=0.01))
+    head = MODELS.build(dict(type='BEVSegHead', in_channels=4, tasks=('segmentation',),
+                             prior_prob=0.01))
     assert set(head((torch.zeros(1, 4, 8, 8),))) == {'segmentation'}
     logits = head((torch.zeros(1, 4, 8, 8),))['segmentation']
     assert logits.sigmoid().mean().item() == pytest.approx(0.01)

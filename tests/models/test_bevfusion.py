@@ -19,8 +19,8 @@ from mmdet3d_plugin.models import LSSFPN, BEVMapHead, GeneralizedLSSFPN, VoxelBr
 from mmdet3d_plugin.models.heads.bev_map_head import resampling
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/bridgeta'
-GRID = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='+x', cols='+y')
-SOURCE = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2), cell=0.8)
+GRID = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5, rows='+x', cols='+y')
+SOURCE = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2), resolution=0.8)
 
 
 @lru_cache
@@ -163,7 +163,7 @@ def test_voxels_follow_the_orientation_of_the_grid(rows, cols, site, monkeypatch
 
 def test_an_empty_cloud_trains():
     branch = VoxelBranch(
-        BEVGrid(), dict(type='SparseVoxelEncoder', in_channels=4, widths=(4, 4), out_channels=4,
+        BEVGrid(), dict(type='SparseVoxelEncoder', in_channels=4, channels=(4, 4), out_channels=4,
                         paddings=(1, ), blocks=1), (1, 1, 1), (-8, -8, -2, 8, 8, 5))
     out = branch.train()(dict(points=[torch.zeros(0, 4)]))
     assert out.shape == (1, 4, 8, 8) and out.eq(0).all()

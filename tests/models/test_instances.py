@@ -78,7 +78,7 @@ def test_truth_is_grouped_to_its_own_instances(method):
 
 
 def test_truth_of_toytown_is_grouped_but_for_centres_outside(toytown):
-    grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=1.0)
+    grid = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=1.0)
     target = dict(type='RasterizeBEV', grid=grid, sigma=1.5, instances=True)
     dataset = DATASETS.build(dict(
         type='Dur360BEVDataset', data_root=str(toytown), ann_file='dur360bev_infos_train.pkl',

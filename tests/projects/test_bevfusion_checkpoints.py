@@ -70,10 +70,11 @@ SIZE = (64, 128)
 def small(name):
     """The released network on a quarter of the ranges."""
     square = dict(x_range=(-REACH, REACH), y_range=(-REACH, REACH))
-    grid = dict(x_range=(-SCOPE, SCOPE), y_range=(-SCOPE, SCOPE), cell=0.5, rows='+x', cols='+y')
+    grid = dict(x_range=(-SCOPE, SCOPE), y_range=(-SCOPE, SCOPE), resolution=0.5, rows='+x',
+                cols='+y')
     config = Config.fromfile(converter.CONFIGS[name]).model
     config.grid = grid
-    config.head.update(grid=grid, source=dict(square, cell=0.8))
+    config.head.update(grid=grid, source=dict(square, resolution=0.8))
     if name != 'lidar':
         config.camera_branch.view_transform.update(square)
     if name != 'camera':
@@ -82,7 +83,7 @@ def small(name):
 
 
 def cameras():
-    """Two cameras with augmented pictures, in an augmented scene."""
+    """Two cameras with augmented images, in an augmented scene."""
     torch.manual_seed(5)
     ahead = rigid([[0, -1, 0], [0, 0, -1], [1, 0, 0]]) @ rigid(translation=(-0.5, 0.1, -0.3))
     cos, sin = math.cos(0.05), math.sin(0.05)

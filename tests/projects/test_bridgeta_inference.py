@@ -30,7 +30,7 @@ def pair(request):
     frame = full_size_frame()
     del frame['inputs']['points']  # the student reads none
     if 'toytown' in request.param[0]:
-        frame['inputs']['img'] = [picture[..., :64, :160] for picture in frame['inputs']['img']]
+        frame['inputs']['img'] = [image[..., :64, :160] for image in frame['inputs']['img']]
     return plain, distiller, frame
 
 

@@ -73,12 +73,12 @@ def test_a_frame_without_a_map_has_a_grid_and_no_truth(inferencers):
         assert set(packed['inputs']) == keys
         sample = packed['data_samples']
         assert 'gt_bev' not in sample and sample.map_classes[0] == 'drivable_area'
-        assert sample.bev_grid['ahead'] == '+y' and packed['inputs']['img'].shape == (
+        assert sample.bev_grid['forward_axis'] == '+y' and packed['inputs']['img'].shape == (
             6, 3, 256, 704)
 
 
-def test_frames_of_the_info_file_and_loose_pictures(inferencers):
-    """Frames that are given are read as those of the test data; pictures alone need no scan."""
+def test_frames_of_the_info_file_and_loose_images(inferencers):
+    """Frames that are given are read as those of the test data; images alone need no scan."""
     student = inferencers['student']
     expected = student.dataset[0]
     given = load_infos(student.dataset.ann_file)['data_list'][0]
@@ -101,9 +101,9 @@ def test_full_size_predictions(role, inferencers):
 
 
 @pytest.mark.slow
-def test_the_picture(inferencers, tmp_path):
-    token, picture = visualize.draw_frame(0, inferencers, 900, [0.5])
-    assert token == 'ca9a282c9e77460f8360f564131a8af5' and picture.shape[1] == 900
-    cv2.imwrite(str(tmp_path / 'keyframe.png'), picture[..., ::-1])
-    colours = set(map(tuple, picture[-40:].reshape(-1, 3).tolist()))
+def test_the_image(inferencers, tmp_path):
+    token, image = visualize.draw_frame(0, inferencers, 900, [0.5])
+    assert token == 'ca9a282c9e77460f8360f564131a8af5' and image.shape[1] == 900
+    cv2.imwrite(str(tmp_path / 'keyframe.png'), image[..., ::-1])
+    colours = set(map(tuple, image[-40:].reshape(-1, 3).tolist()))
     assert set(map(tuple, map_colours(6).tolist())) <= colours  # the legend

@@ -127,7 +127,7 @@ def test_imagenet_weights_of_torchvision(tmp_path):
     assert len(state) == 318 - 60 and all(torch.equal(v, theirs[k]) for k, v in state.items())
 
 
-# efficientnet-pytorch 0.7.1 filled with kd360_release.fill, on kd360_release.picture(97, 211, 0):
+# efficientnet-pytorch 0.7.1 filled with kd360_release.fill, on kd360_release.image(97, 211, 0):
 # mean, deviation, first and last value of extract_features (b0) and of reduction_3 and _4 (b4).
 @pytest.mark.parametrize('arch, outs, golden', [
     ('b0', (6, ), [(0.004166941, 0.06515809, 0.02497297, -0.006351778)]),
@@ -142,7 +142,7 @@ def test_efficientnet_equals_its_original(arch, outs, golden):
                                 fixed_padding=True)).eval()
     missing = network.load_state_dict(ours['state_dict'], strict=False).missing_keys
     with torch.no_grad():
-        maps = network(kd360_release.picture(97, 211, 0)[None])
+        maps = network(kd360_release.image(97, 211, 0)[None])
     assert not missing
     for features, values in zip(maps, golden):
         flat = features.flatten()

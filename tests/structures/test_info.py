@@ -55,7 +55,7 @@ BAD = [
     ((*FRAME, 'lidar_points', 'lidar_path'), None, 'lidar_points.lidar_path: missing'),
     ((*FRAME, 'token'), 'b', "data_list[1].token: expected another than that of data_list[0], got "
      "str 'b'"),
-    ((*FRAME, 'images', 'CAM_PANO', 'height'), 0, 'CAM_PANO.height: expected pixels of a picture'),
+    ((*FRAME, 'images', 'CAM_PANO', 'height'), 0, 'CAM_PANO.height: expected pixels of an image'),
     ((*FRAME, 'lidar_points', 'feature_names'), ['x'], 'expected 9 names, 3 at least'),
     ((*FRAME, 'lidar_points', 'motion'), [0], 'lidar_points.motion: expected 6 finite floats'),
     ((*FRAME, 'lidar_sweeps'), [dict(lidar_points=dict(lidar_path='a', lidar2sensor=[[1]]))],

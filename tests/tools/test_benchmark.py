@@ -102,8 +102,8 @@ def test_table(start, tmp_path):
     row = next(line for line in out.splitlines() if line.startswith('| student'))
     cells = [cell.strip() for cell in row.strip('|').split('|')]
     assert cells[1] == '442,079' and cells[4:7] == ['10.00', '20.00', '22.62']
-    widths = {len(line) for line in out.split('\n\n')[0].splitlines()}
-    assert len(widths) == 1  # aligned
+    channels = {len(line) for line in out.split('\n\n')[0].splitlines()}
+    assert len(channels) == 1  # aligned
     assert 'batch 1, 3 turns after 1 to warm up, synthetic inputs' in out
 
 

@@ -69,7 +69,7 @@ def infer():
     return run
 
 
-def pictures_of(toytown):
+def images_of(toytown):
     return toytown / 'image' / 'data'
 
 
@@ -87,8 +87,8 @@ def test_the_description(exported):
     assert meta['classes'] == ['car+bus+truck'] and meta['thresholds'] == [0.5]
     assert meta['grid']['rows'] == '-x' and meta['grid']['shape'] == [100, 100]
     assert meta['preprocessing'] == dict(
-        kind='remap', nearest=False, pictures=dict(CAM_PANO=[160, 320]))
-    assert meta['calibration']['baked'] and meta['runtime'] == 'onnx'
+        kind='remap', nearest=False, images=dict(CAM_PANO=[160, 320]))
+    assert meta['calibration']['static'] and meta['runtime'] == 'onnx'
     for key, file in (('sha256', path), ('checkpoint_sha256', checkpoint)):
         assert meta[key] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert meta['versions']['torch'] == torch.__version__
@@ -103,7 +103,7 @@ def test_the_description(exported):
 
 def test_inference_without_torch_equals_the_model(exported, toytown, infer, tmp_path):
     path, checkpoint = exported
-    done = infer(path, pictures_of(toytown), tmp_path / 'out', '--maps', '--threshold', '0.04')
+    done = infer(path, images_of(toytown), tmp_path / 'out', '--maps', '--threshold', '0.04')
     assert done.returncode == 0, done.stderr
     assert '12/12 frames' in done.stderr
     predict = BEVInferencer(load_config(STUDENT, {
@@ -126,7 +126,7 @@ def test_inference_without_torch_equals_the_model(exported, toytown, infer, tmp_
 
 def test_a_video_and_a_run_that_goes_on(exported, toytown, infer, tmp_path):
     path, _ = exported
-    files = sorted(pictures_of(toytown).iterdir())[:3]
+    files = sorted(images_of(toytown).iterdir())[:3]
     writer = cv2.VideoWriter(str(tmp_path / 'in.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 5,
                              (320, 160))
     for file in files:
@@ -149,7 +149,7 @@ def test_a_video_and_a_run_that_goes_on(exported, toytown, infer, tmp_path):
 
 def test_errors_of_inference_are_one_line(exported, toytown, infer, tmp_path):
     path, _ = exported
-    picture = sorted(pictures_of(toytown).iterdir())[0]
+    image = sorted(images_of(toytown).iterdir())[0]
     cv2.imwrite(str(tmp_path / 'small.png'), np.zeros((80, 160, 3), np.uint8))
     (tmp_path / 'text.txt').write_text('x')
     for name in ('other.onnx', 'broken.onnx'):
@@ -160,12 +160,12 @@ def test_errors_of_inference_are_one_line(exported, toytown, infer, tmp_path):
     (tmp_path / 'broken.onnx.npz').write_bytes(Path(f'{path}.npz').read_bytes())
     (tmp_path / 'other.onnx.json').write_text(json.dumps(meta))
     for model, source, message in (
-            (tmp_path / 'none.onnx', picture, 'none.onnx: no such file; export one with'),
-            (tmp_path / 'other.onnx', picture, 'it describes another file than other.onnx'),
-            (tmp_path / 'broken.onnx', picture, 'it is no model that runs here'),
+            (tmp_path / 'none.onnx', image, 'none.onnx: no such file; export one with'),
+            (tmp_path / 'other.onnx', image, 'it describes another file than other.onnx'),
+            (tmp_path / 'broken.onnx', image, 'it is no model that runs here'),
             (path, tmp_path / 'none', 'none: no such file or folder'),
-            (path, tmp_path / 'text.txt', 'no picture (.png .jpg'),
-            (path, tmp_path / 'small.png', 'wrong picture size 160x80 of CAM_PANO, the model was '
+            (path, tmp_path / 'text.txt', 'no image (.png .jpg'),
+            (path, tmp_path / 'small.png', 'wrong image size 160x80 of CAM_PANO, the model was '
              'exported for 320x160')):
         done = infer(model, source, tmp_path / 'out')
         assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
@@ -229,7 +229,7 @@ def test_several_cameras(monkeypatch, tmp_path, toytown_nuscenes, infer):
     assert done.returncode == 0, done.stderr
     seg = np.load(tmp_path / 'out' / 'maps' / f'{token}.npz')['segmentation']
     np.testing.assert_allclose(seg, sample.pred_bev.seg.numpy(), rtol=0, atol=1e-3)
-    missing = infer(tmp_path / 's.onnx', pictures_of(toytown_nuscenes), tmp_path / 'other')
+    missing = infer(tmp_path / 's.onnx', images_of(toytown_nuscenes), tmp_path / 'other')
     assert missing.returncode == 2
     done = infer(tmp_path / 's.onnx', toytown_nuscenes / 'maps', tmp_path / 'other')
     assert 'it has no folder CAM_FRONT; the model reads CAM_FRONT, CAM_FRONT_RIGHT' in done.stderr

@@ -1,4 +1,4 @@
-"""A real keyframe through both configs, and real boxes on the objects of the real pictures."""
+"""A real keyframe through both configs, and real boxes on the objects of the real images."""
 import sys
 
 import cv2
@@ -15,7 +15,7 @@ from mmdet3d_plugin.geometry import CameraRig, rigid
 from tools import fit_keyframe
 
 
-def test_one_iteration_of_both_and_the_pictures(real_data, tmp_path, monkeypatch, capsys):
+def test_one_iteration_of_both_and_the_images(real_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [
         'fit_keyframe.py', '--root-path', str(real_data / 'nuscenes_demo'), '--out-dir',
         str(tmp_path), '--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_interval=1'])
@@ -72,7 +72,7 @@ def test_points_of_vehicles_lie_in_their_projected_boxes(frame):
             assert cv2.pointPolygonTest(outline, pixel, True) > -0.5
 
 
-def test_edges_of_the_scan_lie_on_edges_of_the_pictures(frame):
+def test_edges_of_the_scan_lie_on_edges_of_the_images(frame):
     """Where a beam leaves a near object for a far one, the panorama has an edge, not beside it."""
     scan = frame['scan'][(frame['scan'][:, 2] > -1.5) & (np.abs(frame['scan'][:, :3]).max(1) > 2.5)]
     scan = scan[np.lexsort([np.arctan2(scan[:, 1], scan[:, 0]), scan[:, 4]])]
@@ -87,8 +87,8 @@ def test_edges_of_the_scan_lie_on_edges_of_the_pictures(frame):
     pixel, _, valid = CameraRig.from_dicts([frame['cameras']]).project(points)
     col, row = np.round(pixel[0, 0][valid[0, 0]].numpy()).astype(int).T
     assert len(col) > 300
-    picture = cv2.GaussianBlur(frame['img'][0], (0, 0), 1).astype(int)
-    edge = np.log1p(np.abs(np.roll(picture, -1, 1) - np.roll(picture, 1, 1)).max(-1))
+    image = cv2.GaussianBlur(frame['img'][0], (0, 0), 1).astype(int)
+    edge = np.log1p(np.abs(np.roll(image, -1, 1) - np.roll(image, 1, 1)).max(-1))
     shifts = np.arange(-16, 17, 2)                                   # up to 2.8 degrees
     strength = np.array([edge[row, (col + shift) % 2048].mean() for shift in shifts])
     assert abs(shifts[strength.argmax()]) <= 4

@@ -1,4 +1,4 @@
-"""Pictures before the network: without torch the same as in the pipeline, bit for bit."""
+"""Images before the network: without torch the same as in the pipeline, bit for bit."""
 import importlib.util
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mmdet3d_plugin.datasets.transforms.views import AugmentViews
+from mmdet3d_plugin.datasets.transforms.views import ImageAug3D
 from mmdet3d_plugin.deployment.preprocessing import recipe_of
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import panorama
@@ -41,10 +41,10 @@ def noise(size=(60, 100), count=2):
     return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def prepared(tool, recipe, arrays, size, pictures):
+def prepared(tool, recipe, arrays, size, images):
     exported = SimpleNamespace(arrays=arrays, size=size, meta=dict(
-        preprocessing=recipe, inputs=dict(images=dict(shape=[1, len(recipe['pictures'])]))))
-    return tool.prepare(exported, pictures, 'frame')
+        preprocessing=recipe, inputs=dict(images=dict(shape=[1, len(recipe['images'])]))))
+    return tool.prepare(exported, images, 'frame')
 
 
 @pytest.mark.parametrize('feather', [0, 12])
@@ -61,10 +61,10 @@ def test_stitched_panorama(tool, feather):
 
 
 @pytest.mark.parametrize('release', [False, True])
-def test_resized_and_cut_pictures(tool, release):
-    step = dict(type='AugmentViews', size=(32, 70), resize=0.9, random=False, release=release)
-    cameras, recipe, arrays = recipe_of([dict(type='LoadPictures'), step], frame())
-    views = AugmentViews(**{k: v for k, v in step.items() if k != 'type'})
+def test_resized_and_cut_images(tool, release):
+    step = dict(type='ImageAug3D', size=(32, 70), resize=0.9, random=False, release=release)
+    cameras, recipe, arrays = recipe_of([dict(type='LoadMultiViewImages'), step], frame())
+    views = ImageAug3D(**{k: v for k, v in step.items() if k != 'type'})
     expected = views.transform(dict(img=noise(), cameras=[
         dict(view, name=name) for name, view in frame()['images'].items()]))
     out = prepared(tool, recipe, arrays, (32, 70), noise())
@@ -80,23 +80,23 @@ def test_the_circles_of_a_dual_fisheye(tool):
     cameras, recipe, arrays = recipe_of([step], dict(images=dict(CAM_PANO=image)))
     assert [camera['lens'] for camera in cameras] == 2 * ['equidistant']
     assert recipe['rows'] == (16, 56) and cameras[0]['height'] == 40
-    picture, = noise((64, 128), 1)
-    out = prepared(tool, recipe, arrays, (40, 64), [picture])
-    expected = [view[16:56] for view in panorama.dual_fisheye_views(picture)]
+    image, = noise((64, 128), 1)
+    out = prepared(tool, recipe, arrays, (40, 64), [image])
+    expected = [view[16:56] for view in panorama.dual_fisheye_views(image)]
     assert all((a == b).all() for a, b in zip(out, expected))
 
 
-def test_pictures_as_they_are(tool):
-    cameras, recipe, _ = recipe_of([dict(type='LoadPictures', cameras=('CAM_1', ))], frame())
-    assert [camera['name'] for camera in cameras] == list(recipe['pictures']) == ['CAM_1']
+def test_images_as_they_are(tool):
+    cameras, recipe, _ = recipe_of([dict(type='LoadMultiViewImages', cameras=('CAM_1', ))], frame())
+    assert [camera['name'] for camera in cameras] == list(recipe['images']) == ['CAM_1']
     out, = prepared(tool, recipe, {}, (60, 100), noise(count=1))
     assert (out == noise(count=1)[0]).all()
 
 
 def test_pipelines_that_are_not_known():
-    with pytest.raises(UserError, match='loads pictures by ; expected one of LoadDualFisheye'):
+    with pytest.raises(UserError, match='loads images by ; expected one of LoadDualFisheye'):
         recipe_of([dict(type='PackBEVInputs')], frame())
-    random = [dict(type='LoadPictures'), dict(type='AugmentViews')]
+    random = [dict(type='LoadMultiViewImages'), dict(type='ImageAug3D')]
     with pytest.raises(UserError, match='draws at random in the test pipeline'):
         recipe_of(random, frame())
 
@@ -105,7 +105,7 @@ def test_cells_on_a_drawing(tool):
     """Above the threshold coloured, later classes on top; the background's marks stay."""
     background = np.full((8, 8, 3), 9, np.uint8)
     background[4, 4] = 1
-    arrays = dict(cells_from_above=np.stack(np.indices((4, 4))[:, ::-1]), background=background,
+    arrays = dict(cells_top_down=np.stack(np.indices((4, 4))[:, ::-1]), background=background,
                   ground=np.full(3, 9, np.uint8),
                   colours=np.array([[50, 0, 0], [0, 50, 0]], np.uint8))
     seg = np.zeros((2, 4, 4))

@@ -46,7 +46,7 @@ def test_student_and_teacher_side_by_side(town, tmp_path, monkeypatch):
     assert both[0] != alone[0]
 
 
-def test_instances_make_the_picture_longer(town, tmp_path, monkeypatch):
+def test_instances_make_the_image_longer(town, tmp_path, monkeypatch):
     sizes = []
     for flag in ([], ['--instances']):
         run(monkeypatch, visualize, town, STUDENT, town / 'student.pth', '--out-dir', tmp_path,
@@ -67,12 +67,12 @@ def test_visualize_needs_pairs_and_frames_that_exist(town, tmp_path, monkeypatch
 def test_browse_draws_every_mode(town, tmp_path, monkeypatch):
     run(monkeypatch, browse_dataset, town, TEACHER, '--out-dir', tmp_path, '-n', 2, '--width', 600,
         '--mode', *browse_dataset.MODES)
-    pictures = {p.name: cv2.imread(str(p)) for p in tmp_path.iterdir()}
-    assert sorted(pictures) == [f'train_{n:06d}_{mode}.png' for n in (0, 3)
+    images = {p.name: cv2.imread(str(p)) for p in tmp_path.iterdir()}
+    assert sorted(images) == [f'train_{n:06d}_{mode}.png' for n in (0, 3)
                                 for mode in ('original', 'pipeline', 'transformed')]
-    assert {p.shape[1] for p in pictures.values()} == {600}
-    # 8 px a gap: half of the width (the picture, 2:1, fills it), then two square views of the scan
-    assert pictures['train_000000_original.png'].shape[0] == pytest.approx(
+    assert {p.shape[1] for p in images.values()} == {600}
+    # 8 px a gap: half of the width (the image, 2:1, fills it), then two square views of the scan
+    assert images['train_000000_original.png'].shape[0] == pytest.approx(
         26 + (22 + 292 + 8) * 2, abs=10)
 
 
@@ -84,14 +84,14 @@ def test_browse_draws_what_the_model_gets_unless_told(town, tmp_path, monkeypatc
 def test_browse_shows_windows_until_told_to_stop(town, monkeypatch):
     shown, keys = [], iter([ord(' '), ord('q')])
     monkeypatch.setenv('DISPLAY', ':0')
-    monkeypatch.setattr(cv2, 'imshow', lambda name, picture: shown.append(picture.shape))
+    monkeypatch.setattr(cv2, 'imshow', lambda name, image: shown.append(image.shape))
     monkeypatch.setattr(cv2, 'setWindowTitle', lambda *args: None)
     monkeypatch.setattr(cv2, 'waitKey', lambda *args: next(keys))
     run(monkeypatch, browse_dataset, town, STUDENT, '--show', '-n', 4, '--width', 300)
     assert len(shown) == 2
 
 
-def test_browse_needs_a_display_to_show_and_a_place_for_pictures(town, monkeypatch, capsys):
+def test_browse_needs_a_display_to_show_and_a_place_for_images(town, monkeypatch, capsys):
     for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, 'platform', 'linux')

@@ -149,7 +149,7 @@ def test_verdict(tool):
     assert text(50, 30, 28).endswith('distillation did not help in this run (-2.0 points).')
 
 
-def test_pictures_show_the_fullest_frame_of_spaced_sequences(tool, tmp_path):
+def test_images_show_the_fullest_frame_of_spaced_sequences(tool, tmp_path):
     vehicles = [('s0', 1), ('s0', 3), ('s0', 3), ('s1', 0), ('s2', 2), ('s2', 5), ('s3', 1)]
     data = [dict(scene_token=scene, instances=[dict(bbox_label_3d=0)] * n
                  + [dict(bbox_label_3d=3)] * 9) for scene, n in vehicles]

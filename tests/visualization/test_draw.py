@@ -12,11 +12,11 @@ PANO = dict(name='CAM_PANO', lens='equirect', lidar2cam=np.eye(4), height=100, w
 BLACK = np.zeros((100, 200, 3), np.uint8)
 
 
-def drawn(picture):
-    return np.argwhere(picture.any(-1))
+def drawn(image):
+    return np.argwhere(image.any(-1))
 
 
-def test_a_box_ahead_is_drawn_ahead_and_the_picture_is_left_alone():
+def test_a_box_ahead_is_drawn_ahead_and_the_image_is_left_alone():
     out = draw.draw_boxes(BLACK, PANO, [[10, 0, 0, 4, 2, 1.5, 0]])
     rows, cols = drawn(out).T
     # the near face is at 7.1 degrees to both sides: 4 px, and 1 px of anti-aliasing
@@ -51,10 +51,10 @@ def test_maps_are_seen_from_above_whatever_the_grid(rows, cols):
     grid = BEVGrid((-20, 20), (-20, 20), 1.0, rows=rows, cols=cols)
     truth = raster.rasterize([[14, 0, 0, 4, 4, 1, 0]], [0], grid, 1)['seg']
     pred = raster.rasterize([[0, 14, 0, 4, 4, 1, 0]], [0], grid, 1)['seg']
-    out = draw.bev_picture(grid, truth, pred, size=40, rings=())
+    out = draw.draw_bev(grid, truth, pred, size=40, rings=())
     assert (out[6, 20] == draw.MISS).all()             # ahead is up
     assert (out[20, 6] == draw.FALSE_ALARM).all()      # left is left
-    assert (draw.bev_picture(grid, truth, truth, size=40, rings=())[6, 20] == draw.HIT).all()
+    assert (draw.draw_bev(grid, truth, truth, size=40, rings=())[6, 20] == draw.HIT).all()
     assert (out[35, 35] == draw.GROUND).all()
 
 
@@ -77,19 +77,19 @@ def test_instances_have_their_colour_from_above(rows, cols):
     grid = BEVGrid((-20, 20), (-20, 20), 1.0, rows=rows, cols=cols)
     boxes = [[14, 0, 0, 4, 4, 1, 0], [0, 14, 0, 4, 4, 1, 0]]
     ids = raster.rasterize(boxes, [0, 1], grid, 2)['instances']
-    out = draw.bev_picture(grid, instances=ids, size=40, rings=())
+    out = draw.draw_bev(grid, instances=ids, size=40, rings=())
     np.testing.assert_array_equal([out[6, 20], out[20, 6]], draw.instance_colours([1, 2]))
     assert (out[35, 35] == draw.GROUND).all()
 
 
 def test_ego_marker_is_in_the_middle():
-    out = draw.bev_picture(BEVGrid((-20, 20), (-20, 20), 1.0), size=400, rings=(10,))
+    out = draw.draw_bev(BEVGrid((-20, 20), (-20, 20), 1.0), size=400, rings=(10,))
     ink = np.argwhere((out == draw.INK).all(-1))
     assert np.abs(ink.mean(0) - 200).max() < 15
 
 
-def test_lidar_picture_stacks_coloured_channels():
-    out = draw.lidar_picture(np.stack([np.zeros((4, 8)), np.ones((4, 8))]), height=10)
+def test_lidar_image_stacks_coloured_channels():
+    out = draw.draw_lidar_image(np.stack([np.zeros((4, 8)), np.ones((4, 8))]), height=10)
     assert out.shape == (20, 8, 3) and (out[0] != out[-1]).any()
 
 
@@ -131,9 +131,9 @@ def test_frame_panel_draws_what_there_is():
 
 
 def test_a_shown_panorama_keeps_boxes_on_their_pixels():
-    picture = BLACK.copy()
-    picture[49:51, 149:151] = 255                       # what is exactly to the right
-    shown, camera = draw._shown(picture, dict(PANO, img_aug=np.eye(3)), 400)
+    image = BLACK.copy()
+    image[49:51, 149:151] = 255                       # what is exactly to the right
+    shown, camera = draw._shown(image, dict(PANO, img_aug=np.eye(3)), 400)
     assert shown.shape == (78, 400, 3)                  # 70 of 180 degrees, doubled in size
     row, col = np.argwhere(shown[..., 0] > 200).mean(0)
     pixel, _, valid = draw._project(camera, [[0, -10, 0.]])
@@ -146,11 +146,11 @@ def test_a_shown_panorama_keeps_boxes_on_their_pixels():
 @pytest.mark.parametrize('rows, cols', [('+x', '+y'), ('-x', '-y')])
 def test_ahead_is_up_and_right_is_right_in_any_frame(rows, cols, ahead, place):
     """A place 12 m ahead and 4 m to the right."""
-    grid = BEVGrid((-20, 20), (-20, 20), 1.0, rows, cols, ahead=ahead)
+    grid = BEVGrid((-20, 20), (-20, 20), 1.0, rows, cols, forward_axis=ahead)
     seg = np.zeros((1, 40, 40))
     row, col = grid.to_index(torch.tensor(place) + 1e-3)[0]
     seg[0, row, col] = 1
-    out = draw.bev_picture(grid, seg, size=40, rings=())
+    out = draw.draw_bev(grid, seg, size=40, rings=())
     row, col = np.argwhere((out == draw.TRUTH).all(-1))[0]
     assert abs(row + 0.5 - (20 - 12)) <= 0.5 and abs(col + 0.5 - (20 + 4)) <= 0.5
 
@@ -159,11 +159,11 @@ def test_later_classes_of_a_map_lie_on_top():
     grid = BEVGrid((-20, 20), (-20, 20), 1.0)
     seg = np.zeros((2, 40, 40))
     seg[0, :10], seg[1, :5] = 0.9, 0.45
-    out = draw.map_picture(grid, seg, size=40, threshold=(0.5, 0.4))
+    out = draw.draw_map(grid, seg, size=40, threshold=(0.5, 0.4))
     road, crossing = draw.map_colours(6)[:2]
     assert (out[:5] == crossing).all() and (out[5:10] == road).all()
     assert (out[10:15] == draw.GROUND).all()
-    assert (draw.map_picture(grid, seg, size=40)[:10] == road).all()
+    assert (draw.draw_map(grid, seg, size=40)[:10] == road).all()
 
 
 def test_colours_of_classes_differ_and_the_legend_shows_them():
@@ -174,7 +174,7 @@ def test_colours_of_classes_differ_and_the_legend_shows_them():
     assert (legend[12, 12] == colours[0]).all() and (legend[12, 108] == colours[1]).all()
 
 
-def test_frame_panel_of_a_map_has_a_picture_for_each_model():
+def test_frame_panel_of_a_map_has_a_image_for_each_model():
     grid = BEVGrid((-20, 20), (-20, 20), 1.0)
     sample = Det3DDataSample(metainfo=dict(bev_grid=grid.asdict(), map_classes=('road', 'line')))
     sample.gt_bev = PixelData(seg=torch.zeros(2, 40, 40))

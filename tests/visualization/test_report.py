@@ -15,15 +15,15 @@ def embedded(text):
     return kind, cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
 
 
-def test_pictures_are_embedded():
-    picture = np.zeros((20, 30, 3), np.uint8)
-    picture[:] = (250, 10, 10)  # red
-    kind, shown = embedded(report.figure(picture))
+def test_images_are_embedded():
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:] = (250, 10, 10)  # red
+    kind, shown = embedded(report.figure(image))
     assert kind == 'jpeg' and shown.shape == (20, 30, 3)
-    assert np.abs(shown[..., ::-1].astype(int) - picture).max() < 8
-    png = cv2.imencode('.png', picture[..., ::-1])[1].tobytes()
+    assert np.abs(shown[..., ::-1].astype(int) - image).max() < 8
+    png = cv2.imencode('.png', image[..., ::-1])[1].tobytes()
     kind, shown = embedded(report.figure(png))
-    assert kind == 'png' and (shown[..., ::-1] == picture).all()
+    assert kind == 'png' and (shown[..., ::-1] == image).all()
     with pytest.raises(ValueError, match='expected PNG or JPEG'):
         report.figure(b'GIF89a')
 

@@ -1,4 +1,4 @@
-# Dur360BEV: one dual-fisheye picture, one 128-beam Ouster scan, boxes; 0.5 m cells over 100 m.
+# Dur360BEV: one dual-fisheye image, one 128-beam Ouster scan, boxes; 0.5 m cells over 100 m.
 
 # Often changed ------------------------------------------------------------------------------------
 data_root = 'data/dur360bev/'
@@ -6,7 +6,7 @@ batch_size = 6
 num_workers = 6
 
 # Sometimes ----------------------------------------------------------------------------------------
-grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='-x', cols='-y')
+grid = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5, rows='-x', cols='-y')
 panorama_size = (1024, 2048)
 lidar_image_size = (242, 2048)
 classes = [('car', 'bus', 'truck')]

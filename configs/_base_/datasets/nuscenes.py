@@ -1,4 +1,4 @@
-# nuScenes: six pinhole pictures stitched into a panorama, one 32-beam scan, vehicles as in
+# nuScenes: six pinhole images stitched into a panorama, one 32-beam scan, vehicles as in
 # Lift-Splat and SimpleBEV: every vehicle.* box, 0.5 m cells over 100 m around the rear axle.
 _base_ = ['./dur360bev.py']
 
@@ -6,7 +6,7 @@ _base_ = ['./dur360bev.py']
 data_root = 'data/nuscenes/'
 
 # Sometimes ----------------------------------------------------------------------------------------
-panorama_size = (256, 2048)  # 45 degrees of elevation; the pictures fill about 35 of them
+panorama_size = (256, 2048)  # 45 degrees of elevation; the images fill about 35 of them
 lidar_image_size = (240, 2048)  # 42 degrees of elevation at the panorama's scale
 lidar_statistics = dict(lidar_mean=(0.15, 0.15), lidar_std=(0.18, 0.2))  # range, intensity
 classes = [('car', 'truck', 'trailer', 'bus', 'construction_vehicle', 'bicycle', 'motorcycle',

@@ -1,10 +1,10 @@
-# One nuScenes keyframe as train and test data: six pictures stitched into a panorama, 32 beams.
+# One nuScenes keyframe as train and test data: six images stitched into a panorama, 32 beams.
 
 # Often changed ------------------------------------------------------------------------------------
 data_root = 'data/nuscenes_frame/'
 
 # Sometimes ----------------------------------------------------------------------------------------
-grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=0.5, rows='-x', cols='-y')
+grid = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5, rows='-x', cols='-y')
 panorama_size = (128, 1024)
 lidar_image_size = (64, 1024)
 lidar_statistics = dict(lidar_mean=(0.3, 0.3), lidar_std=(0.3, 0.3))  # range, intensity

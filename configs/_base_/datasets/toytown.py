@@ -5,7 +5,7 @@ _base_ = ['./dur360bev.py']
 data_root = 'data/toytown/'
 
 # Sometimes ----------------------------------------------------------------------------------------
-grid = dict(x_range=(-50, 50), y_range=(-50, 50), cell=1.0, rows='-x', cols='-y')
+grid = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=1.0, rows='-x', cols='-y')
 
 # Rarely -------------------------------------------------------------------------------------------
 load_camera = dict(type='LoadDualFisheyePanorama', size=(128, 512), fov_deg=(30, -60))

@@ -5,22 +5,22 @@ _base_ = ['./nuscenes_map.py']
 data_root = 'data/toytown_nuscenes/'
 
 # Sometimes ----------------------------------------------------------------------------------------
-grid = dict(x_range=(-30, 30), y_range=(-30, 30), cell=1.0, rows='+x', cols='+y',
-            ahead='+y')
-picture_size = (64, 160)
+grid = dict(x_range=(-30, 30), y_range=(-30, 30), resolution=1.0, rows='+x', cols='+y',
+            forward_axis='+y')
+image_size = (64, 160)
 
 # Rarely -------------------------------------------------------------------------------------------
-augment_views = dict(type='AugmentViews', size=picture_size, resize=(0.84, 1.0))
-resize_views = dict(type='AugmentViews', size=picture_size, resize=0.9, random=False)
+augment_views = dict(type='ImageAug3D', size=image_size, resize=(0.84, 1.0))
+resize_views = dict(type='ImageAug3D', size=image_size, resize=0.9, random=False)
 map_targets = dict(type='RasterizeMap', grid=grid, classes=_base_.map_classes)
 train_scan = [_base_.load_key_scan, dict(type='LoadSweeps', count=2, random=True)]
 test_scan = [_base_.load_key_scan, dict(type='LoadSweeps', count=2)]
-camera_pipeline = [_base_.load_pictures, augment_views, _base_.augment_bev, map_targets,
+camera_pipeline = [_base_.load_images, augment_views, _base_.augment_bev, map_targets,
                    _base_.pack_camera]
-fusion_pipeline = [_base_.load_pictures, augment_views, *train_scan, _base_.augment_bev,
+fusion_pipeline = [_base_.load_images, augment_views, *train_scan, _base_.augment_bev,
                    dict(type='PointShuffle'), map_targets, _base_.pack]
-camera_test_pipeline = [_base_.load_pictures, resize_views, map_targets, _base_.pack_camera]
-fusion_test_pipeline = [_base_.load_pictures, resize_views, *test_scan, map_targets, _base_.pack]
+camera_test_pipeline = [_base_.load_images, resize_views, map_targets, _base_.pack_camera]
+fusion_test_pipeline = [_base_.load_images, resize_views, *test_scan, map_targets, _base_.pack]
 
 train_dataloader = dict(batch_size=4, num_workers=1, persistent_workers=True, dataset=dict(
     data_root=data_root, pipeline=camera_pipeline))

@@ -1,5 +1,5 @@
 # BEVFusion-C, camera only: Swin-T, Lift-Splat, a residual decoder (BridgeTA's student).
-# The widths are those of BEVFusion's camera-only-seg release.
+# The channels are those of BEVFusion's camera-only-seg release.
 
 # Sometimes ----------------------------------------------------------------------------------------
 features = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2))  # cells of 0.4 m, and 0.8 m after
@@ -23,13 +23,13 @@ decoder = dict(
     type='BEVDecoder',
     backbone=dict(type='GeneralizedResNet', in_channels=channels),
     neck=dict(type='LSSFPN'))
-head = dict(type='BEVMapHead', in_channels=256, source=dict(features, cell=0.8))
+head = dict(type='BEVMapHead', in_channels=256, source=dict(features, resolution=0.8))
 model = dict(
     type='BEVModel',
     camera_branch=dict(
         type='CameraBranch',
         encoder=dict(type='ImageEncoder', backbone=swin, neck=dict(type='GeneralizedLSSFPN')),
-        view_transform=dict(type='LiftSplat', channels=channels, cell=0.4, **features),
+        view_transform=dict(type='LiftSplat', channels=channels, resolution=0.4, **features),
         compressor=dict(type='BEVDownsample', channels=channels)),
     bev_encoder=decoder,
     head=head)

@@ -13,9 +13,9 @@ resnet18 = dict(
     norm_eval=False)
 decoder = dict(
     type='BEVDecoder',
-    backbone=dict(type='GeneralizedResNet', in_channels=channels, widths=(32, 48, 64)),
+    backbone=dict(type='GeneralizedResNet', in_channels=channels, channels=(32, 48, 64)),
     neck=dict(type='LSSFPN', in_channels=(64, 32), out_channels=48))
-head = dict(type='BEVMapHead', in_channels=48, source=dict(features, cell=2.0))
+head = dict(type='BEVMapHead', in_channels=48, source=dict(features, resolution=2.0))
 model = dict(
     type='BEVModel',
     camera_branch=dict(
@@ -25,7 +25,7 @@ model = dict(
             backbone=resnet18,
             neck=dict(type='GeneralizedLSSFPN', in_channels=(32, 64, 128), out_channels=32)),
         view_transform=dict(type='LiftSplat', in_channels=32, channels=channels,
-                            depth=(1, 45, 1), cell=1.0, **features),
+                            depth=(1, 45, 1), resolution=1.0, **features),
         compressor=dict(type='BEVDownsample', channels=channels)),
     bev_encoder=decoder,
     head=head)

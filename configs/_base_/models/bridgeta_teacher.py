@@ -1,4 +1,4 @@
-# BridgeTA's teacher: BEVFusion of cameras and LiDAR with the student's widths and decoder.
+# BridgeTA's teacher: BEVFusion of cameras and LiDAR with the student's channels and decoder.
 _base_ = ['./bridgeta_student.py']
 
 model = dict(

@@ -8,7 +8,7 @@ lidar_channels = 48  # 24 of each of two levels
 model = dict(
     lidar_branch=dict(
         type='VoxelBranch',
-        encoder=dict(type='SparseVoxelEncoder', widths=(8, 16, 24), out_channels=24,
+        encoder=dict(type='SparseVoxelEncoder', channels=(8, 16, 24), out_channels=24,
                      paddings=(1, (1, 1, 0)), blocks=1),
         voxel_size=(0.5, 0.5, 0.4),
         point_range=(-32, -32, -5, 32, 32, 3)),

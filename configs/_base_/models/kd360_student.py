@@ -1,4 +1,4 @@
-# KD360-VoxelBEV student: one 360-degree picture, EfficientNet-B0, dense voxel pulling.
+# KD360-VoxelBEV student: one 360-degree image, EfficientNet-B0, dense voxel pulling.
 
 # Often changed ------------------------------------------------------------------------------------
 channels = 128
@@ -27,7 +27,7 @@ camera_branch = dict(
         neck=dict(type='Projection', in_channels=1280, out_channels=channels)),
     view_transform=dict(type='VoxelPulling', **camera_heights),
     compressor=dict(type='HeightCompressor', in_channels=8 * channels, out_channels=channels))
-bev_encoder = dict(type='BEVUNet', in_channels=channels, widths=(64, 128, 256))
+bev_encoder = dict(type='BEVUNet', in_channels=channels, channels=(64, 128, 256))
 head = dict(type='BEVSegHead', in_channels=channels, num_classes=1)
 
 model = dict(

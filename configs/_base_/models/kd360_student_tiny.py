@@ -25,8 +25,8 @@ camera_branch = dict(
                   out_channels=channels)),
     view_transform=dict(type='VoxelPulling', **camera_heights),
     compressor=dict(type='HeightCompressor', in_channels=4 * channels, out_channels=channels))
-bev_encoder = dict(type='BEVUNet', in_channels=channels, widths=(24, 32, 48))
-head = dict(type='BEVSegHead', in_channels=channels, num_classes=1, prior=0.03)
+bev_encoder = dict(type='BEVUNet', in_channels=channels, channels=(24, 32, 48))
+head = dict(type='BEVSegHead', in_channels=channels, num_classes=1, prior_prob=0.03)
 
 model = dict(
     type='BEVModel',

@@ -12,7 +12,7 @@ config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
 
 def run(role, sees, variant=''):
     return dict(config=config.format(role, variant), options=schedule,
-                columns=dict(model=role, picture=sees))
+                columns=dict(model=role, image=sees))
 
 
 runs = dict(

@@ -1,22 +1,22 @@
 """Load -> (augment) -> rasterise -> pack."""
-from .augment import AugmentBEV, RandomYaw
+from .augment import GlobalRotScaleTransFlip, RandomYaw
 from .caching import Cached
 from .formatting import PackBEVInputs, RasterizeBEV
 from .loading import (
                       BuildLiDARImage,
                       LoadDualFisheye,
                       LoadDualFisheyePanorama,
+                      LoadMultiViewImages,
                       LoadOusterScan,
-                      LoadPictures,
                       LoadPointCloud,
                       LoadStitchedPanorama,
                       SphericalLiDARImage,
 )
 from .maps import RasterizeMap
 from .sweeps import LoadSweeps
-from .views import AugmentViews
+from .views import ImageAug3D
 
-__all__ = ['AugmentBEV', 'AugmentViews', 'BuildLiDARImage', 'Cached', 'LoadDualFisheye',
-           'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadPictures', 'LoadPointCloud',
+__all__ = ['GlobalRotScaleTransFlip', 'ImageAug3D', 'BuildLiDARImage', 'Cached', 'LoadDualFisheye',
+           'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadMultiViewImages', 'LoadPointCloud',
            'LoadStitchedPanorama', 'LoadSweeps', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV',
            'RasterizeMap', 'SphericalLiDARImage']

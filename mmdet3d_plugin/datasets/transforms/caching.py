@@ -53,17 +53,17 @@ class Cached(BaseTransform):
                  keys: Optional[Sequence[str]] = None):
         self.transforms = [build_from(TRANSFORMS, cfg, f'Cached.transforms[{n}]')
                            for n, cfg in enumerate(transforms)]
-        self.reads, made = set(), set()
+        self.requires, made = set(), set()
         for transform in self.transforms:
-            name, reads = type(transform).__name__, getattr(transform, 'reads', None)
-            if reads is None:
+            name, requires = type(transform).__name__, getattr(transform, 'requires', None)
+            if requires is None:
                 raise UserError(f'Cached: {name} is no function of the files of a frame alone; put '
                                 'it behind Cached')
-            self.reads |= set(reads) - made
-            for key in self.reads - set(FILES):
+            self.requires |= set(requires) - made
+            for key in self.requires - set(FILES):
                 raise UserError(f'Cached: {name} needs {key!r}; wrap the transform that makes it, '
                                 'too')
-            made |= set(transform.adds)
+            made |= set(transform.provides)
         for key in set(keys or ()) - made:
             raise UserError(f'Cached.keys: the transforms do not make {key!r}'
                             f'{did_you_mean(key, made)}')
@@ -83,7 +83,7 @@ class Cached(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Read the frame's entry, or make it."""
-        inputs = {key: results[key] for key in sorted(self.reads) if key in results}
+        inputs = {key: results[key] for key in sorted(self.requires) if key in results}
         name = hashlib.sha256((self.settings + _canonical(inputs)).encode()).hexdigest()[:32]
         path = self.folder / name[:2] / f'{name}.pkl'
         sources = [_identity(file) for key, value in inputs.items() for file in FILES[key](value)]

@@ -102,7 +102,7 @@ class PackBEVInputs(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Pack."""
-        pack = {fields.IMG: self._pictures, fields.POINTS: lambda points: points.tensor,
+        pack = {fields.IMG: self._images, fields.POINTS: lambda points: points.tensor,
                 fields.LIDAR_IMG: torch.from_numpy}
         inputs = {key: pack[key](results[key]) for key in self.keys if key in results}
         sample = Det3DDataSample(
@@ -118,13 +118,13 @@ class PackBEVInputs(BaseTransform):
         return dict(inputs=inputs, data_samples=sample)
 
     @staticmethod
-    def _pictures(pictures):
-        shapes = {picture.shape for picture in pictures}
+    def _images(images):
+        shapes = {image.shape for image in images}
         if len(shapes) > 1:
-            raise UserError(f'the pictures of one frame differ in shape: {sorted(shapes)}; resize '
+            raise UserError(f'the images of one frame differ in shape: {sorted(shapes)}; resize '
                             'them before packing')
-        if len(pictures) == 1:
-            pixels = np.ascontiguousarray(pictures[0])[None]
+        if len(images) == 1:
+            pixels = np.ascontiguousarray(images[0])[None]
         else:
-            pixels = np.stack(pictures)
+            pixels = np.stack(images)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # in memory the channels stay last

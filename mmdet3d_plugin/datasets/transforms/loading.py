@@ -1,7 +1,7 @@
 """From files to the panorama, the points and the LiDAR image.
 
-``reads`` and ``adds`` of a transform are the entries of the frame that it depends on and makes; see
-:class:`Cached`. ``prepare`` computes what all frames of a calibration share, such as sampling maps.
+``requires`` and ``provides`` of a transform are the entries of the frame that it reads and adds;
+see :class:`Cached`. ``prepare`` computes what all frames of a calibration share, such as sampling maps.
 :class:`BEVDataset` calls it once, so that workers which are forked share the memory; spawned ones
 compute their own.
 """
@@ -19,26 +19,26 @@ from mmdet3d.structures import LiDARPoints
 
 from ...errors import FrameError, UserError
 from ...geometry import lidar_image, panorama, rigid
-from ...structures import check_picture, check_points
+from ...structures import check_image, check_points
 
 
-def read_picture(path: str, size: Tuple[int, int]) -> np.ndarray:
-    """Read a picture of known size as (H, W, 3) uint8 RGB.
+def load_image(path: str, size: Tuple[int, int]) -> np.ndarray:
+    """Read an image of known size as (H, W, 3) uint8 RGB.
 
     Raises:
         FrameError: it is missing, unreadable, or of another size.
     """
     if not os.path.isfile(path):
-        raise FrameError(f'{path}: no such picture; check data_root', 'picture')
-    check_picture(path)  # OpenCV paints the lost part of a cut JPEG grey
-    picture = cv2.imread(path, cv2.IMREAD_COLOR)
-    if picture is None:
-        raise FrameError(f'{path}: unreadable picture; copy it again', 'picture')
-    if picture.shape[:2] != tuple(size):
-        raise FrameError(f'{path}: wrong picture size {picture.shape[1]}x{picture.shape[0]}, the '
+        raise FrameError(f'{path}: no such image; check data_root', 'image')
+    check_image(path)  # OpenCV paints the lost part of a cut JPEG grey
+    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    if image is None:
+        raise FrameError(f'{path}: unreadable image; copy it again', 'image')
+    if image.shape[:2] != tuple(size):
+        raise FrameError(f'{path}: wrong image size {image.shape[1]}x{image.shape[0]}, the '
                          f'info file says {size[1]}x{size[0]}; convert the data set again',
-                         'picture')
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
+                         'image')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
 def read_points(path: str, features: int, expected: Optional[int] = None) -> np.ndarray:
@@ -63,7 +63,7 @@ def read_points(path: str, features: int, expected: Optional[int] = None) -> np.
     return points
 
 
-def part_of(info: dict, key: str) -> dict:
+def require_key(info: dict, key: str) -> dict:
     """A part of a frame that a loader needs.
 
     Raises:
@@ -81,7 +81,7 @@ def scan_layout(results: dict, projection: Optional[str] = None) -> dict:
     Raises:
         UserError: the info file does not say it, or says another projection.
     """
-    layout = part_of(results, 'lidar_image')
+    layout = require_key(results, 'lidar_image')
     if projection and layout.get('projection', projection) != projection:
         raise UserError(f'the scans of the info file are {layout["projection"]}, this loader needs '
                         f'{projection} ones; choose a loader that fits them')
@@ -90,7 +90,7 @@ def scan_layout(results: dict, projection: Optional[str] = None) -> dict:
 
 @TRANSFORMS.register_module()
 class LoadDualFisheyePanorama(BaseTransform):
-    """The dual-fisheye picture of a frame as an equirect panorama.
+    """The dual-fisheye image of a frame as an equirect panorama.
 
     Adds ``img``, a list with one (H, W, 3) uint8 RGB array, and ``cameras``, with its camera.
 
@@ -104,7 +104,7 @@ class LoadDualFisheyePanorama(BaseTransform):
             whatever the data set's calibration says.
     """
 
-    reads, adds = ('images', ), ('img', 'cameras')
+    requires, provides = ('images', ), ('img', 'cameras')
 
     def __init__(self, size: Tuple[int, int] = (1024, 2048), sampling: str = 'bilinear',
                  fov_deg: Tuple[float, float] = (90, -90), camera: str = 'CAM_PANO',
@@ -116,22 +116,22 @@ class LoadDualFisheyePanorama(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load and remap."""
-        info = part_of(part_of(results, 'images'), self.camera)
-        picture = read_picture(info['img_path'], (info['height'], info['width']))
+        info = require_key(require_key(results, 'images'), self.camera)
+        image = load_image(info['img_path'], (info['height'], info['width']))
         nearest = self.sampling == 'release'
-        results['img'] = [panorama.remap(picture, self.prepare(results), nearest)]
+        results['img'] = [panorama.remap(image, self.prepare(results), nearest)]
         results['cameras'] = self.cameras_of(results)
         return results
 
     def cameras_of(self, results: dict) -> list:
         """The camera of the panorama."""
-        info = part_of(part_of(results, 'images'), self.camera)
+        info = require_key(require_key(results, 'images'), self.camera)
         lidar2cam = np.eye(4) if self.concentric else info['lidar2cam']
         return [equirect_camera(self.camera, lidar2cam, self.size, self.fov)]
 
     def prepare(self, results: dict) -> tuple:
         """The sampling maps of a frame; those of the last calibrations are kept."""
-        info = part_of(part_of(results, 'images'), self.camera)
+        info = require_key(require_key(results, 'images'), self.camera)
         aperture = info.get('aperture_deg', panorama.THETA_APERTURE_DEG)
         return panorama.dual_fisheye_maps(*self.size, info['width'] // 2, self.sampling, aperture,
                                           *self.fov)
@@ -139,7 +139,7 @@ class LoadDualFisheyePanorama(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadDualFisheye(BaseTransform):
-    """The two image circles of a dual-fisheye picture as they are, each a camera of its own.
+    """The two image circles of a dual-fisheye image as they are, each a camera of its own.
 
     Adds ``img``, a list with the front and the rear lens's (H, W, 3) uint8 RGB arrays, upright, and
     ``cameras``, theirs, with the lens ``equidistant``. Nothing is resampled: a pixel is the file's.
@@ -150,7 +150,7 @@ class LoadDualFisheye(BaseTransform):
         concentric (bool): As in :class:`LoadDualFisheyePanorama`.
     """
 
-    reads, adds = ('images', ), ('img', 'cameras')
+    requires, provides = ('images', ), ('img', 'cameras')
 
     def __init__(self, rows: Tuple[float, float] = (0, 1), camera: str = 'CAM_PANO',
                  concentric: bool = False):
@@ -161,11 +161,11 @@ class LoadDualFisheye(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load, turn and crop."""
-        info = part_of(part_of(results, 'images'), self.camera)
-        picture = read_picture(info['img_path'], (info['height'], info['width']))
+        info = require_key(require_key(results, 'images'), self.camera)
+        image = load_image(info['img_path'], (info['height'], info['width']))
         top, bottom = self.kept(info['width'] // 2)
         results['img'] = [np.ascontiguousarray(view[top:bottom])
-                          for view in panorama.dual_fisheye_views(picture)]
+                          for view in panorama.dual_fisheye_views(image)]
         results['cameras'] = self.cameras_of(results)
         return results
 
@@ -175,7 +175,7 @@ class LoadDualFisheye(BaseTransform):
 
     def cameras_of(self, results: dict) -> list:
         """The front and the rear camera."""
-        info = part_of(part_of(results, 'images'), self.camera)
+        info = require_key(require_key(results, 'images'), self.camera)
         top, bottom = self.kept(info['width'] // 2)
         cameras = panorama.dual_fisheye_cameras(
             np.eye(4) if self.concentric else info['lidar2cam'], info['width'] // 2,
@@ -187,22 +187,22 @@ class LoadDualFisheye(BaseTransform):
 
 
 def equirect_camera(name: str, lidar2cam, size: Tuple[int, int], fov: Tuple[float, float]) -> dict:
-    """Camera dict of an equirect picture; ``fov`` are the elevations of its edges, radians."""
+    """Camera dict of an equirect image; ``fov`` are the elevations of its edges, radians."""
     return dict(name=name, lens='equirect', lidar2cam=np.asarray(lidar2cam, np.float64),
                 height=size[0], width=size[1], img_aug=np.eye(3), fov_up=fov[0], fov_down=fov[1])
 
 
 @TRANSFORMS.register_module()
-class LoadPictures(BaseTransform):
-    """The pictures of a frame as they are.
+class LoadMultiViewImages(BaseTransform):
+    """The images of a frame as they are.
 
     Adds ``img``, a list of (H, W, 3) uint8 RGB arrays, and ``cameras``, theirs.
 
     Args:
-        cameras (tuple, optional): Names of the pictures; default all of the frame, in its order.
+        cameras (tuple, optional): Names of the images; default all of the frame, in its order.
     """
 
-    reads, adds = ('images', ), ('img', 'cameras')
+    requires, provides = ('images', ), ('img', 'cameras')
 
     def __init__(self, cameras: Optional[Sequence[str]] = None):
         self.cameras = cameras
@@ -210,24 +210,24 @@ class LoadPictures(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Load."""
         results['cameras'] = self.cameras_of(results)
-        results['img'] = [read_picture(info['img_path'], (info['height'], info['width']))
+        results['img'] = [load_image(info['img_path'], (info['height'], info['width']))
                           for info in results['cameras']]
         return results
 
     def cameras_of(self, results: dict) -> list:
-        """The cameras of the pictures."""
-        images = part_of(results, 'images')
-        infos = {name: part_of(images, name) for name in self.cameras or images}
+        """The cameras of the images."""
+        images = require_key(results, 'images')
+        infos = {name: require_key(images, name) for name in self.cameras or images}
         return [dict(info, name=name, lidar2cam=np.asarray(info['lidar2cam'], np.float64),
                      img_aug=np.eye(3)) for name, info in infos.items()]
 
 
 @TRANSFORMS.register_module()
 class LoadStitchedPanorama(BaseTransform):
-    """The pictures of a frame (pinholes, fisheyes), stitched into one equirect panorama.
+    """The images of a frame (pinholes, fisheyes), stitched into one equirect panorama.
 
     Adds ``img``, a list with one (H, W, 3) uint8 RGB array, ``cameras``, with its camera, and
-    ``coverage`` (H, W) bool, where a picture was seen; elsewhere the panorama is black. What
+    ``coverage`` (H, W) bool, where an image was seen; elsewhere the panorama is black. What
     :func:`geometry.panorama.stitch_maps` says about parallax holds.
 
     Args:
@@ -236,14 +236,14 @@ class LoadStitchedPanorama(BaseTransform):
         center (tuple): Of the panorama in the LiDAR frame, metres; amid the cameras is best.
         radius (float): Assumed distance of what is seen, metres; ``float('inf')`` is allowed.
         ground_z (float, optional): Height of the road in the LiDAR frame, metres.
-        feather_px (float): Width of the fade at the pictures' borders, their pixels; 0 = a hard cut
-            where two pictures meet.
-        cameras (tuple, optional): Names of the pictures; default all of the frame.
+        feather_px (float): Width of the fade at the images' borders, their pixels; 0 = a hard cut
+            where two images meet.
+        cameras (tuple, optional): Names of the images; default all of the frame.
         lens (dict, optional): Changes to the cameras of the info file, such as
             ``dict(theta_max_deg=95)`` or ``dict(tangential=True)`` for fisheyes.
     """
 
-    reads, adds = ('images', ), ('img', 'cameras', 'coverage')
+    requires, provides = ('images', ), ('img', 'cameras', 'coverage')
 
     def __init__(self, size: Tuple[int, int] = (256, 2048),
                  fov_deg: Tuple[float, float] = (22.5, -22.5),
@@ -256,10 +256,10 @@ class LoadStitchedPanorama(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load and stitch."""
-        pictures = [read_picture(v['img_path'], (v['height'], v['width']))
+        images = [load_image(v['img_path'], (v['height'], v['width']))
                     for v in self._views(results)]
         layers, coverage = self.prepare(results)
-        results['img'] = [panorama.stitch(pictures, layers)]
+        results['img'] = [panorama.stitch(images, layers)]
         results['coverage'] = coverage
         results['cameras'] = self.cameras_of(results)
         return results
@@ -269,9 +269,9 @@ class LoadStitchedPanorama(BaseTransform):
         lidar2cam = rigid.rigid(translation=-np.asarray(self.center, np.float64))
         return [equirect_camera('CAM_PANO', lidar2cam, self.size, self.fov)]
 
-    def pictures_of(self, results: dict) -> dict:
-        """Name and (height, width) of the pictures, in the order in which they are stitched."""
-        names = self.cameras or part_of(results, 'images')
+    def images_of(self, results: dict) -> dict:
+        """Name and (height, width) of the images, in the order in which they are stitched."""
+        names = self.cameras or require_key(results, 'images')
         return {name: (view['height'], view['width'])
                 for name, view in zip(names, self._views(results))}
 
@@ -283,8 +283,8 @@ class LoadStitchedPanorama(BaseTransform):
         return _stitch_maps(key, *self.size, *self.fov, *self.options)
 
     def _views(self, results):
-        images = part_of(results, 'images')
-        return [{**part_of(images, name), **self.lens} for name in self.cameras or images]
+        images = require_key(results, 'images')
+        return [{**require_key(images, name), **self.lens} for name in self.cameras or images]
 
 
 @lru_cache(maxsize=4)
@@ -308,7 +308,7 @@ class LoadPointCloud(BaseTransform):
         undistort (bool): Correct the scan for the vehicle's motion, where the info file knows it.
     """
 
-    reads, adds = ('lidar_points', 'lidar_image'), ('scan', 'points')
+    requires, provides = ('lidar_points', 'lidar_image'), ('scan', 'points')
 
     def __init__(self, use_dim: Sequence[int] = (0, 1, 2), drop_no_returns: bool = True,
                  min_range: float = 0.0, undistort: bool = False):
@@ -317,7 +317,7 @@ class LoadPointCloud(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load."""
-        info, shape = part_of(results, 'lidar_points'), self._shape(results)
+        info, shape = require_key(results, 'lidar_points'), self._shape(results)
         expected = int(np.prod(shape)) if shape else None
         points = read_points(info['lidar_path'], info['num_pts_feats'], expected)
         if self.undistort and 'motion' in info:
@@ -377,7 +377,7 @@ class BuildLiDARImage(BaseTransform):
     """
 
     FIELDS = dict(range=8, ambient=7, intensity=3, reflectivity=5)
-    reads, adds = ('scan', 'lidar_image'), ('lidar_img', 'lidar_camera')
+    requires, provides = ('scan', 'lidar_image'), ('lidar_img', 'lidar_camera')
 
     def __init__(self, channels: Sequence[str] = ('range', 'ambient', 'intensity'),
                  size: Tuple[int, int] = (242, 2048), max_range: Optional[float] = None,
@@ -390,7 +390,8 @@ class BuildLiDARImage(BaseTransform):
         self.channels, self.size = tuple(channels), tuple(size)
         self.nearest = interpolation == 'nearest'
         self.process = lidar_image.LiDARImageProcessor(stateful, max_range)
-        self.reads = None if stateful else self.reads  # a frame's image depends on those before
+        if stateful:  # a frame's image depends on those before
+            self.requires = None
         self.fov = fov_deg and tuple(np.deg2rad(fov_deg).tolist())
 
     def transform(self, results: dict) -> dict:
@@ -399,10 +400,10 @@ class BuildLiDARImage(BaseTransform):
         image = np.empty((len(self.channels), *self.size), np.float32)
         for out, name in zip(image, self.channels):
             raw = scan[..., self.FIELDS[name]]
-            picture = lidar_image.destagger(raw, layout['pixel_shift_by_row'])
+            raw = lidar_image.destagger(raw, layout['pixel_shift_by_row'])
             if name == 'range':
-                picture = picture / 1000
-            out[:] = lidar_image.resize(self.process(name, picture), *self.size, self.nearest)
+                raw = raw / 1000
+            out[:] = lidar_image.resize(self.process(name, raw), *self.size, self.nearest)
         results['lidar_img'] = image
         results['lidar_camera'] = equirect_camera(
             'LIDAR', np.eye(4), self.size, self.fov or (layout['fov_up'], layout['fov_down']))
@@ -428,7 +429,7 @@ class SphericalLiDARImage(BaseTransform):
         interpolation (str): ``'linear'`` or ``'nearest'``.
     """
 
-    reads, adds = ('scan', 'lidar_points', 'lidar_image'), ('lidar_img', 'lidar_camera')
+    requires, provides = ('scan', 'lidar_points', 'lidar_image'), ('lidar_img', 'lidar_camera')
 
     def __init__(self, channels: Sequence[str] = ('range', 'intensity'),
                  size: Tuple[int, int] = (64, 2048), native: Tuple[int, int] = (64, 2048),
@@ -444,7 +445,7 @@ class SphericalLiDARImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Build."""
         layout, info = scan_layout(results), results['lidar_points']
-        scan, names = results['scan'], part_of(info, 'feature_names')
+        scan, names = results['scan'], require_key(info, 'feature_names')
         if 'intensity' not in names:
             raise UserError(f'SphericalLiDARImage: the points have no intensity, only {names}; '
                             'convert the data set again')
@@ -458,10 +459,10 @@ class SphericalLiDARImage(BaseTransform):
         raw = lidar_image.close_gaps(raw)
         if ring is None:
             raw = lidar_image.close_gaps(raw, rows=True)
-        pictures = dict(range=self.process('range', raw[0]), mask=raw[2],
-                        intensity=self.process('intensity', raw[1]))
+        images = dict(range=self.process('range', raw[0]), mask=raw[2],
+                      intensity=self.process('intensity', raw[1]))
         results['lidar_img'] = np.stack([
-            lidar_image.resize(pictures[name], *self.size, self.nearest) for name in self.channels])
+            lidar_image.resize(images[name], *self.size, self.nearest) for name in self.channels])
         results['lidar_camera'] = equirect_camera('LIDAR', lidar2sensor, self.size, fov)
         return results
 

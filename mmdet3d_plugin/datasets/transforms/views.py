@@ -1,4 +1,4 @@
-"""Augmentation of several pictures, one matrix for each."""
+"""Augmentation of several images, one matrix for each."""
 from typing import Tuple
 
 import cv2
@@ -12,107 +12,107 @@ from ...structures import fields
 
 
 @TRANSFORMS.register_module()
-class AugmentViews(BaseTransform):
-    """Resize, crop, perhaps mirror and turn each picture on its own; BEVFusion's ``ImageAug3D``.
+class ImageAug3D(BaseTransform):
+    """Resize, crop, perhaps flip and rotate each image on its own, as BEVFusion does.
 
-    The lower ``H`` rows of the resized picture are kept, columns at random (the middle when not
+    The lower ``H`` rows of the resized image are kept, columns at random (the middle when not
     ``random``). ``img_aug`` of each camera takes raw pixels to those of the result, and is exact:
     integers are pixel centres.
 
     Args:
         size (tuple): (H, W) of the result.
         resize (tuple | float): Range of the factor, or the factor.
-        flip (float): Probability of mirroring.
-        turn_deg (float): Largest angle to either side, degrees.
-        random (bool): False takes the middle of ``resize``, no mirror, no turn.
-        release (bool): As BEVFusion's release: PIL's bicubic resizing, nearest neighbour when
-            turning, and matrices that are off by up to half a pixel.
+        flip (float): Probability of a horizontal flip.
+        rot_deg (float): Largest angle to either side, degrees.
+        random (bool): False takes the middle of ``resize``, no flip, no rotation.
+        release (bool): As BEVFusion's release: PIL's bicubic resizing, nearest neighbour for
+            the rotation, and matrices that are off by up to half a pixel.
     """
 
     def __init__(self, size: Tuple[int, int] = (256, 704), resize=(0.38, 0.55), flip: float = 0.5,
-                 turn_deg: float = 5.4, random: bool = True, release: bool = False):
-        self.size, self.flip, self.turn_deg = tuple(size), flip, turn_deg
+                 rot_deg: float = 5.4, random: bool = True, release: bool = False):
+        self.size, self.flip, self.rot_deg = tuple(size), flip, rot_deg
         self.resize = (resize, resize) if np.isscalar(resize) else tuple(resize)
         self.random, self.release = random, release
         if not 0 < self.resize[0] <= self.resize[1]:
-            raise UserError(f'AugmentViews.resize: expected a factor, or the lowest and the '
+            raise UserError(f'ImageAug3D.resize: expected a factor, or the lowest and the '
                             f'highest, got {resize}')
 
     def transform(self, results: dict) -> dict:
-        """Augment every picture."""
+        """Augment every image."""
         pairs = [self._augment(*pair) for pair in zip(
             results[fields.IMG], results[fields.CAMERAS])]
         results[fields.IMG], results[fields.CAMERAS] = map(list, zip(*pairs))
         return results
 
     def layout(self, before: Tuple[int, int], factor: float, shift: float = 0.5) -> tuple:
-        """(width, height) of a resized (H, W) picture, and the (column, row) where it is cut."""
+        """(width, height) of a resized (H, W) image, and the (column, row) where it is cut."""
         resized = int(before[1] * factor), int(before[0] * factor)
         return resized, (int(shift * max(0, resized[0] - self.size[1])),
                          resized[1] - self.size[0])
 
-    def _augment(self, picture, camera):
+    def _augment(self, image, camera):
         factor, shift, flip, degrees = self._draw()
-        before = picture.shape[:2]
+        before = image.shape[:2]
         resized, corner = self.layout(before, factor, shift)
         if self.release:
-            picture = _with_pil(picture, resized, corner, self.size, flip, degrees)
+            image = _with_pil(image, resized, corner, self.size, flip, degrees)
         else:
-            picture = cv2.resize(picture, resized, interpolation=cv2.INTER_AREA)
+            image = cv2.resize(image, resized, interpolation=cv2.INTER_AREA)
         matrix = self._matrix(before, resized, corner, factor, flip, degrees)
         if not self.release:
             after = matrix @ np.linalg.inv(_resizing(before, resized))
-            picture = _warp(picture, after, self.size)
+            image = _warp(image, after, self.size)
         raw = dict(raw_height=camera.get('raw_height', before[0]),
                    raw_width=camera.get('raw_width', before[1]))
         camera = dict(camera, **raw, height=self.size[0], width=self.size[1],
                       img_aug=matrix @ camera.get('img_aug', np.eye(3)))
-        return picture, camera
+        return image, camera
 
     def _draw(self):
         low, high = self.resize
         if not self.random:
             return (low + high) / 2, 0.5, False, 0.0
-        factor, shift, flip, turn = torch.rand(4).tolist()
+        factor, shift, flip, rotation = torch.rand(4).tolist()
         return (low + factor * (high - low), shift, flip < self.flip,
-                (2 * turn - 1) * self.turn_deg)
+                (2 * rotation - 1) * self.rot_deg)
 
     def _matrix(self, before, resized, corner, factor, flip, degrees):
         height, width = self.size
         half = 0.0 if self.release else 0.5
         matrix = np.diag([factor, factor, 1.0]) if self.release else _resizing(before, resized)
-        matrix = _moved(-corner[0], -corner[1]) @ matrix
+        matrix = _translation(-corner[0], -corner[1]) @ matrix
         if flip:
-            matrix = _moved(width - 2 * half, 0) @ np.diag([-1.0, 1.0, 1.0]) @ matrix
+            matrix = _translation(width - 2 * half, 0) @ np.diag([-1.0, 1.0, 1.0]) @ matrix
         cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
         middle = width / 2 - half, height / 2 - half
-        turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-        return _moved(*middle) @ turn @ _moved(-middle[0], -middle[1]) @ matrix
+        rotation = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+        return _translation(*middle) @ rotation @ _translation(-middle[0], -middle[1]) @ matrix
 
 
 def _resizing(before, resized) -> np.ndarray:
-    """Pixels of a (H, W) picture to those of the (width, height) resized one."""
+    """Pixels of a (H, W) image to those of the (width, height) resized one."""
     x, y = resized[0] / before[1], resized[1] / before[0]
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
-def _moved(x, y) -> np.ndarray:
+def _translation(x, y) -> np.ndarray:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
 
 
-def _warp(picture, matrix, size):
+def _warp(image, matrix, size):
     """Bilinear, black outside; a crop is a copy."""
     left, top = np.rint(-matrix[:2, 2]).astype(int)
-    if np.allclose(matrix, _moved(-left, -top), atol=1e-9) and left >= 0 and top >= 0 and (
-            top + size[0] <= picture.shape[0]) and left + size[1] <= picture.shape[1]:
-        return np.ascontiguousarray(picture[top:top + size[0], left:left + size[1]])
-    return cv2.warpAffine(picture, matrix[:2], size[::-1], flags=cv2.INTER_LINEAR)
+    if np.allclose(matrix, _translation(-left, -top), atol=1e-9) and left >= 0 and top >= 0 and (
+            top + size[0] <= image.shape[0]) and left + size[1] <= image.shape[1]:
+        return np.ascontiguousarray(image[top:top + size[0], left:left + size[1]])
+    return cv2.warpAffine(image, matrix[:2], size[::-1], flags=cv2.INTER_LINEAR)
 
 
-def _with_pil(picture, resized, corner, size, flip, degrees):
+def _with_pil(image, resized, corner, size, flip, degrees):
     from PIL import Image
 
-    image = Image.fromarray(picture).resize(resized, Image.BICUBIC)
+    image = Image.fromarray(image).resize(resized, Image.BICUBIC)
     image = image.crop((*corner, corner[0] + size[1], corner[1] + size[0]))
     if flip:
         image = image.transpose(Image.FLIP_LEFT_RIGHT)

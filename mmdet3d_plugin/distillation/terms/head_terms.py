@@ -7,7 +7,7 @@ from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import UserError, build_from
-from ...models.layers import kept_statistics
+from ...models.layers import freeze_bn_stats
 from .term import Term
 
 
@@ -43,7 +43,7 @@ class CrossHeadTerm(Term):
         """See :class:`Term`."""
         head = ctx['roles'][self.role].head
         target = feats[self.target].detach().clone()
-        with _still(head, self.freeze):
+        with frozen_head(head, self.freeze):
             crossed = head((feats[self.student], ))[self.output]
         with torch.autocast(crossed.device.type, enabled=False):
             return dict(loss=self.weight * self.criterion(crossed.float(), target.float()))
@@ -72,13 +72,13 @@ class TaskTerm(Term):
 
 
 @contextmanager
-def _still(head: nn.Module, freeze: bool):
+def frozen_head(head: nn.Module, freeze: bool):
     """Run a head without updating its running statistics and, if asked, its parameters."""
     trained = [p for p in head.parameters() if freeze and p.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
-        with kept_statistics(head):
+        with freeze_bn_stats(head):
             yield
     finally:
         for parameter in trained:

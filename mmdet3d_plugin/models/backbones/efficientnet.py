@@ -24,7 +24,7 @@ class EfficientNet(_EfficientNet):
         out_indices (tuple): 0 the stem, 1 to 5 the stages (3: stride 8, 4: stride 16, 5: stride
             32), 6 the final 1x1 convolution.
         drop_path_rate (float): See above.
-        fixed_padding (bool): Pad as for the square picture of ImageNet training, whatever the
+        fixed_padding (bool): Pad as for the square image of ImageNet training, whatever the
             input, as ``efficientnet-pytorch`` and with it the authors' release of KD360-VoxelBEV
             do. They differ where the stride meets an odd size: in b4 at stride 8, by a pixel.
     """

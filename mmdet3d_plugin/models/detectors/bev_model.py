@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import UserError, build_from
 from ...geometry import BEVGrid
 from ..flips import Flips
-from ..layers import kept_statistics
+from ..layers import freeze_bn_stats
 
 
 @MODELS.register_module()
@@ -25,7 +25,7 @@ class BEVModel(BaseModel):
     Args:
         grid (dict): The BEV grid, the only place where the model states it; every part that needs
             it receives this one.
-        camera_branch (dict, optional): Pictures to BEV.
+        camera_branch (dict, optional): Images to BEV.
         lidar_branch (dict, optional): LiDAR to BEV.
         fuser (dict, optional): Joins both branches' maps; needed when there are two.
         bev_encoder (dict): Network on the BEV map.
@@ -98,7 +98,7 @@ class BEVModel(BaseModel):
         if not (self.checkpointing and self.training and torch.is_grad_enabled()):
             return part(*args)
         return checkpoint(part, *args, use_reentrant=False,
-                          context_fn=lambda: (nullcontext(), kept_statistics(part)))
+                          context_fn=lambda: (nullcontext(), freeze_bn_stats(part)))
 
     def _draw_flips(self, inputs: dict) -> Optional[Flips]:
         if not self.training or self.flips is None:
@@ -112,7 +112,7 @@ class BEVModel(BaseModel):
                 raise UserError('training needs ground truth, but the sample has no gt_bev; put '
                                 'RasterizeBEV before PackBEVInputs in the pipeline')
             grid = sample.metainfo.get('bev_grid')
-            if grid is not None and not self.grid.same_plane(BEVGrid(**grid)):
+            if grid is not None and not self.grid.same_bev(BEVGrid(**grid)):
                 raise UserError(
                     f'the data set rasterises on {BEVGrid(**grid)}, but model.grid is {self.grid}; '
                     'set RasterizeBEV.grid and model.grid to the same values')

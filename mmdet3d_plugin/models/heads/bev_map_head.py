@@ -26,7 +26,7 @@ class BEVMapHead(BaseModule):
         in_channels (int): C of the BEV encoder's last map.
         classes (tuple): Names of the channels.
         grid (dict): Of the prediction; the model's.
-        source (dict): ``x_range``, ``y_range`` and ``cell`` of the map that comes in.
+        source (dict): ``x_range``, ``y_range`` and ``resolution`` of the map that comes in.
         loss (dict): Of logits and targets of one class.
     """
 
@@ -50,7 +50,7 @@ class BEVMapHead(BaseModule):
         if bev.shape[-2:] != self.source.shape:
             raise UserError(f'model.head.source: it describes a map of {self.source.shape} cells, '
                             f'but the BEV encoder gives {tuple(bev.shape[-2:])}; set its ranges '
-                            'and cell to those of the BEV features')
+                            'and resolution to those of the BEV features')
         with torch.autocast(bev.device.type, enabled=False):
             bev = (self.rows @ bev.float()) @ self.cols.T
         return dict(segmentation=self.segmentation(bev))

@@ -28,9 +28,10 @@ class BEVSegHead(BaseModule):
         tasks (tuple): Of ``'segmentation'``, ``'centerness'``, ``'offset'``; a deployed student
             needs the first only.
         losses (dict): Overrides of the tasks' losses.
-        factors (dict): Overrides of the constant factors of the learned uncertainty weights.
-        learn_weights (bool): Learn the uncertainty weights; False weighs by the factors alone.
-        prior (float, optional): Initial foreground probability of the segmentation; None keeps
+        loss_weights (dict): Overrides of the tasks' constant factors, which the learned
+            uncertainty weights multiply.
+        learn_weights (bool): Learn the uncertainty weights; False weighs by the loss_weights alone.
+        prior_prob (float, optional): Initial foreground probability of the segmentation; None keeps
             PyTorch's default bias.
         instances (dict, optional): Groups predictions to instances, such as
             ``dict(type='CenterGrouping')``; needs all three tasks. Off when None.
@@ -38,13 +39,13 @@ class BEVSegHead(BaseModule):
 
     def __init__(self, in_channels: int, num_classes: int = 1,
                  tasks: Tuple[str, ...] = ('segmentation', 'centerness', 'offset'),
-                 losses: Optional[dict] = None, factors: Optional[dict] = None,
-                 learn_weights: bool = True, prior: Optional[float] = None,
+                 losses: Optional[dict] = None, loss_weights: Optional[dict] = None,
+                 learn_weights: bool = True, prior_prob: Optional[float] = None,
                  instances: Optional[dict] = None, init_cfg=None):
         super().__init__(init_cfg)
         self.tasks = tuple(tasks)
         channels = dict(segmentation=num_classes, centerness=1, offset=2)
-        for given in (self.tasks, losses or {}, factors or {}):
+        for given in (self.tasks, losses or {}, loss_weights or {}):
             unknown = set(given) - set(channels)
             if unknown:
                 raise UserError(f'BEVSegHead: unknown task {sorted(unknown)}; known: '
@@ -56,14 +57,14 @@ class BEVSegHead(BaseModule):
         for task in self.tasks:
             self.add_module(task, nn.Sequential(
                 conv_in_relu(in_channels, in_channels), nn.Conv2d(in_channels, channels[task], 1)))
-        if prior is not None:
-            nn.init.constant_(self.segmentation[-1].bias, _logit(prior))
+        if prior_prob is not None:
+            nn.init.constant_(self.segmentation[-1].bias, _logit(prior_prob))
         losses = {**_LOSSES, **(losses or {})}
         self.losses = nn.ModuleDict({
             task: build_from(MODELS, losses[task], f'model.head.losses.{task}')
             for task in self.tasks})
-        factors = {**_FACTORS, **(factors or {})}
-        self.weights = UncertaintyWeights({task: factors[task] for task in self.tasks},
+        loss_weights = {**_FACTORS, **(loss_weights or {})}
+        self.weights = UncertaintyWeights({task: loss_weights[task] for task in self.tasks},
                                           learn_weights)
 
     def forward(self, features: Tuple[Tensor, ...]) -> Dict[str, Tensor]:
@@ -81,8 +82,8 @@ class BEVSegHead(BaseModule):
         gt = {task: torch.stack([sample.gt_bev.get(_GT_FIELDS[task]) for sample in samples]).float()
               for task in self.tasks}
         self._check_shapes(outs, gt)
-        inside = gt['segmentation'].amax(1) > 0 if 'segmentation' in gt else None
-        losses = {task: self.losses[task](outs[task].float(), gt[task], inside)
+        fg_mask = gt['segmentation'].amax(1) > 0 if 'segmentation' in gt else None
+        losses = {task: self.losses[task](outs[task].float(), gt[task], fg_mask)
                   for task in self.tasks}
         return {f'loss_{task}': loss for task, loss in self.weights(losses).items()}
 

@@ -149,9 +149,9 @@ def oriented_boxes(instances: Tensor, grid: BEVGrid,
     dx, dy = (xy - centre[index]).T
     xx, yy, cross = _mean(torch.stack([dx * dx, dy * dy, dx * dy], -1), index, count).T
     split = torch.hypot((xx - yy) / 2, cross)
-    variance = ((xx + yy) / 2)[:, None] + torch.stack([split, -split], -1) + grid.cell**2 / 12
+    variance = ((xx + yy) / 2)[:, None] + torch.stack([split, -split], -1) + grid.resolution**2 / 12
     size = (12 * variance).sqrt()
-    size = size * (cells * grid.cell**2 / size.prod(1)).sqrt()[:, None]
+    size = size * (cells * grid.resolution**2 / size.prod(1)).sqrt()[:, None]
     bottom, top = z_range
     level = centre.new_tensor([(bottom + top) / 2, top - bottom]).expand(count, 2)
     yaw = torch.atan2(2 * cross, xx - yy) / 2

@@ -66,26 +66,26 @@ class SparseVoxelEncoder(BaseModule):
 
     Args:
         in_channels (int): Of a voxel's feature.
-        widths (tuple): Channels of the stages.
+        channels (tuple): Channels of the stages.
         out_channels (int): Of a level of the last map.
         paddings (tuple): Of the strided convolutions; (rows, columns, levels) or one number.
         blocks (int): Residual blocks of a stage.
     """
 
-    def __init__(self, in_channels: int = 5, widths: Sequence[int] = (16, 32, 64, 128),
+    def __init__(self, in_channels: int = 5, channels: Sequence[int] = (16, 32, 64, 128),
                  out_channels: int = 128, paddings: Sequence = (1, 1, (1, 1, 0)), blocks: int = 2,
                  init_cfg=None):
         super().__init__(init_cfg)
-        self.stem = SparseConvModule(SubMConv3d(in_channels, widths[0]))
+        self.stem = SparseConvModule(SubMConv3d(in_channels, channels[0]))
         self.stages = nn.ModuleList()
-        for n, width in enumerate(widths):
+        for n, width in enumerate(channels):
             stage = [SparseBlock(width) for _ in range(blocks)]
-            if n + 1 < len(widths):
+            if n + 1 < len(channels):
                 stage.append(SparseConvModule(
-                    SparseConv3d(width, widths[n + 1], 3, 2, paddings[n])))
+                    SparseConv3d(width, channels[n + 1], 3, 2, paddings[n])))
             self.stages.append(nn.Sequential(*stage))
         self.out = SparseConvModule(
-            SparseConv3d(widths[-1], out_channels, (1, 1, 3), (1, 1, 2), 0))
+            SparseConv3d(channels[-1], out_channels, (1, 1, 3), (1, 1, 2), 0))
 
     def forward(self, voxels: SparseMap) -> Tensor:
         """Voxels to (B, out_channels * levels, rows, columns), channel ``c * levels + level``."""

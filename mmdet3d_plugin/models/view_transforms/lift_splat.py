@@ -24,24 +24,24 @@ class LiftSplat(BaseModule):
         channels (int): C.
         depth (tuple): First and last bin and step, metres; the last is excluded.
         x_range, y_range, z_range (tuple): Of the map, metres.
-        cell (float): Side of its cells, metres.
+        resolution (float): Side of its cells, metres.
         num_levels (int): Height levels, which become channels.
         rounding (str): ``'floor'``; ``'trunc'`` as in BEVFusion's release, which also takes in the
             points up to one cell below the ranges.
-        pixel (str): Where features sit in the picture: at the ``'center'`` of the pixels they
+        pixel (str): Where features sit in the image: at the ``'center'`` of the pixels they
             cover, or as in the release from ``'corner'`` to corner. See :func:`frustum`.
     """
 
     def __init__(self, grid, in_channels: int = 256, channels: int = 80,
                  depth: Tuple[float, float, float] = (1.0, 60.0, 0.5),
                  x_range: Tuple[float, float] = (-51.2, 51.2),
-                 y_range: Tuple[float, float] = (-51.2, 51.2), cell: float = 0.4,
+                 y_range: Tuple[float, float] = (-51.2, 51.2), resolution: float = 0.4,
                  z_range: Tuple[float, float] = (-10.0, 10.0), num_levels: int = 1,
                  rounding: str = 'floor', pixel: str = 'center', init_cfg=None):
         super().__init__(init_cfg)
         grid = grid if isinstance(grid, BEVGrid) else BEVGrid(**grid)
-        self.grid = replace(grid, x_range=x_range, y_range=y_range, cell=cell).with_levels(
-            z_range, num_levels)
+        self.grid = replace(grid, x_range=x_range, y_range=y_range,
+                            resolution=resolution).with_levels(z_range, num_levels)
         self.channels, self.rounding, self.pixel = channels, rounding, pixel
         self.depths = torch.arange(*depth)
         self.depthnet = nn.Conv2d(in_channels, len(self.depths) + channels, 1)

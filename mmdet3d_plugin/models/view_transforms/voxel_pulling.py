@@ -10,13 +10,13 @@ from ...geometry import (
     BEVGrid,
     CameraRig,
     PullMap,
-    build_commuted_maps,
     build_pull_map,
+    build_reordered_maps,
     occupied_voxels,
-    pull_convolved,
     pull_dense,
+    pull_fused,
     pull_occupied,
-    pull_occupied_convolved,
+    pull_occupied_fused,
 )
 
 _CACHED_GEOMETRIES = 8
@@ -37,7 +37,7 @@ class VoxelPulling(BaseModule):
             a checkpoint's height compressor expects them.
         occupied (bool): Fill only voxels that contain a LiDAR point; dense otherwise.
         wrap (bool): Sample across the seam of a panorama. False reproduces the authors' release.
-        border (str): ``'clamp'``: a voxel inside the picture reads full features up to its edge,
+        border (str): ``'clamp'``: a voxel inside the image reads full features up to its edge,
             one outside reads zero. ``'fade'``: bilinear fading to zero around the edge, as in the
             authors' release.
     """
@@ -98,7 +98,7 @@ class VoxelPulling(BaseModule):
                              'pipeline and keep them in PackBEVInputs')
         return [occupied_voxels(cloud, self.grid) for cloud in points]
 
-    def convolved(self, features: Tensor, rig: CameraRig, weight: Tensor,
+    def forward_fused(self, features: Tensor, rig: CameraRig, weight: Tensor,
                   points: Optional[Sequence[Tensor]] = None) -> Tensor:
         """Pull and convolve, with the kernel's matrices first: the same, but cheaper.
 
@@ -114,12 +114,12 @@ class VoxelPulling(BaseModule):
         """
         shape = (self.grid.num_levels, *self.grid.shape)
         if self.occupied:
-            return pull_occupied_convolved(features, weight, self.pull_map(rig),
+            return pull_occupied_fused(features, weight, self.pull_map(rig),
                                            self._voxels_of(points), shape, **self.sampling(rig))
         size, kernel_size = tuple(features.shape[-2:]), weight.shape[-1]
-        maps = self._cached(rig, (size, kernel_size), lambda: build_commuted_maps(
+        maps = self._cached(rig, (size, kernel_size), lambda: build_reordered_maps(
             self.pull_map(rig), shape, size, kernel_size, **self.sampling(rig)))
-        return pull_convolved(features, weight, maps, shape)
+        return pull_fused(features, weight, maps, shape)
 
     def __getstate__(self):
         return {**self.__dict__, '_constants': OrderedDict()}

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from mmdet3d_plugin.geometry import (
     BEVGrid,
     CameraRig,
-    build_commuted_maps,
     build_pull_map,
-    pull_convolved,
+    build_reordered_maps,
     pull_dense,
+    pull_fused,
     pull_occupied,
-    pull_occupied_convolved,
+    pull_occupied_fused,
 )
-from mmdet3d_plugin.geometry.commuted import RowSum
+from mmdet3d_plugin.geometry.reordered import CSRMatrix
 
 SHAPE, SIZE = (4, 14, 16), (6, 12)
 GRID = BEVGrid((-7, 7), (-8, 8), 1.0).with_levels((-4, 4), 4, '-z')
@@ -42,8 +42,8 @@ def test_equals_pulling_first_forward_and_backward(wrap, border, views, fov, ker
     weight = torch.randn(7, 5 * 4, kernel_size, kernel_size, dtype=torch.double,
                          requires_grad=True)
     plain = F.conv2d(pull_dense(features, pull, SHAPE, **style), weight, padding=kernel_size // 2)
-    maps = build_commuted_maps(pull, SHAPE, SIZE, kernel_size, **style)
-    commuted = pull_convolved(features, weight, maps, SHAPE)
+    maps = build_reordered_maps(pull, SHAPE, SIZE, kernel_size, **style)
+    commuted = pull_fused(features, weight, maps, SHAPE)
     torch.testing.assert_close(commuted, plain, atol=2e-4, rtol=0)
     grad = torch.randn_like(plain)
     for ours, theirs in zip(*(torch.autograd.grad(out, (features, weight), grad)
@@ -61,7 +61,7 @@ def test_occupied_voxels_equal_pulling_first_forward_and_backward(views, fov, ke
     weight = torch.randn(7, 20, kernel_size, kernel_size, dtype=torch.double, requires_grad=True)
     plain = F.conv2d(pull_occupied(features, pull, occupied, SHAPE), weight,
                      padding=kernel_size // 2)
-    commuted = pull_occupied_convolved(features, weight, pull, occupied, SHAPE)
+    commuted = pull_occupied_fused(features, weight, pull, occupied, SHAPE)
     torch.testing.assert_close(commuted, plain)
     grad = torch.randn_like(plain)
     for ours, theirs in zip(*(torch.autograd.grad(out, (features, weight), grad)
@@ -71,16 +71,16 @@ def test_occupied_voxels_equal_pulling_first_forward_and_backward(views, fov, ke
 
 def test_each_sample_may_have_its_own_kernel():
     pull = build_pull_map(GRID, rig())
-    maps = build_commuted_maps(pull, SHAPE, SIZE)
+    maps = build_reordered_maps(pull, SHAPE, SIZE)
     features, weights = torch.randn(2, 1, 3, *SIZE), torch.randn(2, 7, 12, 3, 3)
-    both = pull_convolved(features, weights, maps, SHAPE)
+    both = pull_fused(features, weights, maps, SHAPE)
     for n in range(2):
-        alone = pull_convolved(features[n:n + 1], weights[n], maps, SHAPE)
+        alone = pull_fused(features[n:n + 1], weights[n], maps, SHAPE)
         torch.testing.assert_close(both[n:n + 1], alone)
 
 
 def test_weights_of_each_voxel_sum_to_one():
-    rows = build_commuted_maps(build_pull_map(GRID, rig(views=2)), SHAPE, SIZE, kernel_size=1,
+    rows = build_reordered_maps(build_pull_map(GRID, rig(views=2)), SHAPE, SIZE, kernel_size=1,
                                wrap=True, padding_mode='border')[0]
     total = rows(torch.ones(rows.num_rows, 1)).view(SHAPE[1:])
     torch.testing.assert_close(total, torch.full(SHAPE[1:], 4.0))  # of four levels
@@ -88,7 +88,7 @@ def test_weights_of_each_voxel_sum_to_one():
 
 def test_row_sum_and_its_transposed():
     #  cell 0 = 2 * row 1 + 3 * row 3; cell 1 empty; cell 2 = -row 1
-    rows = RowSum(torch.tensor([1, 3, 1], dtype=torch.int32), torch.tensor([2.0, 3.0, -1.0]),
+    rows = CSRMatrix(torch.tensor([1, 3, 1], dtype=torch.int32), torch.tensor([2.0, 3.0, -1.0]),
                   torch.tensor([0, 2, 2, 3], dtype=torch.int32), 4)
     table = torch.arange(8.0).view(4, 2).requires_grad_()
     assert rows(table).tolist() == [[22.0, 27.0], [0.0, 0.0], [-2.0, -3.0]]
@@ -99,9 +99,9 @@ def test_row_sum_and_its_transposed():
 
 
 def test_two_runs_are_bit_equal():
-    maps = build_commuted_maps(build_pull_map(GRID, rig()), SHAPE, SIZE)
+    maps = build_reordered_maps(build_pull_map(GRID, rig()), SHAPE, SIZE)
     features = torch.randn(1, 1, 5, *SIZE, requires_grad=True)
     weight = torch.randn(7, 20, 3, 3)
-    first, second = (torch.autograd.grad(pull_convolved(features, weight, maps, SHAPE).square()
+    first, second = (torch.autograd.grad(pull_fused(features, weight, maps, SHAPE).square()
                                          .sum(), features)[0] for _ in range(2))
     assert first.equal(second)

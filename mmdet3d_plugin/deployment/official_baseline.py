@@ -12,7 +12,7 @@ from ..models.layers import SameConv2d, conv_in_relu
 from ..models.view_transforms import VoxelPulling
 
 
-class Replica(nn.Module):
+class OfficialBaseline(nn.Module):
     """A student with our weights and the steps of the authors' release.
 
     As there, each frame projects the voxels anew, samples a volume of depth one with
@@ -38,7 +38,7 @@ class Replica(nn.Module):
             raise UserError("the replica is of KD360-VoxelBEV's student; this is another model")
         _restore(branch.encoder)
         self.encoder = nn.Sequential(*filter(None, (
-            branch.encoder.adapter, branch.encoder.backbone, branch.encoder.neck)))
+            branch.encoder.input_proj, branch.encoder.backbone, branch.encoder.neck)))
         self.grid, self.compressor = branch.view_transform.grid, branch.compressor
         self.bev_encoder, self.head = student.bev_encoder, student.head
         channels = branch.compressor.out_channels

@@ -16,7 +16,7 @@ from .pooling import PullMap, pull_dense
 
 
 @dataclass(frozen=True)
-class RowSum:
+class CSRMatrix:
     """A constant sparse matrix: every cell is a weighted sum of a table's rows.
 
     Attributes:
@@ -33,23 +33,23 @@ class RowSum:
     def __call__(self, table: Tensor) -> Tensor:
         """(num_rows, C) to (cells, C); the gradient is the transposed sum, without atomics."""
         if torch.is_grad_enabled() and table.requires_grad:
-            return _RowSum.apply(table, self)
+            return _CSRProduct.apply(table, self)
         return F.embedding_bag(self.index, table, self.start, mode='sum', include_last_offset=True,
                                per_sample_weights=self.weight.to(table.dtype))
 
     @cached_property
-    def transposed(self) -> 'RowSum':
+    def transposed(self) -> 'CSRMatrix':
         """From cells to the table's rows."""
         row, order = self.index.sort(stable=True)
         start = torch.searchsorted(row, torch.arange(
             self.num_rows + 1, dtype=torch.int32, device=row.device), out_int32=True)
         counts = self.start.diff()
         cell = torch.arange(len(counts), dtype=torch.int32, device=row.device)
-        return RowSum(cell.repeat_interleave(counts)[order], self.weight[order], start,
+        return CSRMatrix(cell.repeat_interleave(counts)[order], self.weight[order], start,
                       len(counts))
 
 
-class _RowSum(torch.autograd.Function):
+class _CSRProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, table, rows):
@@ -62,10 +62,10 @@ class _RowSum(torch.autograd.Function):
 
 
 @torch.no_grad()
-def build_commuted_maps(pull: PullMap, shape: Tuple[int, int, int], feature_size: Tuple[int, int],
+def build_reordered_maps(pull: PullMap, shape: Tuple[int, int, int], feature_size: Tuple[int, int],
                         kernel_size: int = 3, wrap: bool = False,
-                        padding_mode: str = 'zeros') -> List[RowSum]:
-    """The constant sums of :func:`pull_convolved`, one for each geometry.
+                        padding_mode: str = 'zeros') -> List[CSRMatrix]:
+    """The constant sums of :func:`pull_fused`, one for each geometry.
 
     The table's rows are ``pixel * levels * K^2 + level * K^2 + tap``, with
     ``pixel = (view * h + row) * w + column`` and ``tap = i * K + j`` of a K x K kernel.
@@ -87,7 +87,7 @@ def build_commuted_maps(pull: PullMap, shape: Tuple[int, int, int], feature_size
         weight = _windows(weight.unflatten(0, shape), kernel_size)
         kept = weight != 0
         start = F.pad(kept.flatten(2).sum(2).flatten().cumsum(0), (1, 0))
-        maps.append(RowSum(row[kept], weight[kept], start.int(),
+        maps.append(CSRMatrix(row[kept], weight[kept], start.int(),
                            views * feature_size[0] * feature_size[1] * levels * taps))
     return maps
 
@@ -126,7 +126,7 @@ def _corners(pull, size, wrap, padding_mode):
     return (torch.stack(part, -1).transpose(1, 2).flatten(2) for part in (pixels, weights))
 
 
-def pull_convolved(features: Tensor, weight: Tensor, maps: Sequence[RowSum],
+def pull_fused(features: Tensor, weight: Tensor, maps: Sequence[CSRMatrix],
                    shape: Tuple[int, int, int]) -> Tensor:
     """``F.conv2d(pull_dense(features, ...), weight, padding=K // 2)`` without the voxels.
 
@@ -135,7 +135,7 @@ def pull_convolved(features: Tensor, weight: Tensor, maps: Sequence[RowSum],
     Args:
         features (Tensor): (B, N, C, h, w).
         weight (Tensor): (O, C * levels, K, K), or (B, O, C * levels, K, K) for each sample its own.
-        maps (list[RowSum]): Of :func:`build_commuted_maps`; one for each sample, or one for all.
+        maps (list[CSRMatrix]): Of :func:`build_reordered_maps`; one a sample, or one for all.
         shape (tuple): (levels, rows, columns).
 
     Returns:
@@ -159,7 +159,7 @@ def table_matrices(weight: Tensor, levels: int) -> Tensor:
     return weight.permute(0, 2, 3, 1).flatten(2)
 
 
-def pull_occupied_convolved(features: Tensor, weight: Tensor, pull: PullMap,
+def pull_occupied_fused(features: Tensor, weight: Tensor, pull: PullMap,
                             occupied: Sequence[Tensor], shape: Tuple[int, int, int],
                             wrap: bool = False, padding_mode: str = 'zeros') -> Tensor:
     """``F.conv2d(pull_occupied(features, ...), weight, padding=K // 2)`` at the occupied voxels.
