@@ -23,8 +23,9 @@ def branch(kind, encoder, **view):
                   dilations=(1, 1, 1), out_indices=(1, 2), norm_eval=False)
     neck = dict(type='UpsampleConcat', in_channels=(16, 32), mid_channels=16, out_channels=8)
     return dict(type=kind, encoder=dict(type=encoder, backbone=resnet, neck=neck),
-                view_transform=dict(type='VoxelPulling', num_levels=4, **view),
-                compressor=dict(type='HeightCompressor', in_channels=32, out_channels=8))
+                view_transform=dict(
+                    type='VoxelPulling', num_levels=4, **view,
+                    compressor=dict(type='HeightCompressor', in_channels=32, out_channels=8)))
 
 
 CAMERA = branch('CameraBranch', 'ImageEncoder', z_range=(-4, 4))

@@ -41,7 +41,7 @@ def build(name):
             patch.setattr(torch.nn.init, draw, lambda tensor, *args, **kwargs: tensor)
         model = MODELS.build(config.model)
         if config.model.type == 'Distiller':
-            model.build_teacher()  # resolves the teacher's taps, compares grid and normalisation
+            model.build_teachers()  # resolves the teacher's taps, compares grid and normalisation
     return config, model
 
 

@@ -48,8 +48,8 @@ def overrides(cfg: Config, axis: str, value: int) -> Dict[str, object]:
         return {'model.camera_branch.view_transform.num_levels': value,
                 'model.camera_branch.view_transform.z_range': (
                     low, low + (high - low) / levels * value),
-                'model.camera_branch.compressor.in_channels':
-                    branch.compressor.in_channels // levels * value}
+                'model.camera_branch.view_transform.compressor.in_channels':
+                    branch.view_transform.compressor.in_channels // levels * value}
     return {}
 
 

@@ -158,7 +158,7 @@ def load_model(config, checkpoint, args):
         raise UserError(f'--roles: {checkpoint} has no assistant; give a checkpoint of the '
                         'training, not a published one')
     model = BEVInferencer(cfg, checkpoint, args.device)
-    model.model.load_teacher()
+    model.model.load_teachers()
     options = {key: value for key, value in args.cfg_options.items()
                if key.startswith('test_dataloader')}
     model.dataset_cfg = load_config(

@@ -8,9 +8,8 @@ from mmcv.cnn import fuse_conv_bn
 from mmdet.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError
 from ..geometry import CameraRig
-from ..models import BEVMapHead
 from .views import CALIBRATION, build_view
 
 
@@ -25,15 +24,14 @@ class DeployedStudent(nn.Module):
         model (nn.Module): A model with a camera branch alone, or a distiller with such a student;
             it is copied.
         rig (CameraRig): Of the cameras, on the model's device.
-        tasks (tuple, optional): Outputs, of the head's tasks. Defaults to the segmentation, and
-            all where the head groups instances.
+        tasks (tuple, optional): Names of the head's outputs. Defaults to those that a prediction
+            needs; see :meth:`BEVHead.keep_outputs`.
         form (str, optional): ``'embedding_bag'``, ``'block_dense'``, ``'grid_sample'`` or
             ``'dynamic_calibration'``; see :mod:`.views`. Defaults to the fastest in torch:
             ``'embedding_bag'`` on a CPU, else ``'grid_sample'``.
 
     Attributes:
-        outputs (tuple): Names of what it returns: ``segmentation`` probabilities,
-            ``centerness`` in [0, 1], ``offset`` in cells as (row, column).
+        outputs (tuple): Names of what it returns; ``head.outputs()`` has shapes and meanings.
         inputs (tuple): Names of what it takes.
 
     Raises:
@@ -54,7 +52,7 @@ class DeployedStudent(nn.Module):
                 module.window_reverse = MethodType(_window_reverse, module)
         form = form or ('embedding_bag' if rig.lidar2cam.device.type == 'cpu' else 'grid_sample')
         self.inputs = ('images', *(CALIBRATION if form == 'dynamic_calibration' else ()))
-        self.outputs = _keep_tasks(student.head, tasks)
+        self.outputs = student.head.keep_outputs(tasks)
         self.encoder = student.camera_branch.encoder
         self.bev_encoder, self.head = student.bev_encoder, student.head
         mean, std = _statistics(model.data_preprocessor)
@@ -76,36 +74,16 @@ class DeployedStudent(nn.Module):
             img_aug (Tensor, optional): (N, 3, 3).
 
         Returns:
-            tuple: (B, channels, rows, columns) float32 for each name in ``outputs``.
+            tuple: (B, ...) float32 for each name in ``outputs``, as the head decodes them.
         """
         calibration = () if lidar2cam is None else (lidar2cam, lens, img_aug)
         bev = self.view(self._encode(images), *calibration)
-        maps = self.head(self.bev_encoder(bev))
-        return tuple(maps[name].float().sigmoid() if name == 'segmentation' else maps[name].float()
-                     for name in self.outputs)
+        outs = self.head.decode(self.head(self.bev_encoder(bev)))
+        return tuple(outs[name] for name in self.outputs)
 
     def _encode(self, images: Tensor) -> Tensor:
         pixels = images.flatten(0, 1).float() * self.scale + self.shift
         return self.encoder(pixels).unflatten(0, (-1, images.shape[1]))
-
-
-def _keep_tasks(head: nn.Module, tasks: Optional[Sequence[str]]) -> Tuple[str, ...]:
-    """Drop the losses and the tasks that nobody asks for; returns the others' names."""
-    known = ('segmentation', ) if isinstance(head, BEVMapHead) else head.tasks
-    if tasks is None:
-        every = getattr(head, 'instances', None) is not None or 'segmentation' not in known
-        tasks = known if every else ('segmentation', )
-    for task in tasks:
-        if task not in known:
-            raise UserError(f'tasks: the head has no task {task!r}{did_you_mean(task, known)}')
-    if isinstance(head, BEVMapHead):
-        head.criterion = None
-        return known
-    for task in set(known) - set(tasks):
-        delattr(head, task)
-    head.tasks = tuple(task for task in known if task in tasks)
-    head.instances = head.losses = head.weights = None
-    return head.tasks
 
 
 def _statistics(preprocessor: nn.Module) -> Tuple[Tensor, Tensor]:

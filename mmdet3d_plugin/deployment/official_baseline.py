@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..models.branches import CameraBranch, HeightCompressor
+from ..models.branches import CameraBranch
 from ..models.heads import BEVSegHead
 from ..models.layers import SameConv2d, conv_in_relu
-from ..models.view_transforms import VoxelPulling
+from ..models.view_transforms import HeightCompressor, VoxelPulling
 
 
 class OfficialBaseline(nn.Module):
@@ -33,15 +33,15 @@ class OfficialBaseline(nn.Module):
         branch = getattr(student, 'camera_branch', None)
         if not (isinstance(branch, CameraBranch) and student.lidar_branch is None and
                 isinstance(branch.view_transform, VoxelPulling) and
-                isinstance(branch.compressor, HeightCompressor) and
+                isinstance(branch.view_transform.compressor, HeightCompressor) and
                 isinstance(student.head, BEVSegHead)):
             raise UserError("the replica is of KD360-VoxelBEV's student; this is another model")
         _restore(branch.encoder)
         self.encoder = nn.Sequential(*filter(None, (
             branch.encoder.input_proj, branch.encoder.backbone, branch.encoder.neck)))
-        self.grid, self.compressor = branch.view_transform.grid, branch.compressor
+        self.grid, self.compressor = branch.view_transform.grid, branch.view_transform.compressor
         self.bev_encoder, self.head = student.bev_encoder, student.head
-        channels = branch.compressor.out_channels
+        channels = branch.view_transform.compressor.out_channels
         self.feature_head = nn.Sequential(conv_in_relu(channels, channels),
                                           nn.Conv2d(channels, channels, 1))
 

@@ -80,10 +80,6 @@ def describe(deployed: DeployedStudent, rig: CameraRig, grid, classes, recipe: M
         recipe: What happens to images before; see :func:`.preprocessing.recipe_of`.
         source: Where the network is from: ``config``, ``checkpoint``, precision and the like.
     """
-    shapes = dict(segmentation=[len(classes), *grid.shape], centerness=[1, *grid.shape],
-                  offset=[2, *grid.shape])
-    meaning = dict(segmentation='probability of each class', centerness='in [0, 1]',
-                   offset='(row, column) in cells from a cell to the centre of its object')
     views = rig.lidar2cam.shape[1]
     mean, std = -deployed.shift / deployed.scale, 1 / deployed.scale
     inputs = dict(images=dict(
@@ -95,8 +91,9 @@ def describe(deployed: DeployedStudent, rig: CameraRig, grid, classes, recipe: M
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)}
     return dict(
         format=FORMAT, **source, inputs=inputs,
-        outputs={name: dict(shape=['batch', *shapes[name]], dtype='float32', meaning=meaning[name])
-                 for name in deployed.outputs},
+        outputs={name: dict(shape=['batch', *output.shape], dtype='float32',
+                            meaning=output.meaning)
+                 for name, output in deployed.head.outputs().items()},
         classes=list(classes), thresholds=[0.5] * len(classes),
         grid=dict({key: value for key, value in grid.asdict().items() if value is not None},
                   shape=list(grid.shape)),

@@ -48,7 +48,8 @@ def build_view(branch: CameraBranch, rig: CameraRig, size: Tuple[int, int], form
         raise UserError(f'{kind.__name__}: a view transform that cannot be deployed; known: '
                         f'{", ".join(k.__name__ for k in _FORMS)}, without LiDAR points')
     chosen = _FORMS[kind][form]
-    if issubclass(chosen, _Reordered) and not isinstance(branch.compressor, HeightCompressor):
+    if issubclass(chosen, _Reordered) and not isinstance(
+            branch.view_transform.compressor, HeightCompressor):
         chosen = GridSamplePull
     return chosen(branch, rig, size)
 
@@ -58,7 +59,8 @@ class GridSamplePull(nn.Module):
 
     def __init__(self, branch, rig, size):
         super().__init__()
-        view, self.compressor = branch.view_transform, branch.compressor
+        view = branch.view_transform
+        self.compressor = view.compressor
         self.shape, self.style = (view.grid.num_levels, *view.grid.shape), view.sampling(rig)
         pull = view.pull_map(rig)
         self.register_buffer('position', pull.position)
@@ -74,7 +76,8 @@ class DynamicPull(nn.Module):
 
     def __init__(self, branch, rig, size):
         super().__init__()
-        view, self.compressor, self.rig = branch.view_transform, branch.compressor, rig
+        view, self.rig = branch.view_transform, rig
+        self.compressor = view.compressor
         self.shape, self.style = (view.grid.num_levels, *view.grid.shape), view.sampling(rig)
         self.bounds = view.border == 'clamp'
         self.register_buffer('points', view.grid.centers().reshape(-1, 3).to(rig.lidar2cam))
@@ -90,7 +93,8 @@ class _Reordered(nn.Module):
 
     def __init__(self, branch, rig, size):
         super().__init__()
-        view, self.compressor = branch.view_transform, branch.compressor
+        view = branch.view_transform
+        self.compressor = view.compressor
         levels, self.shape = view.grid.num_levels, view.grid.shape
         weight = self.compressor.conv.weight.detach()
         self.outputs, kernel_size = weight.shape[0], weight.shape[-1]
@@ -151,7 +155,8 @@ class _Lift(nn.Module):
 
     def __init__(self, branch, rig, size):
         super().__init__()
-        self.view, self.compressor = branch.view_transform, branch.compressor
+        self.view = branch.view_transform
+        self.compressor = self.view.compressor
         self.grid = self.view.grid
 
     def forward(self, features: Tensor, *calibration: Tensor) -> Tensor:

@@ -25,17 +25,19 @@ class AuxiliaryModule(BaseModule):
         camera (str): Tap of the student's BEV map.
         lidar (str): Tap of the teacher's LiDAR BEV map.
         detach_camera (bool): Send no gradient into the student from here.
+        grid (BEVGrid, optional): The student's grid (passed by the distiller), for the head.
     """
 
     def __init__(self, fuser: dict, bev_encoder: Optional[dict] = None,
                  head: Optional[dict] = None, camera: str = 'student.camera_branch',
-                 lidar: str = 'teacher.lidar_branch', detach_camera: bool = False, init_cfg=None):
+                 lidar: str = 'teacher.lidar_branch', detach_camera: bool = False, grid=None,
+                 init_cfg=None):
         super().__init__(init_cfg)
         self.camera, self.lidar, self.detach_camera = camera, lidar, detach_camera
         self.taps = {camera, lidar}
         self.fuser = build_from(MODELS, fuser, 'assistant.fuser')
         self.bev_encoder = build_from(MODELS, bev_encoder, 'assistant.bev_encoder')
-        self.head = build_from(MODELS, head, 'assistant.head')
+        self.head = build_from(MODELS, head, 'assistant.head', grid=grid)
 
     def forward(self, feats: Mapping[str, Tensor]) -> Optional[Dict[str, Tensor]]:
         """Run on the tapped maps; terms read the results through taps ``assistant.*``.

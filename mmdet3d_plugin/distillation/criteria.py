@@ -8,6 +8,38 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from ..errors import UserError
+
+_REDUCTIONS = ('mean', 'batch', 'region')
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise a UserError for an unknown reduction."""
+    if reduction not in _REDUCTIONS:
+        raise UserError(f'reduction: expected {", ".join(map(repr, _REDUCTIONS))}, '
+                        f'got {reduction!r}')
+
+
+def reduce_cells(values: Tensor, weight: Optional[Tensor] = None,
+                 reduction: str = 'mean') -> Tensor:
+    """Reduce weighted values of cells to a scalar.
+
+    Args:
+        values (Tensor): (N, H, W).
+        weight (Tensor, optional): (N, R, H, W) >= 0, the weights of R regions; default one region
+            with weights of 1.
+        reduction (str): ``'mean'``: mean of the weighted values over cells and batch; ``'batch'``:
+            their sum over the batch size; ``'region'``: for each region the sum of its weighted
+            values over the sum of its weights, in the whole batch; then the mean over the regions.
+            Several regions add up in ``'mean'`` and ``'batch'``. An empty region gives 0.
+    """
+    if weight is None:
+        return values.sum() / len(values) if reduction == 'batch' else values.mean()
+    weighted = torch.einsum('nhw,nrhw->r', values, weight)
+    if reduction == 'region':
+        return (weighted / weight.sum((0, 2, 3)).clamp_min(1e-6)).mean()
+    return weighted.sum() / (len(values) if reduction == 'batch' else values.numel())
+
 
 @MODELS.register_module()
 class ChannelWiseKL(nn.Module):
@@ -31,14 +63,17 @@ class ChannelWiseKL(nn.Module):
             raise ValueError(f'temperature: expected > 0, got {temperature}')
         self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None,
+                reduction: str = 'mean') -> Tensor:
         """Compare.
 
         Args:
             student (Tensor): (N, C, H, W).
             teacher (Tensor): (N, C, H, W), detached by the term.
-            weight (Tensor, optional): (N, 1, H, W) >= 0; multiplies the pointwise divergence and
-                is normalised to mean 1.
+            weight (Tensor, optional): (N, R, H, W) >= 0; multiplies the pointwise divergence.
+                Each region's is normalised to mean 1 in each sample, and the regions are averaged.
+            reduction (str): The divergence is of distributions over the map, so cells are always
+                summed; ``'batch'`` sums the channels, the others average them.
 
         Returns:
             Tensor: Scalar, 0 for equal inputs.
@@ -46,10 +81,14 @@ class ChannelWiseKL(nn.Module):
         log_student, log_teacher = ((x.float().flatten(2) / self.temperature).log_softmax(-1)
                                     for x in (student, teacher))
         divergence = F.kl_div(log_student, log_teacher, reduction='none', log_target=True)
-        if weight is not None:
+        if weight is None:
+            divergence = divergence.sum(-1)
+        else:
             weight = weight.flatten(2)
-            divergence = divergence * weight / weight.mean(-1, keepdim=True).clamp_min(1e-6)
-        return divergence.sum(-1).mean() * self.temperature**2
+            weight = weight / weight.mean(-1, keepdim=True).clamp_min(1e-6)
+            divergence = torch.einsum('nch,nrh->nc', divergence, weight) / weight.shape[1]
+        factor = divergence.shape[1] if reduction == 'batch' else 1
+        return factor * divergence.mean() * self.temperature**2
 
 
 @MODELS.register_module()
@@ -66,10 +105,11 @@ class SquaredDistance(nn.Module):
             raise ValueError(f"channels: expected 'sum' or 'mean', got {channels!r}")
         self.channels = channels
 
-    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-        """(N, C, H, W) each, and an optional (N, 1, H, W) weight >= 0, to a scalar."""
+    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None,
+                reduction: str = 'mean') -> Tensor:
+        """(N, C, H, W) each, weights and reduction of :func:`reduce_cells`, to a scalar."""
         square = squared_distance(student.float(), teacher.float(), self.channels)
-        return _weighted_mean(square, weight)
+        return reduce_cells(square, weight, reduction)
 
 
 def squared_distance(one: Tensor, other: Tensor, channels: str = 'sum') -> Tensor:
@@ -96,8 +136,9 @@ class PredictionKL(nn.Module):
             raise ValueError(f"classes: expected 'independent' or 'exclusive', got {classes!r}")
         self.classes = classes
 
-    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-        """(N, C, H, W) logits each, and an optional (N, 1, H, W) weight >= 0, to a scalar."""
+    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None,
+                reduction: str = 'mean') -> Tensor:
+        """(N, C, H, W) logits each, weights and reduction of :func:`reduce_cells`, to a scalar."""
         student, teacher = student.float(), teacher.float()
         if self.classes == 'exclusive':
             log_student, log_teacher = student.log_softmax(1), teacher.log_softmax(1)
@@ -105,14 +146,7 @@ class PredictionKL(nn.Module):
             log_student, log_teacher = (torch.stack([F.logsigmoid(z), F.logsigmoid(-z)], 1)
                                         for z in (student, teacher))
         divergence = log_teacher.exp() * (log_teacher - log_student)
-        return _weighted_mean(divergence.flatten(1, -3).sum(1), weight)
-
-
-def _weighted_mean(values: Tensor, weight: Optional[Tensor]) -> Tensor:
-    """Mean of (N, H, W) values under (N, 1, H, W) weights."""
-    if weight is None:
-        return values.mean()
-    return (values * weight[:, 0]).sum() / weight.sum().clamp_min(1e-6)
+        return reduce_cells(divergence.flatten(1, -3).sum(1), weight, reduction)
 
 
 @MODELS.register_module()
@@ -137,22 +171,26 @@ class WindowAffinity(nn.Module):
         super().__init__()
         self.window, self.block, self.by_batch = window, block, by_batch
 
-    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None,
+                reduction: str = 'mean') -> Tensor:
         """Compare.
 
         Args:
             student (Tensor): (N, C, H, W).
             teacher (Tensor): (N, C', H, W), detached; C' may differ from C.
-            weight (Tensor, optional): Not supported; affinity is between pairs of cells.
+            weight (None): Not supported: affinity is between pairs of cells.
+            reduction (str): ``'mean'``, or ``'batch'``: the sum of the samples' means over the
+                batch size, which is the same.
 
         Returns:
             Tensor: Scalar, 0 for equal inputs.
 
         Raises:
-            ValueError: The window does not divide the maps, or a weight is given.
+            UserError: The window does not divide the maps, or a weight is given.
         """
-        if weight is not None:
-            raise ValueError('WindowAffinity compares pairs of cells and takes no regions')
+        if weight is not None or reduction == 'region':
+            raise UserError('WindowAffinity compares pairs of cells and takes no regions; leave '
+                            "regions and reduction='region' out")
         cells = [self._windows(x) for x in (student, teacher)]
         loss = _AffinityDistance.apply(*cells, self.block)
         return loss / len(student) if self.by_batch else loss
@@ -161,7 +199,7 @@ class WindowAffinity(nn.Module):
         """(N, C, H, W) to (windows, w * w, C), each cell of length 1."""
         channels, *size = maps.shape[1:]
         if any(length % self.window for length in size):
-            raise ValueError(f'window: {self.window} does not divide the {tuple(size)} map')
+            raise UserError(f'window: {self.window} does not divide the {tuple(size)} map')
         maps = maps.unfold(2, self.window, self.window).unfold(3, self.window, self.window)
         cells = maps.permute(0, 2, 3, 4, 5, 1).reshape(-1, self.window**2, channels)
         return F.normalize(cells, dim=-1, eps=1e-6)

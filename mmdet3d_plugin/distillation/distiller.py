@@ -1,43 +1,52 @@
 """The distiller: to the Runner an ordinary model."""
-from contextlib import nullcontext
-from typing import Dict, List, Mapping, Optional, Set
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
-from mmengine.structures import PixelData
 from torch import nn
 
-from ..errors import UserError, build_from
-from .taps import Tap, TapRecorder, record_taps
+from ..errors import UserError, build_from, did_you_mean
+from ..models.taps import Tap, TapRecorder, record_taps
+from .context import Context
 from .teacher import FrozenTeacher
+
+_OWN_ROLES = ('student', 'assistant')
 
 
 @MODELS.register_module()
 class Distiller(BaseModel):
-    """A student that learns from a frozen teacher.
+    """A student that learns from frozen teachers.
 
-    ``loss``: the teacher runs in mode ``tensor`` without gradient, as far as its last tap, the
+    ``loss``: the teachers run in mode ``tensor`` without gradient, each as far as its last tap, the
     student in mode ``loss``, the assistant on their taps, then every term. ``predict`` and
-    ``tensor`` are the student's, and need neither the teacher's files nor the LiDAR.
+    ``tensor`` are the student's, and need neither the teachers' files nor the LiDAR.
 
     Args:
         student (dict | str): The student's model config, or a config file that has one.
-        teacher (dict, optional): ``config``, ``checkpoint`` and ``bf16`` of :class:`FrozenTeacher`;
-            read when training starts.
+        teacher (dict, optional): ``config``, ``checkpoint``, ``bf16`` and ``inputs`` of
+            :class:`FrozenTeacher`; read when training starts. Its role is ``teacher``.
+        teachers (dict[str, dict], optional): Several teachers; their names are their roles.
         assistant (dict, optional): Train-only module fed by taps.
         terms (dict[str, dict], optional): Distillation terms by name; one set to None is off.
-        init_assistant (bool): Start the assistant's parts from the teacher's of the same name.
-        data_preprocessor (dict, optional): The student's unless given.
+        init_from_teacher (list | dict, optional): Modules that start with a teacher's weights, such
+            as ``['student.head', 'assistant.fuser']``: those of the same path in the teacher. A
+            dict names the source: ``{'student.head': 'lidar.head'}``.
+        data_preprocessor (dict, optional): The student's unless given. A teacher with other
+            statistics gets its inputs renormalised.
 
     Raises:
-        UserError: A tap of the student or the assistant does not exist. The teacher's taps are
-            checked when it is built.
+        UserError: A tap of the student or the assistant does not exist. The teachers' taps are
+            checked when they are built.
     """
 
-    def __init__(self, student, teacher: Optional[dict] = None, assistant: Optional[dict] = None,
-                 terms: Optional[Dict[str, Optional[dict]]] = None, init_assistant: bool = False,
+    def __init__(self, student, teacher: Optional[dict] = None,
+                 teachers: Optional[Mapping[str, dict]] = None, assistant: Optional[dict] = None,
+                 terms: Optional[Dict[str, Optional[dict]]] = None,
+                 init_from_teacher: Union[Sequence[str], Mapping[str, str], None] = None,
                  data_preprocessor: Optional[dict] = None, init_cfg=None):
         if isinstance(student, str):
             student = Config.fromfile(student).model
@@ -45,123 +54,164 @@ class Distiller(BaseModel):
         super().__init__(
             build_from(MODELS, data_preprocessor, 'model.data_preprocessor'), init_cfg)
         self.student = build_from(MODELS, student, 'model.student')
-        self.assistant = build_from(MODELS, assistant, 'model.assistant')
+        self.assistant = build_from(MODELS, assistant, 'model.assistant',
+                                    grid=getattr(self.student, 'grid', None))
         self.terms = nn.ModuleDict({
             name: build_from(MODELS, term, f'model.terms.{name}')
             for name, term in (terms or {}).items() if term is not None})
-        self.teacher = FrozenTeacher(**teacher) if teacher else None
-        self.init_assistant = init_assistant
-        if teacher is None and any(tap.role == 'teacher' for tap in self.taps()):
-            raise UserError("model.terms: a tap starts with 'teacher', but model.teacher is not "
-                            'set')
-        self._check_taps({name: role for name, role in self._roles().items() if name != 'teacher'})
-
-    def taps(self) -> Set[Tap]:
-        """Every tap of the terms and of the assistant."""
+        self.teachers = _teachers(teacher, teachers)
+        self.init_from_teacher = self._sources(init_from_teacher)
         owners = [*self.terms.values(), *([self.assistant] if self.assistant else [])]
-        return {Tap.parse(address) for owner in owners for address in owner.taps}
+        self._taps = tuple(
+            Tap.parse(address) for address in sorted({a for owner in owners for a in owner.taps}))
+        self._check_taps(set(_OWN_ROLES))
 
-    def build_teacher(self) -> None:
-        """Build the teacher without weights and check that it fits: taps, grid, normalisation.
+    def taps(self) -> Tuple[Tap, ...]:
+        """Every tap of the terms and of the assistant."""
+        return self._taps
+
+    @property
+    def teacher(self) -> Optional[FrozenTeacher]:
+        """The teacher of role ``teacher``, if there is one."""
+        return self.teachers.get('teacher')
+
+    def build_teachers(self) -> None:
+        """Build the teachers without weights and check that they fit: taps, grid, normalisation.
 
         Raises:
             UserError: A tap does not exist, or teacher and student have different BEV grids or
-                normalise their inputs differently.
+                inputs that cannot be renormalised.
         """
-        teacher = self.teacher.build()
-        self._check_taps(self._roles())
-        grids = [getattr(model, 'grid', None) for model in (teacher, self.student)]
-        if all(grids) and not grids[0].same_bev(grids[1]):
-            raise UserError(f'model.teacher works on {grids[0]}, but model.student on {grids[1]}; '
-                            'distillation compares cell by cell, so both need the same grid')
-        self._check_normalisation(teacher)
+        for name, teacher in self.teachers.items():
+            self._check_grid(name, teacher.build())
+            teacher.match_normalisation(self.data_preprocessor)
+        self._check_taps(set(self.teachers))
 
-    def load_teacher(self) -> None:
-        """Build the teacher, check that it fits, and load its weights.
+    def load_teachers(self) -> None:
+        """Build the teachers, check that they fit, and load their weights.
 
         Raises:
-            UserError: See :meth:`build_teacher`; or its checkpoint is missing or foreign.
+            UserError: See :meth:`build_teachers`; or a checkpoint is missing or foreign.
         """
-        self.build_teacher()
-        self.teacher.load()
+        self.build_teachers()
+        for teacher in self.teachers.values():
+            teacher.load()
 
     def init_weights(self) -> None:
-        """Called by the Runner when training starts, and only then: loads the teacher."""
+        """Called by the Runner when training starts, and only then: loads the teachers."""
         super().init_weights()
-        if self.teacher is None:
-            return
-        self.load_teacher()
-        if self.init_assistant and self.assistant is not None:
-            for name, part in self.assistant.named_children():
-                _copy_matching(getattr(self.teacher.model, name), part, f'assistant.{name}')
+        self.load_teachers()
+        roles = self._roles()
+        for target, source in self.init_from_teacher.items():
+            for tap in (target, source):
+                tap.check(roles)
+            _copy_matching(roles[source.role].get_submodule(source.module),
+                           roles[target.role].get_submodule(target.module), target.address)
 
     def forward(self, inputs: dict, data_samples=None, mode: str = 'tensor'):
         """See the class."""
         if mode != 'loss':
             return self.student(inputs, data_samples, mode)
-        recorded, taps = TapRecorder(), self.taps()
-        if self.teacher is not None:
-            self._run_teacher(inputs, data_samples, taps, recorded)
-        with record_taps('student', self.student, taps, recorded):
+        recorder = TapRecorder()
+        for teacher in self.teachers.values():
+            teacher.run(inputs, data_samples, self._taps, recorder, self._device())
+        with record_taps('student', self.student, self._taps, recorder):
             losses = self.student(inputs, data_samples, mode='loss')
-        if self.assistant is not None:
-            with record_taps('assistant', self.assistant, taps, recorded):
-                self.assistant(recorded)
-        ctx = dict(inputs=inputs, data_samples=data_samples, roles=self._roles())
+        self._run_assistant(recorder)
+        ctx = Context(inputs, data_samples, self._roles(), recorder,
+                      getattr(self.student, 'grid', None), _iteration())
         for name, term in self.terms.items():
-            losses.update({f'{key}_{name}': value for key, value in term(recorded, ctx).items()})
+            losses.update({f'{key}_{name}': value for key, value in term(recorder, ctx).items()})
         return losses
 
     @torch.no_grad()
-    def predict_roles(self, data: dict) -> Dict[str, List[PixelData]]:
-        """What each role makes of a batch; the assistant if it has a head.
+    def predict_roles(self, data: dict) -> Dict[str, List[Det3DDataSample]]:
+        """What each role predicts for a batch; the assistant if it has a head.
 
         Args:
-            data (dict): Unprocessed batch with what the teacher reads.
+            data (dict): Unprocessed batch with what the teachers read.
 
         Returns:
-            dict: One prediction a sample, by role.
+            dict: The samples with predictions, by role: teachers, assistant, student.
         """
-        inputs = self.data_preprocessor(data)['inputs']
-        recorded, taps, models = TapRecorder(), self.taps(), self._roles()
-        outs = dict(teacher=self._run_teacher(inputs, None, taps, recorded, whole=True))
-        with record_taps('student', self.student, taps, recorded):
-            outs['student'] = self.student(inputs, mode='tensor')
-        outs['assistant'] = self.assistant(recorded) if self.assistant is not None else None
-        return {role: models[role].head.predict(outs[role])
-                for role in ('teacher', 'assistant', 'student') if outs[role] is not None}
+        processed = self.data_preprocessor(data)
+        inputs, samples = processed['inputs'], processed['data_samples']
+        recorder, models = TapRecorder(), self._roles()
+        outs = {name: teacher.run(inputs, None, self._taps, recorder, self._device(), complete=True)
+                for name, teacher in self.teachers.items()}
+        with record_taps('student', self.student, self._taps, recorder):
+            student = self.student(inputs, mode='tensor')
+        outs.update(assistant=self._run_assistant(recorder), student=student)
+        return {role: models[role].head.predict(out, [sample.new() for sample in samples])
+                for role, out in outs.items() if out is not None}
 
-    def _run_teacher(self, inputs, data_samples, taps, recorded, whole=False):
-        if self.teacher.model is None:
-            raise UserError('the teacher is not loaded; call init_weights() before mode="loss", as '
-                            'the Runner does when training starts')
-        device = next(self.student.parameters()).device
-        teacher = self.teacher.to(device)
-        precision = (torch.autocast(device.type, torch.bfloat16) if self.teacher.bf16 else
-                     nullcontext())
-        with torch.no_grad(), precision, record_taps('teacher', teacher, taps, recorded, not whole):
-            return teacher(inputs, data_samples, mode='tensor')
+    def _run_assistant(self, recorder: TapRecorder) -> Optional[Dict[str, Any]]:
+        if self.assistant is None:
+            return None
+        with record_taps('assistant', self.assistant, self._taps, recorder):
+            return self.assistant(recorder)
 
-    def _check_normalisation(self, teacher: BaseModel) -> None:
-        """The teacher reads batches of this preprocessor: its own must have the same statistics."""
-        own, its = (dict(model.data_preprocessor.named_buffers()) for model in (self, teacher))
-        wrong = [name for name in sorted(own.keys() & its.keys())
-                 if own[name].shape != its[name].shape
-                 or not torch.equal(own[name].cpu(), its[name].cpu())]
-        if wrong:
-            raise UserError(
-                f'model.data_preprocessor: {", ".join(wrong)} differ from those that the teacher '
-                'was trained with; give teacher and student the same data_preprocessor')
+    def _device(self) -> torch.device:
+        return next(self.student.parameters()).device
 
-    def _roles(self) -> Mapping[str, nn.Module]:
+    def _check_grid(self, name: str, teacher: nn.Module) -> None:
+        grids = [getattr(model, 'grid', None) for model in (teacher, self.student)]
+        if all(grids) and not grids[0].same_bev(grids[1]):
+            raise UserError(f'model.{name} works on {grids[0]}, but model.student on {grids[1]}; '
+                            'distillation compares cell by cell, so both need the same grid')
+
+    def _roles(self) -> Dict[str, nn.Module]:
         roles = dict(student=self.student, assistant=self.assistant,
-                     teacher=self.teacher.model if self.teacher else None)
+                     **{name: teacher.model for name, teacher in self.teachers.items()})
         return {name: role for name, role in roles.items() if role is not None}
 
-    def _check_taps(self, roles: Mapping[str, nn.Module]) -> None:
-        for tap in sorted(self.taps(), key=lambda tap: tap.address):
-            if tap.role in roles or tap.role not in ('student', 'teacher', 'assistant'):
+    def _check_taps(self, names: Set[str]) -> None:
+        """Check the taps of these roles, and that every other tap is of a role that may exist."""
+        roles = self._roles()
+        for tap in self._taps:
+            if tap.role not in (*_OWN_ROLES, *self.teachers):
+                known = (*_OWN_ROLES, *self.teachers)
+                hint = '' if self.teachers else '; model.teacher is not set'
+                raise UserError(f'tap {tap.address!r}: there is no role {tap.role!r}'
+                                f'{did_you_mean(tap.role, known)}{hint}')
+            if tap.role in names:
                 tap.check(roles)
+
+    def _sources(self, modules) -> Dict[Tap, Tap]:
+        """Modules that start with a teacher's weights, and the teacher's modules."""
+        if not isinstance(modules, Mapping):
+            only = next(iter(self.teachers), 'teacher')
+            if modules and len(self.teachers) != 1:
+                raise UserError('init_from_teacher: a list needs exactly one teacher, there are '
+                                f'{len(self.teachers)}; name the sources: '
+                                "{'student.head': 'TEACHER.head'}")
+            modules = {address: f'{only}.{address.partition(".")[2]}'
+                       for address in modules or ()}
+        pairs = {Tap.parse(target): Tap.parse(source) for target, source in modules.items()}
+        for target, source in pairs.items():
+            if target.role not in _OWN_ROLES or source.role not in self.teachers:
+                raise UserError(f'init_from_teacher: {target.address} from {source.address}: '
+                                'expected a module of student or assistant, and one of a teacher '
+                                f'({", ".join(self.teachers) or "there is none"})')
+        return pairs
+
+
+def _teachers(teacher: Optional[dict],
+              teachers: Optional[Mapping[str, dict]]) -> Dict[str, FrozenTeacher]:
+    if teacher and teachers:
+        raise UserError('model: give teacher or teachers, not both')
+    named = dict(teacher=teacher) if teacher else dict(teachers or {})
+    for name in named:
+        if name in _OWN_ROLES:
+            raise UserError(f'model.teachers: {name!r} is the name of another role; choose another')
+    path = {name: 'teacher' if teacher else f'teachers.{name}' for name in named}
+    return {name: FrozenTeacher(**cfg, role=name, path=path[name]) for name, cfg in named.items()
+            if cfg is not None}
+
+
+def _iteration() -> int:
+    """Training iterations done, as the Runner counts them."""
+    return MessageHub.get_current_instance().get_info('iter') or 0
 
 
 def _copy_matching(source: nn.Module, target: nn.Module, name: str) -> None:
@@ -170,6 +220,6 @@ def _copy_matching(source: nn.Module, target: nn.Module, name: str) -> None:
     wrong = [key for key, value in target.state_dict().items()
              if key not in state or state[key].shape != value.shape]
     if wrong:
-        raise UserError(f'init_assistant: {name} has {", ".join(wrong[:3])}, which the teacher has '
-                        'not in this shape; give both parts the same config')
+        raise UserError(f'init_from_teacher: {name} has {", ".join(wrong[:3])}, which the teacher '
+                        'has not in this shape; give both parts the same config')
     target.load_state_dict({key: state[key] for key in target.state_dict()})

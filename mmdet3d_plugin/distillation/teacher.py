@@ -1,15 +1,20 @@
-"""The frozen teacher: loaded strictly when training starts, never part of the student's state."""
+"""Frozen teachers: loaded strictly when training starts, never part of the student's state."""
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
+import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from torch import Tensor, nn
 
 from ..checkpoints import read_checkpoint
 from ..errors import UserError, build_from
+from ..models.taps import Tap, TapRecorder, record_taps
 
 _ROOT = Path(__file__).resolve().parents[2]
+_STATISTICS = dict(imgs=('mean', 'std'), lidar_img=('lidar_mean', 'lidar_std'))
 
 
 class FrozenTeacher:
@@ -21,11 +26,20 @@ class FrozenTeacher:
         checkpoint (str, optional): Its weights, or the work dir of its training, whose best
             checkpoint is taken. Needed to train, not to build.
         bf16 (bool): Run it in bfloat16 where that is safe, whatever the student's precision.
+        inputs (dict, optional): Entries of the batch that it reads in place of the student's, by
+            the name that it knows: ``dict(points='points_sweeps')``. The pipeline must load them.
+        role (str): Its name in taps.
+        path (str): Where its config stands in the model's, for messages.
     """
 
-    def __init__(self, config: str, checkpoint: Optional[str] = None, bf16: bool = False):
+    def __init__(self, config: str, checkpoint: Optional[str] = None, bf16: bool = False,
+                 inputs: Optional[Mapping[str, str]] = None, role: str = 'teacher',
+                 path: str = 'teacher'):
         self.config, self.checkpoint, self.bf16 = config, checkpoint, bf16
+        self.inputs, self.role, self.path = dict(inputs or {}), role, path
         self.model: Optional[BaseModel] = None
+        self._normalisation: Dict[str, Tuple[Tensor, Tensor]] = {}
+        self._checked_runs = False
 
     def config_file(self) -> Path:
         """Where the config is, from the current folder or from the repository's root.
@@ -33,7 +47,7 @@ class FrozenTeacher:
         Raises:
             UserError: The config file does not exist.
         """
-        return _find(self.config, 'teacher.config', 'name the config that trained the teacher')
+        return _find(self.config, f'{self.path}.config', 'name the config that trained the teacher')
 
     def build(self) -> BaseModel:
         """Build without weights, frozen: eval mode and no gradient.
@@ -41,7 +55,7 @@ class FrozenTeacher:
         Raises:
             UserError: The config file does not exist.
         """
-        model = build_from(MODELS, Config.fromfile(self.config_file()).model, 'teacher')
+        model = build_from(MODELS, Config.fromfile(self.config_file()).model, self.role)
         self.model = model.eval().requires_grad_(False)
         return self.model
 
@@ -53,9 +67,10 @@ class FrozenTeacher:
         """
         hint = f'train the teacher first: python tools/train.py {self.config}'
         if not self.checkpoint:
-            raise UserError(f'teacher.checkpoint is not set; {hint}, then pass its best checkpoint '
-                            'with --cfg-options model.teacher.checkpoint=PATH')
-        path = _find(_best_in(self.checkpoint), 'teacher.checkpoint', hint)
+            raise UserError(
+                f'{self.path}.checkpoint is not set; {hint}, then pass its best checkpoint with '
+                f'--cfg-options model.{self.path}.checkpoint=PATH')
+        path = _find(_best_in(self.checkpoint), f'{self.path}.checkpoint', hint)
         loaded = read_checkpoint(path)
         state = loaded.get('state_dict', loaded)
         expected = self.model.state_dict()
@@ -65,10 +80,71 @@ class FrozenTeacher:
         if missing or foreign or wrong:
             examples = ', '.join((missing + foreign + wrong)[:3])
             raise UserError(
-                f'teacher.checkpoint: {path} is not a checkpoint of {self.config}: {len(missing)} '
-                f'entries missing, {len(foreign)} foreign, {len(wrong)} of another shape '
-                f'({examples}); {hint}')
+                f'{self.path}.checkpoint: {path} is not a checkpoint of {self.config}: '
+                f'{len(missing)} entries missing, {len(foreign)} foreign, {len(wrong)} of another '
+                f'shape ({examples}); {hint}')
         self.model.load_state_dict(state)
+
+    def match_normalisation(self, preprocessor: nn.Module) -> None:
+        """Renormalise inputs of the student's preprocessor where the teacher has other statistics.
+
+        Raises:
+            UserError: They differ in the number or order of channels, or in whether they normalise.
+        """
+        own = self.model.data_preprocessor
+        for name in ('_enable_normalize', '_channel_conversion'):
+            if getattr(own, name, None) != getattr(preprocessor, name, None):
+                raise UserError(f"{self.path}: its data_preprocessor and the student's differ in "
+                                f'{name.strip("_")}; give both the same')
+        for key, (mean, std) in _STATISTICS.items():
+            values = [getattr(p, n, None) for p in (preprocessor, own) for n in (mean, std)]
+            if any(value is None for value in values):
+                continue
+            from_mean, from_std, to_mean, to_std = (value.cpu() for value in values)
+            if from_mean.shape != to_mean.shape:
+                raise UserError(
+                    f'model.data_preprocessor: {mean} has {len(from_mean)} channels, but '
+                    f'{len(to_mean)} in the {self.role}; give both the same data_preprocessor')
+            if not (torch.equal(from_mean, to_mean) and torch.equal(from_std, to_std)):
+                self._normalisation[key] = from_std / to_std, (from_mean - to_mean) / to_std
+
+    @torch.no_grad()
+    def run(self, inputs: Mapping[str, Any], samples: Optional[Sequence], taps: Iterable[Tap],
+            recorder: TapRecorder, device: torch.device, complete: bool = False) -> Any:
+        """Run on a batch and record the teacher's taps.
+
+        The forward stops at the last tap, but for the first batch, in which a module that runs
+        twice must be noticed.
+
+        Args:
+            inputs (dict): As the student's preprocessor made them.
+            samples (list, optional): Of the batch.
+            taps (iterable): Of all roles.
+            recorder (TapRecorder): Takes the tensors.
+            device (torch.device): Of the student.
+            complete (bool): Run to the end.
+
+        Returns:
+            dict | None: The raw outputs of a complete run.
+        """
+        if self.model is None:
+            raise UserError('the teacher is not loaded; call init_weights() before mode="loss", as '
+                            'the Runner does when training starts')
+        stop, self._checked_runs = self._checked_runs and not complete, True
+        precision = (torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext())
+        with precision, record_taps(self.role, self.to(device), taps, recorder, stop):
+            return self.model(self._own_inputs(inputs), samples, mode='tensor')
+
+    def _own_inputs(self, inputs: Mapping[str, Any]) -> Dict[str, Any]:
+        for name in self.inputs.values():
+            if name not in inputs:
+                raise UserError(f'{self.path}.inputs: the batch has no {name!r}, only '
+                                f'{sorted(inputs)}; load it in the pipeline and pack it')
+        own = {**inputs, **{name: inputs[source] for name, source in self.inputs.items()}}
+        for key, (scale, shift) in self._normalisation.items():
+            if own.get(key) is not None:
+                own[key] = own[key] * scale.to(own[key]) + shift.to(own[key])
+        return own
 
     def to(self, device) -> BaseModel:
         """The model on the device of the student."""

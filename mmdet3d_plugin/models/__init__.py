@@ -1,20 +1,22 @@
+from .aux_losses import AuxHeadLoss, AuxLoss
 from .backbones import EfficientNet
 from .bev_encoders import LSSFPN, BEVDecoder, BEVUNet, GeneralizedResNet
-from .branches import BEVDownsample, CameraBranch, HeightCompressor, LiDARImageBranch
+from .branches import CameraBranch, LiDARImageBranch
 from .data_preprocessor import BEVDataPreprocessor
 from .detectors import BEVModel
 from .encoders import ImageEncoder, LiDARImageEncoder
 from .fusers import SGFM, ConvFuser
-from .heads import BEVMapHead, BEVSegHead
+from .heads import BEVMapHead, BEVSegHead, MultiTaskHead
 from .lidar import SparseVoxelEncoder, VoxelBranch
 from .losses import BalancedMSELoss, BEVFocalLoss, OffsetL1Loss
 from .necks import GeneralizedLSSFPN, Projection, UpsampleConcat
-from .view_transforms import LiftSplat, VoxelPulling
+from .view_transforms import BEVDownsample, HeightCompressor, LiftSplat, VoxelPulling
 
 __all__ = [
-    'LSSFPN', 'SGFM', 'BEVDataPreprocessor', 'BEVDecoder', 'BEVDownsample', 'BEVFocalLoss',
+    'AuxHeadLoss', 'AuxLoss', 'BEVDataPreprocessor', 'BEVDecoder', 'BEVDownsample', 'BEVFocalLoss',
     'BEVMapHead', 'BEVModel', 'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch',
     'ConvFuser', 'EfficientNet', 'GeneralizedLSSFPN', 'GeneralizedResNet', 'HeightCompressor',
-    'ImageEncoder', 'LiDARImageBranch', 'LiDARImageEncoder', 'LiftSplat', 'OffsetL1Loss',
-    'Projection', 'SparseVoxelEncoder', 'UpsampleConcat', 'VoxelBranch', 'VoxelPulling'
+    'ImageEncoder', 'LSSFPN', 'LiDARImageBranch', 'LiDARImageEncoder', 'LiftSplat',
+    'MultiTaskHead', 'OffsetL1Loss', 'Projection', 'SGFM', 'SparseVoxelEncoder', 'UpsampleConcat',
+    'VoxelBranch', 'VoxelPulling'
 ]

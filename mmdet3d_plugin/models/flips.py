@@ -11,7 +11,7 @@ class Flips(NamedTuple):
     """One draw of flips for a batch; each (B,) bool.
 
     Attributes:
-        image (Tensor): Mirror the image before the image encoder, its features after it.
+        image (Tensor): Flip the image before the image encoder, its features after it.
         rows (Tensor): Flip the BEV features along the rows.
         cols (Tensor): Flip the BEV features along the columns.
         undo_late (bool): Undo the BEV flips in the last map only, as the authors' release of
@@ -30,14 +30,13 @@ class Flips(NamedTuple):
         return cls(*masks.to(device), undo_late)
 
     def run_on_image(self, function: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        """``mirror(function(mirror(image)))``, per sample."""
-        mirrored = _flip(image, self.image, _IMAGE_COLS)
-        return _flip(function(mirrored), self.image, _IMAGE_COLS)
+        """``flip(function(flip(image)))``, per sample."""
+        return _flip(function(_flip(image, self.image, _IMAGE_COLS)), self.image, _IMAGE_COLS)
 
     def enter_bev(self, function: Callable[[Tensor], Tensor], bev: Tensor) -> Tensor:
         """``unflip(function(flip(bev)))`` for the first layers on the BEV plane."""
-        out = function(self._flip_bev(bev))
-        return out if self.undo_late else self._flip_bev(out)
+        out = function(self.flip_bev(bev))
+        return out if self.undo_late else self.flip_bev(out)
 
     def enter_bev_by_kernel(self, convolve: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
         """:meth:`enter_bev` of a convolution, with its kernel flipped in place of its input.
@@ -46,18 +45,19 @@ class Flips(NamedTuple):
             convolve (callable): Kernels of each sample (B, O, C, K, K) to (B, O, rows, cols).
             weight (Tensor): (O, C, K, K).
         """
-        out = convolve(self._flip_bev(weight.expand(len(self.rows), *weight.shape)))
-        return self._flip_bev(out) if self.undo_late else out
+        out = convolve(self.flip_bev(weight.expand(len(self.rows), *weight.shape)))
+        return self.flip_bev(out) if self.undo_late else out
 
     def leave_bev(self, function: Callable[[Tensor], Tuple[Tensor, ...]],
                   bev: Tensor) -> Tuple[Tensor, ...]:
         """The same for the last layers, which return several maps."""
         if self.undo_late:
             *inner, last = function(bev)
-            return (*inner, self._flip_bev(last))
-        return tuple(self._flip_bev(level) for level in function(self._flip_bev(bev)))
+            return (*inner, self.flip_bev(last))
+        return tuple(self.flip_bev(level) for level in function(self.flip_bev(bev)))
 
-    def _flip_bev(self, bev: Tensor) -> Tensor:
+    def flip_bev(self, bev: Tensor) -> Tensor:
+        """Flip (B, ..., rows, columns) as drawn for each sample."""
         return _flip(_flip(bev, self.rows, _BEV_ROWS), self.cols, _BEV_COLS)
 
 

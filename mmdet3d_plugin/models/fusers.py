@@ -2,11 +2,22 @@
 from typing import Tuple
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
+from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
+
+
+@MMENGINE_MODELS.register_module()
+class DoubledConv2d(nn.Conv2d):
+    """Convolution of [F, F], computed from F with the sum of the two halves of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """F (B, C, rows, columns), or [F, F] with 2 C channels, to (B, C', rows, columns)."""
+        if x.shape[1] == self.in_channels:
+            return super().forward(x)
+        return self._conv_forward(x, self.weight.unflatten(1, (2, -1)).sum(1), self.bias)
 
 
 @MODELS.register_module()
@@ -28,21 +39,15 @@ class SGFM(BaseModule):
 
     def __init__(self, channels: int, bias: bool = False, doubled: bool = True, init_cfg=None):
         super().__init__(init_cfg)
-        self.doubled = doubled
         self.gate = nn.Conv2d(2 * channels, channels, 1, bias=bias)
         self.refine = ConvModule((1 + doubled) * channels, channels, 3, padding=1, bias=bias,
+                                 conv_cfg=dict(type='DoubledConv2d') if doubled else None,
                                  norm_cfg=dict(type='BN'))
 
     def forward(self, camera: Tensor, lidar: Tensor) -> Tensor:
         """Two maps (B, C, rows, columns) to one."""
         gate = self.gate(torch.cat([camera, lidar], 1)).sigmoid()
-        fused = lidar + gate * (camera - lidar)
-        if not self.doubled:
-            return self.refine(fused)
-        conv = self.refine.conv
-        weight = conv.weight.unflatten(1, (2, -1)).sum(1)  # of [F, F] on F: half the work
-        refined = F.conv2d(fused, weight, conv.bias, padding=1)
-        return self.refine.activate(self.refine.norm(refined))
+        return self.refine(lidar + gate * (camera - lidar))
 
 
 @MODELS.register_module()

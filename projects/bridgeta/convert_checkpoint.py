@@ -40,7 +40,7 @@ RULES = [
     (r'^camera_branch\.encoder\.neck\.laterals\.', f'{_CAMERA}.neck.lateral_convs.'),
     (r'^camera_branch\.encoder\.neck\.convs\.', f'{_CAMERA}.neck.fpn_convs.'),
     (r'^camera_branch\.view_transform\.', f'{_CAMERA}.vtransform.'),
-    *((rf'^camera_branch\.compressor\.layers\.{n}\.{part}\.',
+    *((rf'^camera_branch\.view_transform\.compressor\.layers\.{n}\.{part}\.',
        f'{_CAMERA}.vtransform.downsample.{3 * n + k}.')
       for n in range(3) for k, part in enumerate(('conv', 'bn'))),
     *((rf'^lidar_branch\.encoder\.{ours}\.{part}\.', f'{_LIDAR}.{theirs}.{k}.')

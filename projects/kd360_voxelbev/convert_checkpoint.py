@@ -94,7 +94,7 @@ FUSER: Rules = [(r'^fuser\.gate\.', 'gatefusion.gate_conv.0.'),
 
 def student_names(keys: Iterable[str]) -> Dict[str, str]:
     """Our names of the student to the release's."""
-    rules = [(r'^camera_branch\.compressor\.conv\.', 'bev_compressor.0.'),
+    rules = [(r'^camera_branch\.view_transform\.compressor\.conv\.', 'bev_compressor.0.'),
              *decoder_rules('bev_encoder', 'head', 'decoder')]
     encoder = encoder_names(keys, 'camera_branch.encoder.', 'encoder.')
     return {key: encoder.get(key) or rename(key, rules) for key in keys}
@@ -102,8 +102,8 @@ def student_names(keys: Iterable[str]) -> Dict[str, str]:
 
 def teacher_names(keys: Iterable[str]) -> Dict[str, str]:
     """Our names of the teacher to the release's."""
-    rules = [(r'^camera_branch\.compressor\.conv\.', 'bev_compressor_e.0.'),
-             (r'^lidar_branch\.compressor\.conv\.', 'bev_compressor_l.0.'), *FUSER,
+    rules = [(r'^camera_branch\.view_transform\.compressor\.conv\.', 'bev_compressor_e.0.'),
+             (r'^lidar_branch\.view_transform\.compressor\.conv\.', 'bev_compressor_l.0.'), *FUSER,
              *decoder_rules('bev_encoder', 'head', 'decoder')]
     encoders = {**encoder_names(keys, 'camera_branch.encoder.', 'encoder_e.'),
                 **encoder_names(keys, 'lidar_branch.encoder.', 'encoder_l.')}

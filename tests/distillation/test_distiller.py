@@ -8,9 +8,9 @@ from mmengine.hooks import EMAHook  # noqa: F401  (registers the EMA wrappers)
 from mmengine.model import ExponentialMovingAverage
 from torch import nn
 
-from mmdet3d_plugin.distillation.taps import Tap, TapRecorder, record_taps
 from mmdet3d_plugin.engine import PluginRunner
 from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.models.taps import Tap, TapRecorder, record_taps
 from tests.factories import CAMERA, LIDAR, batch, build, model_config
 from tests.helpers.syncs import Syncs
 
@@ -20,6 +20,8 @@ ASSISTANT = dict(
     type='AuxiliaryModule', fuser=dict(type='SGFM', channels=8),
     bev_encoder=dict(type='BEVUNet', in_channels=8, channels=(8, 8, 8)),
     head=dict(type='BEVSegHead', in_channels=8, tasks=('segmentation', ), learn_weights=False))
+
+PARTS = ['assistant.fuser', 'assistant.bev_encoder', 'assistant.head']
 
 
 def term(student=f'student.{LOGITS}', teacher=f'teacher.{LOGITS}', **extra):
@@ -128,14 +130,14 @@ def test_taps_of_a_flipped_student_are_in_the_true_frame(teacher_files):
     torch.testing.assert_close(bev[0], bev[1], atol=1e-4, rtol=1e-4)
 
 
-def test_init_assistant_copies_the_teacher(teacher_files):
-    model = distiller(teacher_files, init_assistant=True)
+def test_init_from_teacher_copies_the_teacher(teacher_files):
+    model = distiller(teacher_files, init_from_teacher=PARTS)
     model.init_weights()
     torch.testing.assert_close(model.assistant.fuser.gate.weight,
                                model.teacher.model.fuser.gate.weight)
     wrong = dict(ASSISTANT, bev_encoder=dict(type='BEVUNet', in_channels=8, channels=(4, 8, 8)))
-    model = distiller(teacher_files, assistant=wrong, init_assistant=True)
-    with pytest.raises(UserError, match='init_assistant: assistant.bev_encoder'):
+    model = distiller(teacher_files, assistant=wrong, init_from_teacher=PARTS)
+    with pytest.raises(UserError, match='init_from_teacher: assistant.bev_encoder'):
         model.init_weights()
 
 
@@ -144,7 +146,7 @@ def test_what_each_role_makes_of_a_batch(teacher_files):
     model.init_weights()
     model.eval()
     before, data = copy.deepcopy(model.state_dict()), batch()
-    roles = {name: torch.stack([one.seg for one in found])
+    roles = {name: torch.stack([sample.pred_bev.seg for sample in found])
              for name, found in model.predict_roles(data).items()}
     assert list(roles) == ['teacher', 'assistant', 'student']
     inputs = model.data_preprocessor(data)['inputs']
@@ -257,9 +259,24 @@ def test_teacher_of_another_grid(teacher_files):
         distiller(teacher_files, student=student).init_weights()
 
 
-def test_teacher_of_another_normalisation(teacher_files):
-    preprocessor = dict(type='BEVDataPreprocessor', lidar_mean=(0.1, 0.2, 0.3))
-    with pytest.raises(UserError, match='lidar_mean differ from those that the teacher'):
+@torch.no_grad()
+def test_a_teacher_of_another_normalisation_gets_renormalised_inputs(teacher_files):
+    """It predicts what it predicts behind its own preprocessor."""
+    statistics = dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1), lidar_mean=(0.1, 0.2, 0.3))
+    model = distiller(teacher_files, data_preprocessor=dict(type='BEVDataPreprocessor',
+                                                            **statistics))
+    model.init_weights()
+    teacher, recorded = model.teacher, TapRecorder()
+    own = teacher.model(teacher.model.data_preprocessor(batch(), False)['inputs'])
+    inputs = model.data_preprocessor(batch(), False)['inputs']
+    found = teacher.run(inputs, None, (), recorded, torch.device('cpu'), complete=True)
+    torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(teacher.model(inputs)['segmentation'], own['segmentation'], atol=1e-2)
+
+
+def test_a_teacher_of_other_channels_is_refused(teacher_files):
+    preprocessor = dict(type='BEVDataPreprocessor', lidar_mean=(0.1, 0.2), lidar_std=(1, 1))
+    with pytest.raises(UserError, match='lidar_mean has 2 channels, but 3 in the teacher'):
         distiller(teacher_files, data_preprocessor=preprocessor).init_weights()
 
 
@@ -289,19 +306,19 @@ def test_fp32_terms_under_autocast(teacher_files):
 
 def test_the_teacher_runs_as_far_as_its_last_tap(teacher_files):
     """Its head has two more tasks; with a tap in the middle, neither its decoder nor its head."""
-    ran = []
-    model = distiller(teacher_files, assistant=None, terms=dict(student=term()))
-    model.init_weights()
-    for name, module in model.teacher.model.named_modules():
-        module.register_forward_hook(lambda *_, name=name: ran.append(name))
-    complete = run(model)
-    assert 'head.segmentation' in ran and 'head.centerness' not in ran
-    ran.clear()
-    model.terms['student'] = MODELS.build(term('student.camera_branch', 'teacher.fuser'))
-    assert run(model)['loss_student'].isfinite()
-    assert 'fuser' in ran and not [name for name in ran if name.startswith(('bev_enc', 'head'))]
-    assert not any(module._forward_hooks for module in model.student.modules())
-    assert complete['loss_student'].isfinite()
+    for taps, runs, rests in ((), ('head.segmentation', ), ('head.centerness', )), (
+            ('student.camera_branch', 'teacher.fuser'), ('fuser', ), ('bev_enc', 'head')):
+        model = distiller(teacher_files, assistant=None, terms=dict(student=term(*taps)))
+        model.init_weights()
+        ran = []
+        for name, module in model.teacher.model.named_modules():
+            module.register_forward_hook(lambda *_, name=name, ran=ran: ran.append(name))
+        run(model)
+        assert 'head.offset' in ran  # the first run is complete: what runs twice is noticed
+        ran.clear()
+        assert run(model)['loss_student'].isfinite()
+        assert set(runs) <= set(ran) and not [name for name in ran if name.startswith(rests)]
+        assert not any(module._forward_hooks for module in model.student.modules())
 
 
 def test_a_teacher_in_bfloat16_teaches_nearly_the_same(teacher_files):

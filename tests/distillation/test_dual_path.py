@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdet3d_plugin.distillation import (
+    Context,
     CrossHeadTerm,
     DualPathTerm,
     FeatureTerm,
@@ -129,7 +130,9 @@ def test_squared_distance_by_hand():
     assert float(SquaredDistance()(student, teacher)) == 7.0  # (1 + 4 + 0 + 9) / 2
     assert float(SquaredDistance('mean')(student, teacher)) == 3.5
     weight = torch.tensor([[[[1.0, 0.0]]]])
-    assert float(SquaredDistance()(student, teacher, weight)) == 5.0
+    found = {name: float(SquaredDistance()(student, teacher, weight, name))
+             for name in ('mean', 'batch', 'region')}
+    assert found == dict(mean=2.5, batch=5.0, region=5.0)
 
 
 def test_the_direct_term_logs_the_same_distance():
@@ -165,6 +168,10 @@ def test_prediction_kl_of_exclusive_classes():
     assert PredictionKL()(-extreme, extreme).isfinite()
 
 
+def context(**changes):
+    return Context(**{**dict(inputs={}, samples=[], roles={}, taps={}), **changes})
+
+
 # Crossed heads ------------------------------------------------------------------------------------
 
 
@@ -189,10 +196,10 @@ def crossed(role, frozen, **kwargs):
     if frozen:
         model.eval().requires_grad_(False)
     features = torch.randn(2, 5, 3, 3, requires_grad=True)
-    feats = {'student.bev': features, f'{role}.head.segmentation': torch.randn(2, 2, 3, 3)}
+    feats = {'student.bev': features, f'{role}.head[segmentation]': torch.randn(2, 2, 3, 3)}
     before = {name: value.clone() for name, value in model.state_dict().items()}
     term = CrossHeadTerm('student.bev', role, dict(type='PredictionKL'), **kwargs)
-    loss = term(feats, dict(roles={role: model}))['loss']
+    loss = term(feats, context(roles={role: model}))['loss']
     loss.backward()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert features.grad.abs().sum() > 0
@@ -203,7 +210,7 @@ def test_a_frozen_head_passes_the_gradient_to_the_student():
     model, feats, loss, features = crossed('teacher', frozen=True, weight=2.0)
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
     logits = model.head((features, ))['segmentation']
-    expected = 2 * PredictionKL()(logits, feats['teacher.head.segmentation'])
+    expected = 2 * PredictionKL()(logits, feats['teacher.head[segmentation]'])
     assert float(loss.detach()) == pytest.approx(float(expected))
 
 
@@ -221,11 +228,12 @@ def test_task_term_is_the_heads_loss():
             self.head.loss = lambda outs, samples: dict(
                 loss_a=outs['segmentation'].sum(), loss_b=torch.tensor(float(len(samples))))
 
-    feats = {'assistant.head.segmentation': torch.ones(2, 2)}
-    out = TaskTerm(weight=0.5)(feats, dict(roles=dict(assistant=Trained()), data_samples=[1, 2]))
+    feats = {'assistant.head[segmentation]': torch.ones(2, 2)}
+    out = TaskTerm(weight=0.5)(
+        feats, context(roles=dict(assistant=Trained()), samples=[1, 2]))
     assert float(out['loss']) == 3.0
 
 
 def test_whose_head():
-    with pytest.raises(UserError, match="expected 'teacher' or 'assistant', got 'student'"):
+    with pytest.raises(UserError, match="expected 'assistant' or a teacher, got 'student'"):
         CrossHeadTerm('student.bev', 'student', dict(type='PredictionKL'))

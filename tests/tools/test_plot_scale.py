@@ -33,7 +33,7 @@ def test_one_size_changes_at_a_time(tool):
         range={'model.grid.x_range': (-4, 4), 'model.grid.y_range': (-4, 4)},
         levels={f'{branch}.view_transform.num_levels': 4,
                 f'{branch}.view_transform.z_range': (-6, -1.0),  # levels of 1.25 m, from below
-                f'{branch}.compressor.in_channels': 4 * 128},
+                f'{branch}.view_transform.compressor.in_channels': 4 * 128},
         batch={})
     assert cfg.test_dataloader.dataset.pipeline[0].type.endswith('Panorama')
 

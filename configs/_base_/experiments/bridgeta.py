@@ -8,6 +8,7 @@ map_metrics = ('map/mean', 'map/drivable_area', 'map/ped_crossing', 'map/walkway
                'map/carpark_area', 'map/divider')
 levels = ('features', 'decoded', 'logits')
 crossed = ('teacher_head', 'assistant_head')
+assistant_parts = ['assistant.fuser', 'assistant.bev_encoder', 'assistant.head']
 config = 'configs/bridgeta/bridgeta_{}.py'
 
 
@@ -52,9 +53,9 @@ table4 = dict(
     # what the paper leaves open: the student starts as the camera model, the assistant as teacher
     student_started=distilled('assistant, student started', (*levels, *crossed), start='student'),
     assistant_started=distilled('assistant started', (*levels, *crossed),
-                                options={'model.init_assistant': True}),
+                                options={'model.init_from_teacher': assistant_parts}),
     both_started=distilled('both started', (*levels, *crossed), start='student',
-                           options={'model.init_assistant': True}))
+                           options={'model.init_from_teacher': assistant_parts}))
 fig5 = dict(
     teacher=teacher,
     direct_crossed=without,

@@ -29,7 +29,8 @@ model = dict(
     camera_branch=dict(
         type='CameraBranch',
         encoder=dict(type='ImageEncoder', backbone=swin, neck=dict(type='GeneralizedLSSFPN')),
-        view_transform=dict(type='LiftSplat', channels=channels, resolution=0.4, **features),
-        compressor=dict(type='BEVDownsample', channels=channels)),
+        view_transform=dict(
+            type='LiftSplat', channels=channels, resolution=0.4, **features,
+            compressor=dict(type='BEVDownsample', channels=channels))),
     bev_encoder=decoder,
     head=head)

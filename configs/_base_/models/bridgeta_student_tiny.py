@@ -24,8 +24,8 @@ model = dict(
             type='ImageEncoder',
             backbone=resnet18,
             neck=dict(type='GeneralizedLSSFPN', in_channels=(32, 64, 128), out_channels=32)),
-        view_transform=dict(type='LiftSplat', in_channels=32, channels=channels,
-                            depth=(1, 45, 1), resolution=1.0, **features),
-        compressor=dict(type='BEVDownsample', channels=channels)),
+        view_transform=dict(
+            type='LiftSplat', in_channels=32, channels=channels, depth=(1, 45, 1), resolution=1.0,
+            **features, compressor=dict(type='BEVDownsample', channels=channels))),
     bev_encoder=decoder,
     head=head)

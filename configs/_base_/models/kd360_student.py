@@ -25,8 +25,10 @@ camera_branch = dict(
         type='ImageEncoder',
         backbone=efficientnet_b0,
         neck=dict(type='Projection', in_channels=1280, out_channels=channels)),
-    view_transform=dict(type='VoxelPulling', **camera_heights),
-    compressor=dict(type='HeightCompressor', in_channels=8 * channels, out_channels=channels))
+    view_transform=dict(
+        type='VoxelPulling', **camera_heights,
+        compressor=dict(type='HeightCompressor', in_channels=8 * channels,
+                        out_channels=channels)))
 bev_encoder = dict(type='BEVUNet', in_channels=channels, channels=(64, 128, 256))
 head = dict(type='BEVSegHead', in_channels=channels, num_classes=1)
 

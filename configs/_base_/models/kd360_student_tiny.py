@@ -23,8 +23,10 @@ camera_branch = dict(
         backbone=resnet18,
         neck=dict(type='UpsampleConcat', in_channels=(32, 64), mid_channels=48,
                   out_channels=channels)),
-    view_transform=dict(type='VoxelPulling', **camera_heights),
-    compressor=dict(type='HeightCompressor', in_channels=4 * channels, out_channels=channels))
+    view_transform=dict(
+        type='VoxelPulling', **camera_heights,
+        compressor=dict(type='HeightCompressor', in_channels=4 * channels,
+                        out_channels=channels)))
 bev_encoder = dict(type='BEVUNet', in_channels=channels, channels=(24, 32, 48))
 head = dict(type='BEVSegHead', in_channels=channels, num_classes=1, prior_prob=0.03)
 

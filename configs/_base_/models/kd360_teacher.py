@@ -27,7 +27,8 @@ model = dict(
             backbone=resnet101,
             neck=dict(type='UpsampleConcat', in_channels=(512, 1024), mid_channels=512,
                       out_channels=_base_.channels)),
-        view_transform=dict(type='VoxelPulling', occupied=True, **lidar_heights),
-        compressor=dict(type='HeightCompressor', in_channels=8 * _base_.channels,
-                        out_channels=_base_.channels)),
+        view_transform=dict(
+            type='VoxelPulling', occupied=True, **lidar_heights,
+            compressor=dict(type='HeightCompressor', in_channels=8 * _base_.channels,
+                            out_channels=_base_.channels))),
     fuser=dict(type='SGFM', channels=_base_.channels))

@@ -15,7 +15,8 @@ model = dict(
             backbone=_base_.resnet18,
             neck=dict(type='UpsampleConcat', in_channels=(32, 64), mid_channels=48,
                       out_channels=_base_.channels)),
-        view_transform=dict(type='VoxelPulling', occupied=True, **lidar_heights),
-        compressor=dict(type='HeightCompressor', in_channels=4 * _base_.channels,
-                        out_channels=_base_.channels)),
+        view_transform=dict(
+            type='VoxelPulling', occupied=True, **lidar_heights,
+            compressor=dict(type='HeightCompressor', in_channels=4 * _base_.channels,
+                            out_channels=_base_.channels))),
     fuser=dict(type='SGFM', channels=_base_.channels))

@@ -6,6 +6,7 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ...errors import UserError
+from ..context import Context
 from ..criteria import squared_distance
 from .term import Term
 
@@ -28,7 +29,7 @@ class DualPathTerm(Term):
 
     Args:
         student, assistant, teacher (str): Taps of one shape.
-        weight (float): :math:`\lambda`.
+        weight (float | str | dict): :math:`\lambda`; see :class:`Term`.
         epsilon (str | float): ``'optimal'``, or a constant.
         scope (str): One epsilon for the ``'batch'``, or one for each ``'sample'``, which does not
             depend on how the batch is split.
@@ -38,11 +39,12 @@ class DualPathTerm(Term):
         limits (tuple): Least and largest epsilon.
     """
 
-    def __init__(self, student: str, assistant: str, teacher: str, weight: float = 1.0,
+    def __init__(self, student: str, assistant: str, teacher: str,
+                 weight: Union[float, str, dict] = 1.0,
                  epsilon: Union[str, float] = 'optimal', scope: str = 'batch',
                  channels: str = 'sum', detach_assistant: bool = False,
                  limits: Tuple[float, float] = (1e-3, 1e3), init_cfg=None):
-        super().__init__(init_cfg)
+        super().__init__(weight, init_cfg)
         for name, value, known in (('scope', scope, ('batch', 'sample')),
                                    ('channels', channels, ('sum', 'mean'))):
             if value not in known:
@@ -53,11 +55,11 @@ class DualPathTerm(Term):
                             f'{epsilon!r}')
         self.student, self.assistant, self.teacher = student, assistant, teacher
         self.taps = {student, assistant, teacher}
-        self.weight, self.epsilon, self.scope = weight, epsilon, scope
+        self.epsilon, self.scope = epsilon, scope
         self.channels, self.detach_assistant = channels, detach_assistant
         self.limits = tuple(map(float, limits))
 
-    def forward(self, feats: Mapping[str, Tensor], ctx: dict) -> Dict[str, Tensor]:
+    def forward(self, feats: Mapping[str, Tensor], ctx: Context) -> Dict[str, Tensor]:
         """See :class:`Term`."""
         student, assistant, teacher = (
             feats[tap] for tap in (self.student, self.assistant, self.teacher))
@@ -65,7 +67,7 @@ class DualPathTerm(Term):
             raise UserError(
                 f'{self.student} is {tuple(student.shape)}, {self.assistant} is '
                 f'{tuple(assistant.shape)} and {self.teacher} is {tuple(teacher.shape)}; the three '
-                'need the same widths and grid')
+                'need the same channels and grid')
         with torch.autocast(student.device.type, enabled=False):
             student, assistant, teacher = (
                 x.float() for x in (student, assistant, teacher.detach()))
@@ -76,7 +78,7 @@ class DualPathTerm(Term):
                 epsilon = self._epsilon(to_student, to_teacher)
                 direct = self._distance(student, teacher).mean().sqrt()
             loss = (1 + epsilon) * to_student + (1 + 1 / epsilon) * to_teacher
-            return dict(loss=self.weight * loss.mean(), epsilon=epsilon.mean(), distance=direct)
+            return dict(loss=self.weigh(loss.mean(), ctx), epsilon=epsilon.mean(), distance=direct)
 
     def _distance(self, one: Tensor, other: Tensor) -> Tensor:
         """() or (N,) squared distances."""

@@ -1,12 +1,15 @@
 """The plain term: one student tensor against one teacher tensor."""
-from typing import Dict, Mapping, Optional, Union
+from typing import Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from mmdet3d.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import UserError, build_from
-from ..criteria import squared_distance
+from ..adapters import build_adapter
+from ..context import Context
+from ..criteria import check_reduction, squared_distance
+from ..regions import multiply_regions
 from .term import Term
 
 
@@ -17,43 +20,68 @@ class FeatureTerm(Term):
     Args:
         student (str): Tap that learns; ``assistant.*`` for the auxiliary pair.
         teacher (str): Tap that teaches.
-        criterion (dict): ``(student, teacher) -> scalar``.
-        adapter (dict, optional): Aligns the student's channels and size.
-        weight (float | str): :math:`\gamma`; or ``'learned'`` for
-            :math:`\frac12 e^{-\kappa} L + \frac12 \kappa` with a learned :math:`\kappa`.
+        criterion (dict): ``(student, teacher, weight, reduction) -> scalar``.
+        adapter (dict | list, optional): Aligns the student's channels and size.
+        teacher_adapter (dict | list, optional): The same on the teacher's side; it is trained, the
+            teacher is not.
+        sampler (dict, optional): Compare at points of objects. Default: at all cells.
+        regions (list, optional): Weights of the cells, which multiply. Default: all count alike.
+        reduction (str): ``'mean'`` over cells, ``'batch'`` (sum / batch size) or ``'region'``
+            (sum / sum of the regions' weights).
+        weight (float | str | dict): See :class:`Term`.
         log_distance (bool): Log ``distance``, :math:`\|F^S - F^T\|`, too: the root of the squared
             distance, summed over channels, averaged over cells and batch, as `DualPathTerm` does.
     """
 
     def __init__(self, student: str, teacher: str, criterion: dict,
-                 adapter: Optional[dict] = None, weight: Union[float, str] = 1.0,
+                 adapter: Union[dict, Sequence[dict], None] = None,
+                 teacher_adapter: Union[dict, Sequence[dict], None] = None,
+                 sampler: Optional[dict] = None, regions: Sequence[dict] = (),
+                 reduction: str = 'mean', weight: Union[float, str, dict] = 1.0,
                  log_distance: bool = False, init_cfg=None):
-        super().__init__(init_cfg)
+        super().__init__(weight, init_cfg)
+        check_reduction(reduction)
         self.student, self.teacher = student, teacher
         self.taps = {student, teacher}
         self.criterion = build_from(MODELS, criterion, 'term.criterion')
-        self.adapter = build_from(MODELS, adapter, 'term.adapter')
-        if isinstance(weight, str) and weight != 'learned':
-            raise ValueError(f"weight: expected a number or 'learned', got {weight!r}")
-        self.weight, self.log_distance = weight, log_distance
-        self.log_variance = nn.Parameter(torch.zeros(())) if weight == 'learned' else None
+        self.adapter = build_adapter(adapter, 'term.adapter')
+        self.teacher_adapter = build_adapter(teacher_adapter, 'term.teacher_adapter')
+        self.sampler = build_from(MODELS, sampler, 'term.sampler')
+        self.regions = [build_from(MODELS, region, f'term.regions[{n}]')
+                        for n, region in enumerate(regions or ())]
+        self.reduction, self.log_distance = reduction, log_distance
 
-    def forward(self, feats: Mapping[str, Tensor], ctx: dict) -> Dict[str, Tensor]:
+    def forward(self, feats: Mapping[str, Tensor], ctx: Context) -> Dict[str, Tensor]:
         """See :class:`Term`."""
         student, teacher = feats[self.student], feats[self.teacher].detach()
         with torch.autocast(student.device.type, enabled=False):
-            student, teacher = student.float(), teacher.float()
-            if self.adapter is not None:
-                student = self.adapter(student, teacher.shape[-2:])
-            if student.shape != teacher.shape:
-                raise UserError(
-                    f'{self.student} is {tuple(student.shape)}, but {self.teacher} is '
-                    f'{tuple(teacher.shape)}; add an adapter to the term, or tap the same level')
-            loss = self.criterion(student, teacher)
-            if self.log_variance is None:
-                logs = dict(loss=self.weight * loss)
-            else:
-                logs = dict(loss=((-self.log_variance).exp() * loss + self.log_variance) / 2)
+            student, teacher = self._adapt(student.float(), teacher.float())
+            weight = multiply_regions(self.regions, ctx, student.shape[-2:])
+            if self.sampler is not None:
+                student, teacher, weight = self._sample(student, teacher, weight, ctx)
+            loss = self.criterion(student, teacher, weight, self.reduction)
+            logs = dict(loss=self.weigh(loss, ctx))
             if self.log_distance:
-                logs['distance'] = squared_distance(student.detach(), teacher).mean().sqrt()
+                logs['distance'] = squared_distance(
+                    student.detach(), teacher.detach()).mean().sqrt()
             return logs
+
+    def _adapt(self, student: Tensor, teacher: Tensor) -> Tuple[Tensor, Tensor]:
+        own, target = student.detach(), teacher
+        if self.teacher_adapter is not None:
+            teacher = target = self.teacher_adapter(teacher, own)
+        if self.adapter is not None:
+            student = self.adapter(student, target.detach())
+        if student.shape != teacher.shape:
+            raise UserError(
+                f'{self.student} is {tuple(student.shape)}, but {self.teacher} is '
+                f'{tuple(teacher.shape)}; add an adapter to the term, or tap the same level')
+        return student, teacher
+
+    def _sample(self, student, teacher, weight, ctx):
+        """Features as maps (B, C, K, P) of K objects and P points, with their weights."""
+        student, teacher = (self.sampler(ctx, x).permute(0, 3, 1, 2) for x in (student, teacher))
+        mask = self.sampler.mask(ctx)[:, None].to(student)
+        if weight is None:
+            return student, teacher, mask
+        return student, teacher, mask * self.sampler(ctx, weight).permute(0, 3, 1, 2)

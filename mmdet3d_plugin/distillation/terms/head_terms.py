@@ -1,13 +1,14 @@
 """Terms that run a head of one role."""
-from contextlib import contextmanager
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Tuple, Union
 
 import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ...errors import UserError, build_from
 from ...models.layers import freeze_bn_stats
+from ..context import Context
 from .term import Term
 
 
@@ -21,32 +22,31 @@ class CrossHeadTerm(Term):
 
     Args:
         student (str): Tap of the student's features that the head reads.
-        role (str): ``'teacher'`` or ``'assistant'``: whose head.
+        role (str): Whose head: ``'assistant'`` or a teacher's name, such as ``'teacher'``.
         criterion (dict): ``(logits of the student's features, the role's logits) -> scalar``.
         output (str): Which of the head's outputs is compared.
-        weight (float): Of the term.
+        weight (float | str | dict): See :class:`Term`.
         freeze (bool): Do not train an assistant's head on the student's features.
     """
 
     def __init__(self, student: str, role: str, criterion: dict, output: str = 'segmentation',
-                 weight: float = 1.0, freeze: bool = False, init_cfg=None):
-        super().__init__(init_cfg)
-        if role not in ('teacher', 'assistant'):
-            raise UserError(f"CrossHeadTerm.role: expected 'teacher' or 'assistant', got {role!r}")
+                 weight: Union[float, str, dict] = 1.0, freeze: bool = False, init_cfg=None):
+        super().__init__(weight, init_cfg)
+        if role == 'student':
+            raise UserError("CrossHeadTerm.role: expected 'assistant' or a teacher, got 'student'")
         self.student, self.role, self.output = student, role, output
-        self.target = f'{role}.head.{output}'
+        self.target = f'{role}.head[{output}]'
         self.taps = {student, self.target}
         self.criterion = build_from(MODELS, criterion, 'term.criterion')
-        self.weight, self.freeze = weight, freeze
+        self.freeze = freeze
 
-    def forward(self, feats: Mapping[str, Tensor], ctx: dict) -> Dict[str, Tensor]:
+    def forward(self, feats: Mapping[str, Tensor], ctx: Context) -> Dict[str, Tensor]:
         """See :class:`Term`."""
-        head = ctx['roles'][self.role].head
+        head = ctx.roles[self.role].head
         target = feats[self.target].detach().clone()
-        with frozen_head(head, self.freeze):
-            crossed = head((feats[self.student], ))[self.output]
+        crossed = run_head(head, (feats[self.student], ), self.freeze)[self.output]
         with torch.autocast(crossed.device.type, enabled=False):
-            return dict(loss=self.weight * self.criterion(crossed.float(), target.float()))
+            return dict(loss=self.weigh(self.criterion(crossed.float(), target.float()), ctx))
 
 
 @MODELS.register_module()
@@ -55,31 +55,25 @@ class TaskTerm(Term):
 
     Args:
         output (str): Of the assistant's head.
-        weight (float): Of the term.
+        weight (float | str | dict): See :class:`Term`.
     """
 
-    def __init__(self, output: str = 'segmentation', weight: float = 1.0, init_cfg=None):
-        super().__init__(init_cfg)
-        self.output, self.weight = output, weight
-        self.tap = f'assistant.head.{output}'
+    def __init__(self, output: str = 'segmentation',
+                 weight: Union[float, str, dict] = 1.0, init_cfg=None):
+        super().__init__(weight, init_cfg)
+        self.output, self.tap = output, f'assistant.head[{output}]'
         self.taps = {self.tap}
 
-    def forward(self, feats: Mapping[str, Tensor], ctx: dict) -> Dict[str, Tensor]:
+    def forward(self, feats: Mapping[str, Tensor], ctx: Context) -> Dict[str, Tensor]:
         """See :class:`Term`."""
-        losses = ctx['roles']['assistant'].head.loss({self.output: feats[self.tap]},
-                                                     ctx['data_samples'])
-        return dict(loss=self.weight * sum(losses.values()))
+        losses = ctx.roles['assistant'].head.loss({self.output: feats[self.tap]}, ctx.samples)
+        return dict(loss=self.weigh(sum(losses.values()), ctx))
 
 
-@contextmanager
-def frozen_head(head: nn.Module, freeze: bool):
-    """Run a head without updating its running statistics and, if asked, its parameters."""
-    trained = [p for p in head.parameters() if freeze and p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        with freeze_bn_stats(head):
-            yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+def run_head(head: nn.Module, features: Tuple[Tensor, ...], freeze: bool) -> Dict[str, Tensor]:
+    """Run a head without updating its running statistics and, if asked, without training it."""
+    with freeze_bn_stats(head):
+        if not freeze:
+            return head(features)
+        state = {name: parameter.detach() for name, parameter in head.named_parameters()}
+        return functional_call(head, state, (features, ))

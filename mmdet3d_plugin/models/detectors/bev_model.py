@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...errors import UserError, build_from
 from ...geometry import BEVGrid
+from ..aux_losses import AuxLosses
 from ..flips import Flips
 from ..layers import freeze_bn_stats
 
@@ -19,19 +20,21 @@ from ..layers import freeze_bn_stats
 class BEVModel(BaseModel):
     """A bird's-eye-view model of a camera, a LiDAR, or both.
 
-    Modes: ``loss`` returns a dict of scalars, ``predict`` the samples with ``pred_bev`` (and
-    ``pred_instances_3d`` if the head groups instances), and ``tensor`` the head's raw outputs.
+    Modes: ``loss`` returns a dict of scalars, ``predict`` the samples with the fields that the
+    head fills, and ``tensor`` the head's raw outputs. The head owns the task; the model knows none.
 
     Args:
         grid (dict): The BEV grid, the only place where the model states it; every part that needs
             it receives this one.
-        camera_branch (dict, optional): Images to BEV.
+        camera_branch (dict, optional): Camera images to BEV.
         lidar_branch (dict, optional): LiDAR to BEV.
         fuser (dict, optional): Joins both branches' maps; needed when there are two.
         bev_encoder (dict): Network on the BEV map.
         head (dict): Task head.
         flips (dict, optional): Probabilities ``image``, ``rows``, ``cols`` of flips inside the
             network during training, and ``undo_late``; see :class:`Flips`. Off when None.
+        aux_losses (dict[str, dict], optional): Losses by name on tensors inside the model, in
+            training only; see :class:`AuxLosses`. One set to None is off.
         checkpointing (bool): Keep no activations of branches and BEV encoder in training, but
             compute them again for the backward pass: less memory, a third more time, and the same
             loss, gradients and running statistics.
@@ -41,8 +44,8 @@ class BEVModel(BaseModel):
     def __init__(self, grid: dict, bev_encoder: dict, head: dict,
                  camera_branch: Optional[dict] = None, lidar_branch: Optional[dict] = None,
                  fuser: Optional[dict] = None, flips: Optional[dict] = None,
-                 checkpointing: bool = False, data_preprocessor: Optional[dict] = None,
-                 init_cfg=None):
+                 aux_losses: Optional[dict] = None, checkpointing: bool = False,
+                 data_preprocessor: Optional[dict] = None, init_cfg=None):
         super().__init__(
             build_from(MODELS, data_preprocessor, 'model.data_preprocessor'), init_cfg)
         self.grid = BEVGrid(**grid)
@@ -59,7 +62,8 @@ class BEVModel(BaseModel):
         self.lidar_branch = build_from(MODELS, lidar_branch, 'model.lidar_branch', grid=self.grid)
         self.fuser = build_from(MODELS, fuser, 'model.fuser')
         self.bev_encoder = build_from(MODELS, bev_encoder, 'model.bev_encoder')
-        self.head = build_from(MODELS, head, 'model.head')
+        self.head = build_from(MODELS, head, 'model.head', grid=self.grid)
+        self.aux_losses = AuxLosses(aux_losses, self) if aux_losses else None
 
     def forward(self, inputs: dict, data_samples: Optional[Sequence[Det3DDataSample]] = None,
                 mode: str = 'tensor') -> Union[Dict[str, Tensor], List[Det3DDataSample]]:
@@ -68,24 +72,27 @@ class BEVModel(BaseModel):
         Args:
             inputs (dict): From the preprocessor: ``imgs`` (B, N, 3, H, W) and ``rig``, and for a
                 LiDAR branch ``lidar_img`` (B, C, h, w), ``lidar_rig`` and ``points``.
-            data_samples (list, optional): With ``gt_bev`` in mode ``loss``.
+            data_samples (list, optional): With the head's ground truth in mode ``loss``.
             mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``.
 
         Returns:
             dict | list: See the class.
         """
         if mode == 'loss':
-            self._check_grid(data_samples)
-            return self.head.loss(self._run(inputs), data_samples)
+            return self._loss(inputs, data_samples)
+        outs = self._run(inputs)
         if mode == 'predict':
-            for sample, prediction in zip(data_samples, self.head.predict(self._run(inputs))):
-                sample.pred_bev = prediction
-                if 'instances' in prediction:
-                    sample.pred_instances_3d = self.head.instances.boxes(prediction, self.grid)
-            return data_samples
+            return self.head.predict(outs, data_samples)
         if mode == 'tensor':
-            return self._run(inputs)
+            return outs
         raise ValueError(f"mode: expected 'loss', 'predict' or 'tensor', got {mode!r}")
+
+    def _loss(self, inputs: dict, samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
+        if self.aux_losses is None:
+            return self.head.loss(self._run(inputs), samples)
+        with self.aux_losses.record(self) as taps:
+            losses = self.head.loss(self._run(inputs), samples)
+        return {**losses, **self.aux_losses(taps, inputs, samples)}
 
     def _run(self, inputs: dict) -> Dict[str, Tensor]:
         flips = self._draw_flips(inputs)
@@ -105,14 +112,3 @@ class BEVModel(BaseModel):
             return None
         batch = inputs['imgs' if inputs.get('imgs') is not None else 'lidar_img']
         return Flips.draw(len(batch), **self.flips, device=batch.device)
-
-    def _check_grid(self, data_samples):
-        for sample in data_samples:
-            if 'gt_bev' not in sample:
-                raise UserError('training needs ground truth, but the sample has no gt_bev; put '
-                                'RasterizeBEV before PackBEVInputs in the pipeline')
-            grid = sample.metainfo.get('bev_grid')
-            if grid is not None and not self.grid.same_bev(BEVGrid(**grid)):
-                raise UserError(
-                    f'the data set rasterises on {BEVGrid(**grid)}, but model.grid is {self.grid}; '
-                    'set RasterizeBEV.grid and model.grid to the same values')

@@ -1,5 +1,10 @@
+from .bev_head import BEVHead, BEVMapsHead, HeadOutput
 from .bev_map_head import BEVMapHead
 from .bev_seg_head import BEVSegHead
 from .instances import CenterGrouping
+from .multi_task_head import MultiTaskHead
 
-__all__ = ['BEVMapHead', 'BEVSegHead', 'CenterGrouping']
+__all__ = [
+    'BEVHead', 'BEVMapHead', 'BEVMapsHead', 'BEVSegHead', 'CenterGrouping', 'HeadOutput',
+    'MultiTaskHead'
+]

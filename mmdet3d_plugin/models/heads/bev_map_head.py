@@ -6,16 +6,16 @@ import torch
 from mmcv.cnn import ConvModule
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
-from mmengine.model import BaseModule
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
 from ...errors import UserError, build_from
 from ...geometry import BEVGrid
+from .bev_head import BEVMapsHead, HeadOutput
 
 
 @MODELS.register_module()
-class BEVMapHead(BaseModule):
+class BEVMapHead(BEVMapsHead):
     """Resample the map to the model's grid, then classify each cell; classes may overlap.
 
     Resampling is bilinear at the centres of the cells, by one constant matrix for the rows and one
@@ -25,15 +25,17 @@ class BEVMapHead(BaseModule):
     Args:
         in_channels (int): C of the BEV encoder's last map.
         classes (tuple): Names of the channels.
-        grid (dict): Of the prediction; the model's.
+        grid (BEVGrid | dict): Of the prediction: the model's grid (passed by the model).
         source (dict): ``x_range``, ``y_range`` and ``resolution`` of the map that comes in.
         loss (dict): Of logits and targets of one class.
     """
 
-    def __init__(self, in_channels: int, classes: Sequence[str], grid: dict, source: dict,
+    gt_fields = ('gt_bev.seg', )
+
+    def __init__(self, in_channels: int, classes: Sequence[str], grid, source: dict,
                  loss: Optional[dict] = None, init_cfg=None):
-        super().__init__(init_cfg)
-        self.classes, self.grid = tuple(classes), BEVGrid(**grid)
+        super().__init__(grid, init_cfg)
+        self.classes = tuple(classes)
         self.source = replace(self.grid, **source)
         for name, matrix in zip(('rows', 'cols'), resampling(self.source, self.grid)):
             self.register_buffer(name, matrix, persistent=False)
@@ -59,17 +61,35 @@ class BEVMapHead(BaseModule):
              samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
         """``loss_<class>``, a scalar each."""
         logits = outs['segmentation'].float()
-        gt = torch.stack([sample.gt_bev.seg for sample in samples]).to(logits)
+        gt = self.stack_gt(samples, 'seg').to(logits)
         if logits.shape != gt.shape:
             raise UserError(f'head: the model predicts {tuple(logits.shape)}, but the ground truth '
                             f'is {tuple(gt.shape)} (batch, classes, rows, columns); check '
-                            'head.classes and head.grid against those of the ground truth')
+                            'head.classes and model.grid against those of the ground truth')
         return {f'loss_{name}': self.criterion(logits[:, k], gt[:, k])
                 for k, name in enumerate(self.classes)}
 
-    def predict(self, outs: Dict[str, Tensor]) -> Sequence[PixelData]:
-        """One ``PixelData`` per sample: ``seg`` probabilities."""
-        return [PixelData(seg=seg) for seg in outs['segmentation'].float().sigmoid()]
+    def predict(self, outs: Dict[str, Tensor],
+                samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
+        """Fill ``pred_bev``: ``seg`` probabilities."""
+        for sample, seg in zip(samples, self.decode(outs)['segmentation']):
+            sample.pred_bev = PixelData(seg=seg)
+        return samples
+
+    def decode(self, outs: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """See :class:`BEVHead`."""
+        return dict(segmentation=outs['segmentation'].float().sigmoid())
+
+    def outputs(self) -> Dict[str, HeadOutput]:
+        """See :class:`BEVHead`."""
+        return dict(segmentation=HeadOutput((len(self.classes), *self.grid.shape),
+                                            'probability of each class'))
+
+    def keep_outputs(self, names: Optional[Sequence[str]] = None) -> Tuple[str, ...]:
+        """See :class:`BEVHead`."""
+        self.check_outputs(names or ())
+        self.criterion = None
+        return ('segmentation', )
 
 
 def resampling(source: BEVGrid, target: BEVGrid) -> Tuple[Tensor, Tensor]:

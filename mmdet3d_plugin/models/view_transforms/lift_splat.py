@@ -4,15 +4,15 @@ from typing import Optional, Sequence, Tuple
 
 import torch
 from mmdet3d.registry import MODELS
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...geometry import BEVGrid, CameraRig
 from ...geometry.lifting import build_lift_maps, lift_pool
+from .view_transform import ViewTransform
 
 
 @MODELS.register_module()
-class LiftSplat(BaseModule):
+class LiftSplat(ViewTransform):
     """BEVFusion's ``LSSTransform`` without its compiled pooling.
 
     A 1x1 convolution predicts D depth logits and C context channels for each feature; each cell
@@ -30,6 +30,7 @@ class LiftSplat(BaseModule):
             points up to one cell below the ranges.
         pixel (str): Where features sit in the image: at the ``'center'`` of the pixels they
             cover, or as in the release from ``'corner'`` to corner. See :func:`frustum`.
+        compressor (dict, optional): From voxels to the BEV map; see :class:`ViewTransform`.
     """
 
     def __init__(self, grid, in_channels: int = 256, channels: int = 80,
@@ -37,7 +38,8 @@ class LiftSplat(BaseModule):
                  x_range: Tuple[float, float] = (-51.2, 51.2),
                  y_range: Tuple[float, float] = (-51.2, 51.2), resolution: float = 0.4,
                  z_range: Tuple[float, float] = (-10.0, 10.0), num_levels: int = 1,
-                 rounding: str = 'floor', pixel: str = 'center', init_cfg=None):
+                 rounding: str = 'floor', pixel: str = 'center',
+                 compressor: Optional[dict] = None, init_cfg=None):
         super().__init__(init_cfg)
         grid = grid if isinstance(grid, BEVGrid) else BEVGrid(**grid)
         self.grid = replace(grid, x_range=x_range, y_range=y_range,
@@ -45,6 +47,7 @@ class LiftSplat(BaseModule):
         self.channels, self.rounding, self.pixel = channels, rounding, pixel
         self.depths = torch.arange(*depth)
         self.depthnet = nn.Conv2d(in_channels, len(self.depths) + channels, 1)
+        self.build_compressor(compressor)
         self._cached = None, None
 
     def lift_maps(self, rig: CameraRig, feature_size: Tuple[int, int]):
@@ -55,18 +58,9 @@ class LiftSplat(BaseModule):
                                                 self.rounding, self.pixel)
         return self._cached[1]
 
-    def forward(self, features: Tensor, rig: CameraRig,
-                points: Optional[Sequence[Tensor]] = None) -> Tensor:
-        """Lift and pool.
-
-        Args:
-            features (Tensor): (B, N, in_channels, h, w).
-            rig (CameraRig): The calibrated cameras.
-            points (list[Tensor], optional): Unused; view transforms share one signature.
-
-        Returns:
-            Tensor: (B, C * levels, rows, columns) float32.
-        """
+    def to_voxels(self, features: Tensor, rig: CameraRig,
+                  points: Optional[Sequence[Tensor]] = None) -> Tensor:
+        """See :class:`ViewTransform`; float32. ``points`` are unused."""
         context, depth = self.predict(features)
         maps = self.lift_maps(rig, tuple(features.shape[-2:]))
         return lift_pool(context, depth, maps, (self.grid.num_levels, *self.grid.shape))

@@ -3,9 +3,9 @@ from collections import OrderedDict
 from typing import Optional, Sequence
 
 from mmdet3d.registry import MODELS
-from mmengine.model import BaseModule
 from torch import Tensor
 
+from ...errors import UserError
 from ...geometry import (
     BEVGrid,
     CameraRig,
@@ -18,12 +18,14 @@ from ...geometry import (
     pull_occupied,
     pull_occupied_fused,
 )
+from .compressors import HeightCompressor, UnsampledVoxels, Voxels
+from .view_transform import ViewTransform
 
 _CACHED_GEOMETRIES = 8
 
 
 @MODELS.register_module()
-class VoxelPulling(BaseModule):
+class VoxelPulling(ViewTransform):
     """Voxel centres look up the image features that they project to.
 
     The geometry depends on grid and calibration only, so it is computed once per rig and kept on
@@ -40,11 +42,24 @@ class VoxelPulling(BaseModule):
         border (str): ``'clamp'``: a voxel inside the image reads full features up to its edge,
             one outside reads zero. ``'fade'``: bilinear fading to zero around the edge, as in the
             authors' release.
+        compressor (dict, optional): From voxels to the BEV map; see :class:`ViewTransform`.
+        order (str): ``'sample_first'``, then convolve, or ``'conv_first'``, which is the same but
+            for rounding and cheaper on a CPU; ``'auto'``: convolve first on a CPU, where the
+            compressor allows.
     """
 
     def __init__(self, grid, z_range, num_levels: int, levels: str = '-z', occupied: bool = False,
-                 wrap: bool = True, border: str = 'clamp', init_cfg=None):
+                 wrap: bool = True, border: str = 'clamp', compressor: Optional[dict] = None,
+                 order: str = 'auto', init_cfg=None):
         super().__init__(init_cfg)
+        self.build_compressor(compressor)
+        if order not in ('auto', 'sample_first', 'conv_first'):
+            raise UserError("order: expected 'auto', 'sample_first' or 'conv_first', got "
+                            f'{order!r}')
+        can_fuse = isinstance(self.compressor, HeightCompressor)
+        if order == 'conv_first' and not can_fuse:
+            raise UserError("order: 'conv_first' needs the compressor HeightCompressor; use 'auto'")
+        self.order = order if can_fuse else 'sample_first'
         if border not in ('clamp', 'fade'):
             raise ValueError(f"border: expected 'clamp' or 'fade', got {border!r}")
         grid = grid if isinstance(grid, BEVGrid) else BEVGrid(**grid)
@@ -73,19 +88,11 @@ class VoxelPulling(BaseModule):
         return dict(wrap=self.wrap and rig.wraps,
                     padding_mode='border' if self.border == 'clamp' else 'zeros')
 
-    def forward(self, features: Tensor, rig: CameraRig,
-                points: Optional[Sequence[Tensor]] = None) -> Tensor:
-        """Pull.
-
-        Args:
-            features (Tensor): (B, N, C, h, w) image features of the rig's N views.
-            rig (CameraRig): The calibrated cameras.
-            points (list[Tensor], optional): Per sample (P, >=3) LiDAR points, metres; needed when
-                ``occupied``.
-
-        Returns:
-            Tensor: (B, C * L, rows, columns), channel index ``c * L + level``.
-        """
+    def to_voxels(self, features: Tensor, rig: CameraRig,
+                  points: Optional[Sequence[Tensor]] = None) -> Voxels:
+        """See :class:`ViewTransform`; ``points`` are needed when ``occupied``."""
+        if self.order == 'conv_first' or self.order == 'auto' and features.device.type == 'cpu':
+            return UnsampledVoxels(self, features, rig, points)
         shape = (self.grid.num_levels, *self.grid.shape)
         style = self.sampling(rig)
         if not self.occupied:
@@ -100,14 +107,14 @@ class VoxelPulling(BaseModule):
 
     def forward_fused(self, features: Tensor, rig: CameraRig, weight: Tensor,
                   points: Optional[Sequence[Tensor]] = None) -> Tensor:
-        """Pull and convolve, with the kernel's matrices first: the same, but cheaper.
+        """Sample and convolve, with the kernel's matrices first: the same, but cheaper.
 
         Args:
             features (Tensor): (B, N, C, h, w) image features of the rig's N views.
             rig (CameraRig): The calibrated cameras.
             weight (Tensor): (O, C * L, K, K), or for each sample its own (B, O, C * L, K, K) if not
                 ``occupied``.
-            points (list[Tensor], optional): As in :meth:`forward`.
+            points (list[Tensor], optional): Per sample (P, >=3), metres; needed when ``occupied``.
 
         Returns:
             Tensor: (B, O, rows, columns) float32.

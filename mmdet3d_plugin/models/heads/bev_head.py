@@ -1,0 +1,110 @@
+"""What every task head is to a model, to training and to deployment."""
+from abc import ABCMeta, abstractmethod
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+from mmdet3d.structures import Det3DDataSample
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ...errors import UserError, did_you_mean
+from ...geometry import BEVGrid
+
+
+class HeadOutput(NamedTuple):
+    """An output of a deployed head.
+
+    Attributes:
+        shape (tuple): Of one sample.
+        meaning (str): Of its values, in one line.
+    """
+    shape: Tuple[int, ...]
+    meaning: str
+
+
+class BEVHead(BaseModule, metaclass=ABCMeta):
+    """A task on the BEV features. The model calls it and knows no task itself.
+
+    Args:
+        grid (BEVGrid | dict, optional): The model's grid (passed by the model).
+
+    Attributes:
+        gt_fields (tuple): Ground truth that :meth:`loss` reads from a data sample, as
+            ``'field.name'``, such as ``'gt_bev.seg'`` or ``'gt_instances_3d.bboxes_3d'``.
+        pred_fields (tuple): Fields of a data sample that :meth:`predict` fills.
+    """
+    gt_fields: Tuple[str, ...] = ()
+    pred_fields: Tuple[str, ...] = ()
+
+    def __init__(self, grid: Union[BEVGrid, dict, None] = None, init_cfg=None):
+        super().__init__(init_cfg)
+        self.grid = BEVGrid(**grid) if isinstance(grid, dict) else grid
+
+    @abstractmethod
+    def forward(self, features: Tuple[Tensor, ...]) -> Dict[str, Tensor]:
+        """The BEV encoder's maps to raw outputs by name."""
+
+    @abstractmethod
+    def loss(self, outs: Dict[str, Tensor],
+             samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
+        """Raw outputs and ground truth to scalars; those named ``loss`` are minimised."""
+
+    @abstractmethod
+    def predict(self, outs: Dict[str, Tensor],
+                samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
+        """Fill ``pred_fields`` of the samples, in place, and return them."""
+
+    @abstractmethod
+    def decode(self, outs: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """Raw outputs to those of a deployed network, float32; standard operators only."""
+
+    @abstractmethod
+    def outputs(self) -> Dict[str, HeadOutput]:
+        """What :meth:`decode` returns, by name."""
+
+    @abstractmethod
+    def keep_outputs(self, names: Optional[Sequence[str]] = None) -> Tuple[str, ...]:
+        """Remove the losses and every other output, in place, for deployment.
+
+        Args:
+            names (tuple, optional): Of :meth:`outputs`. Default: those that a prediction needs.
+
+        Returns:
+            tuple: Names of the outputs that are left.
+
+        Raises:
+            UserError: There is no such output.
+        """
+
+    def check_outputs(self, names: Sequence[str]) -> None:
+        """Raise a UserError if an output does not exist."""
+        known = self.outputs()
+        for name in names:
+            if name not in known:
+                raise UserError(f'tasks: the head has no task {name!r}{did_you_mean(name, known)}')
+
+
+class BEVMapsHead(BEVHead):
+    """A head whose ground truth and predictions are maps of the grid's cells."""
+
+    pred_fields = ('pred_bev', )
+
+    def stack_gt(self, samples: Sequence[Det3DDataSample], name: str) -> Tensor:
+        """A map of ``gt_bev``, (B, C, rows, columns).
+
+        Raises:
+            UserError: A sample has no such map, or one of another grid.
+        """
+        for sample in samples:
+            if name not in sample.get('gt_bev', {}):
+                raise UserError(f'training needs ground truth, but the sample has no gt_bev.{name};'
+                                ' put RasterizeBEV or RasterizeMap before PackBEVInputs in the '
+                                'pipeline')
+            self._check_grid(sample.metainfo.get('bev_grid'))
+        return torch.stack([sample.gt_bev.get(name) for sample in samples])
+
+    def _check_grid(self, other: Optional[dict]) -> None:
+        if None not in (other, self.grid) and not self.grid.same_bev(BEVGrid(**other)):
+            raise UserError(
+                f'the data set rasterises on {BEVGrid(**other)}, but model.grid is {self.grid}; '
+                'set RasterizeBEV.grid and model.grid to the same values')
