@@ -39,7 +39,7 @@ RULES = [
     (r'^camera_branch\.encoder\.backbone\.', f'{_CAMERA}.backbone.'),
     (r'^camera_branch\.encoder\.neck\.laterals\.', f'{_CAMERA}.neck.lateral_convs.'),
     (r'^camera_branch\.encoder\.neck\.convs\.', f'{_CAMERA}.neck.fpn_convs.'),
-    (r'^camera_branch\.view_transform\.', f'{_CAMERA}.vtransform.'),
+    (r'^camera_branch\.view_transform\.depthnet\.', f'{_CAMERA}.vtransform.depthnet.'),
     *((rf'^camera_branch\.view_transform\.compressor\.layers\.{n}\.{part}\.',
        f'{_CAMERA}.vtransform.downsample.{3 * n + k}.')
       for n in range(3) for k, part in enumerate(('conv', 'bn'))),
