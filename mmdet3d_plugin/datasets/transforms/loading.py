@@ -1,9 +1,9 @@
 """From files to the panorama, the points and the LiDAR image.
 
 ``requires`` and ``provides`` of a transform are the entries of the frame that it reads and adds;
-see :class:`Cached`. ``prepare`` computes what all frames of a calibration share, such as sampling maps.
-:class:`BEVDataset` calls it once, so that workers which are forked share the memory; spawned ones
-compute their own.
+see :class:`Cached`. ``prepare`` computes what all frames of a calibration share, such as sampling
+maps. :class:`BEVDataset` calls it once, so that workers which are forked share the memory; spawned
+ones compute their own.
 """
 import json
 import os
