@@ -13,6 +13,7 @@ from collections import Counter
 from functools import partial
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from mmdet3d_plugin.checkpoints import atomic_write
 from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
@@ -329,13 +330,8 @@ def ego2global(oxts, origin) -> list:
     (lat, lon, alt, roll, pitch, yaw), (lat0, lon0, alt0) = oxts, origin[:3]
     east = math.radians(lon - lon0) * EARTH_RADIUS * math.cos(math.radians(lat0))
     north = math.radians(lat - lat0) * EARTH_RADIUS
-    (cr, sr), (cp, sp), (cy, sy) = ((math.cos(a), math.sin(a)) for a in (roll, pitch, yaw))
-    about_x = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
-    about_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
-    pose = np.eye(4)
-    pose[:3, :3] = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ about_y @ about_x
-    pose[:3, 3] = east, north, alt - alt0
-    return pose.tolist()
+    rotation = Rotation.from_euler('ZYX', [yaw, pitch, roll]).as_matrix()
+    return rigid.rigid(rotation, [east, north, alt - alt0]).tolist()
 
 
 def _frame(root, expected_size, points, origin, frame_id) -> dict:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from mmdet3d_plugin.checkpoints import atomic_write
 from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
@@ -468,18 +469,15 @@ def _annotations(columns, path, samples):
 
 
 def quaternion_matrix(q) -> np.ndarray:
-    """(3, 3) rotation of a quaternion w x y z.
+    """(..., 3, 3) rotations of quaternions (..., 4) w x y z.
 
     Example:
-        >>> quaternion_matrix([0, 0, 0, 1])  # half a turn about z
+        >>> quaternion_matrix([0, 0, 0, 1])  # 180 degrees about z
         array([[-1.,  0.,  0.],
                [ 0., -1.,  0.],
                [ 0.,  0.,  1.]])
     """
-    w, x, y, z = np.asarray(q, np.float64) / np.linalg.norm(q)
-    return np.array([[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                     [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                     [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
+    return Rotation.from_quat(np.roll(q, -1, -1)).as_matrix()
 
 
 # Which frames ---------------------------------------------------------------------------------
@@ -626,10 +624,12 @@ def _sweep(root, tables, row, lidar2global) -> dict:
 def _instances(tables, number, lidar2global) -> list:
     found, global2lidar = [], np.linalg.inv(lidar2global)
     table = tables.annotations
-    for row in range(tables.first[number], tables.first[number + 1]):
-        pose, (width, length, height) = table['pose'][row], table['size'][row].tolist()
+    rows = range(tables.first[number], tables.first[number + 1])
+    poses = table['pose'][rows.start:rows.stop]
+    for row, pose, matrix in zip(rows, poses, quaternion_matrix(poses[:, 3:])):
+        width, length, height = table['size'][row].tolist()
         place = rigid.apply(global2lidar, pose[None, :3])[0].tolist()
-        heading = global2lidar[:3, :3] @ quaternion_matrix(pose[3:])[:, 0]
+        heading = global2lidar[:3, :3] @ matrix[:, 0]
         velocity = global2lidar[:3, :3] @ [*table['velocity'][row, :2], 0.0]
         category = table['names'][table['category'][row]]
         label = CATEGORIES.get(CLASS_OF.get(category), -1)

@@ -5,7 +5,7 @@ import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO, Iterator, Mapping, Union
+from typing import Any, BinaryIO, Dict, Iterator, Mapping, Tuple, Union
 
 import numpy as np
 import torch
@@ -172,17 +172,51 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> dict:
         model = model.student
     elif not hasattr(model, 'student'):
         state = student_weights(state)
-    expected = model.state_dict()
-    missing, foreign = expected.keys() - state.keys(), state.keys() - expected.keys()
-    resized = {key for key in expected.keys() & state.keys()
-               if expected[key].shape != getattr(state[key], 'shape', None)}
-    if missing or foreign or resized:
-        examples = ', '.join(sorted(missing | foreign | resized)[:3])
-        raise UserError(f'checkpoint {path}: not of this model ({type(model).__name__}): '
-                        f'{len(missing)} entries missing, {len(foreign)} foreign, {len(resized)} '
-                        f'of another shape ({examples}); use the config that trained it')
-    model.load_state_dict(state)
+    load_state_strictly(model, state, f'checkpoint {path}: not of this model '
+                        f'({type(model).__name__})', 'use the config that trained it')
     return checkpoint
+
+
+def load_state_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], problem: str,
+                        hint: str) -> None:
+    """Load a state dict that has exactly the model's entries.
+
+    Args:
+        model (nn.Module): The model; changed in place.
+        state (Mapping): Entries by name.
+        problem (str): Begin of the message where they differ: which file is not of which model.
+        hint (str): End of the message: the next step of the user.
+
+    Raises:
+        UserError: An entry is missing, unexpected, or of another shape.
+    """
+    difference = state_difference(shapes_of(model), state)
+    if difference:
+        raise UserError(f'{problem}: {difference}; {hint}')
+    model.load_state_dict(state)
+
+
+def shapes_of(model: nn.Module) -> Dict[str, Tuple[int, ...]]:
+    """Shapes of a model's entries by name."""
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def state_difference(expected: Mapping[str, Tuple[int, ...]],
+                     state: Mapping[str, torch.Tensor]) -> str:
+    """How a state dict differs from the expected shapes, in one line; empty if it does not.
+
+    Args:
+        expected (Mapping): Shape of each entry.
+        state (Mapping): Entries by name.
+    """
+    shapes = {name: getattr(value, 'shape', None) for name, value in state.items()}
+    missing = [f'{name} is missing' for name in expected if name not in state]
+    unexpected = [f'{name} is unexpected' for name in state if name not in expected]
+    resized = [f'{name} is {shapes[name] and tuple(shapes[name])}, expected {shape}'
+               for name, shape in expected.items() if shapes.get(name, shape) != shape]
+    wrong = missing + unexpected + resized
+    return (f'{len(missing)} entries missing, {len(unexpected)} unexpected, {len(resized)} of '
+            f'another shape ({"; ".join(wrong[:3])})') if wrong else ''
 
 
 def known_types() -> contextlib.AbstractContextManager:

@@ -1,11 +1,11 @@
 """Checkpoints of other code bases: every entry renamed or set aside, and back again."""
 import re
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Mapping, NamedTuple, Sequence, Tuple
 
 from torch import Tensor, nn
 
-from .checkpoints import read_checkpoint, save_checkpoint
+from .checkpoints import read_checkpoint, save_checkpoint, shapes_of, state_difference
 from .errors import UserError
 
 Rules = Sequence[Tuple[str, str]]
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
             foreign (callable): Our names to a dict {our name: foreign name}.
             unused (dict): See the class.
         """
-        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        shapes = shapes_of(model)
         theirs = foreign(shapes)
         names = {theirs[key]: key for key in shapes}
         if len(names) != len(shapes):
@@ -45,17 +45,19 @@ class Layout(NamedTuple):
         return next((why for pattern, why in self.unused.items() if re.fullmatch(pattern, name)),
                     '')
 
-    def problems(self, source: Mapping[str, Tensor]) -> List[str]:
-        """What keeps a foreign checkpoint from being this one; empty if it is."""
-        missing = [f'{name} is missing' for name in self.names if name not in source]
-        foreign = [f'{name} is unknown' for name in source
-                   if name not in self.names and not self.reason(name)]
-        resized = [f'{name} is {tuple(source[name].shape)}, expected {self.shapes[ours]}'
-                   for name, ours in self.names.items()
-                   if name in source and tuple(source[name].shape) != self.shapes[ours]]
+    def check(self, source: Mapping[str, Tensor]) -> None:
+        """Check that a foreign checkpoint is this one.
+
+        Raises:
+            UserError: An entry is missing, unknown, of another shape or not finite.
+        """
+        known = {name: value for name, value in source.items()
+                 if name in self.names or not self.reason(name)}
+        _raise_if(state_difference({name: self.shapes[ours] for name, ours in self.names.items()},
+                                   known))
         broken = [f'{name} holds NaN or infinity' for name, value in source.items()
                   if value.is_floating_point() and not value.isfinite().all()]
-        return missing + foreign + resized + broken
+        _raise_if('; '.join(broken[:3]))
 
     def convert(self, source: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], Dict[str, Tensor]]:
         """Rename a foreign checkpoint.
@@ -66,17 +68,16 @@ class Layout(NamedTuple):
         Raises:
             UserError: An entry is missing, unknown, of another shape or not finite.
         """
-        _raise_if(self.problems(source))
+        self.check(source)
         theirs = {ours: name for name, ours in self.names.items()}
         state = {ours: source[theirs[ours]] for ours in self.shapes}
         return state, {name: value for name, value in source.items() if name not in self.names}
 
     def revert(self, state: Mapping[str, Tensor], aside: Mapping[str, Tensor]) -> Dict[str, Tensor]:
         """The reverse of :meth:`convert`."""
-        source = {name: state[ours] for name, ours in self.names.items() if ours in state}
-        unknown = [f'{name} is unknown' for name in state if name not in self.shapes]
-        source.update(aside)
-        _raise_if(unknown + self.problems(source))
+        _raise_if(state_difference(self.shapes, state))
+        source = {**{name: state[ours] for name, ours in self.names.items()}, **aside}
+        self.check(source)
         return source
 
 
@@ -152,7 +153,6 @@ def run_converter(description: str, models: Sequence[str], convert: Callable,
     print(f'{report}\nwrote {args.target}')
 
 
-def _raise_if(problems: Sequence[str]) -> None:
-    if problems:
-        more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
-        raise UserError(f'{len(problems)} entries do not fit: {"; ".join(problems[:3])}{more}')
+def _raise_if(problem: str) -> None:
+    if problem:
+        raise UserError(problem)

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmdet3d_plugin.geometry.cameras import mei_params, unproject_mei
+from mmdet3d_plugin.geometry.cameras import lens_of
 
 from . import folder
 from .folder import FRAME_INTERVAL
@@ -100,14 +100,14 @@ def fisheye_rays(name, side, grid=1):
         tuple: (side, side, grid², 3) float32 unit vectors in the camera frame, and the (side, side)
         bool mask of the pixels whose centre the lens sees.
     """
-    params = torch.from_numpy(mei_params(fisheye(name, side)))
+    lens = lens_of(fisheye(name, side))
     sub = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid - 0.5
     pixel = torch.arange(side, dtype=torch.float64)
     offset = torch.cartesian_prod(sub, sub).reshape(-1, 2)
     col = (pixel[None, :, None] + offset[:, 0]).expand(side, side, -1)
     row = (pixel[:, None, None] + offset[:, 1]).expand(side, side, -1)
-    rays = unproject_mei(torch.stack([col, row], -1), torch.ones_like(row), params, (side, side))
-    return rays.numpy().astype(np.float32), (rays.mean(2)[..., 2] >= params[9]).numpy()
+    rays = lens.unproject(torch.stack([col, row], -1), torch.ones_like(row), (side, side))
+    return rays.numpy().astype(np.float32), (rays.mean(2)[..., 2] >= lens.cos_theta_max).numpy()
 
 
 # ------------------------------------------------------------------ frames

@@ -26,6 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from mmdet3d_plugin.geometry.rigid import RFU_TO_FLU
 
@@ -432,8 +433,6 @@ def attributes(user):
 
 def _placed(matrix):
     """Translation and rotation (w x y z) of a pose, as records have them."""
-    from scipy.spatial.transform import Rotation
-
     x, y, z, w = Rotation.from_matrix(matrix[:3, :3]).as_quat().tolist()
     return dict(translation=matrix[:3, 3].tolist(), rotation=[w, x, y, z])
 

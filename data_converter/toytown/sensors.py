@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.spatial.transform import Rotation
+
+from mmdet3d_plugin.geometry import rigid
 
 from .shading import develop, noise, radiance, sky, surface
 
@@ -28,12 +31,8 @@ def mounted(axes, at, yaw_deg=0.0, pitch_deg=0.0):
         at: its place, metres.
         yaw_deg, pitch_deg: the sensor is pitched down, and then turned about z.
     """
-    pitch = np.deg2rad(pitch_deg)
-    tilt, own = np.eye(4), np.eye(4)
-    tilt[:3, :3] = [[np.cos(pitch), 0, np.sin(pitch)], [0, 1, 0],
-                    [-np.sin(pitch), 0, np.cos(pitch)]]
-    own[:3, :3] = np.transpose(axes)
-    return pose_matrix(*at, np.deg2rad(yaw_deg)) @ tilt @ own
+    rotation = Rotation.from_euler('ZY', [yaw_deg, pitch_deg], degrees=True).as_matrix()
+    return rigid.rigid(rotation @ np.transpose(axes), at)
 
 
 class RayScene:

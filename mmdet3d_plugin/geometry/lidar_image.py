@@ -279,15 +279,12 @@ def undistort(points, motion) -> np.ndarray:
     Returns:
         (P, >=3) like ``points``.
     """
+    from scipy.spatial.transform import Rotation
     points = np.array(points)
     xyz = points[:, :3].astype(np.float64)
     share = np.arctan2(xyz[:, 1], xyz[:, 0])[:, None] / (2 * np.pi)
-    turn, shift = np.asarray(motion[:3], np.float64), np.asarray(motion[3:], np.float64)
-    angle = np.linalg.norm(turn)
-    axis = turn / max(angle, 1e-12)
-    cos, sin = np.cos(share * angle), np.sin(share * angle)
-    points[:, :3] = (xyz * cos + np.cross(axis, xyz) * sin
-                     + (xyz @ axis)[:, None] * (1 - cos) * axis + share * shift)
+    motion = share * np.asarray(motion, np.float64)
+    points[:, :3] = Rotation.from_rotvec(motion[:, :3]).apply(xyz) + motion[:, 3:]
     return points
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from .cameras import LENSES, unproject_equirect
+from .cameras import Equirect, lens_of
 
 THETA_APERTURE_DEG = 203.0
 """Full angle covered by each image circle of the Ricoh Theta S."""
@@ -21,7 +21,7 @@ def equirect_rays(height: int, width: int, fov_up: float = np.pi / 2,
                   fov_down: float = -np.pi / 2) -> np.ndarray:
     """Viewing directions of the pixel centres of an equirect image.
 
-    Convention: that of :func:`.cameras.project_equirect`: pixel (r, c) looks at azimuth
+    Convention: that of :class:`.cameras.Equirect`: pixel (r, c) looks at azimuth
     pi * (1 - 2 * (c + 0.5) / W), left positive, and at
     elevation fov_up - (r + 0.5) / H * (fov_up - fov_down); fov_up and fov_down belong to the top
     and bottom *edges*.
@@ -42,9 +42,9 @@ def equirect_rays(height: int, width: int, fov_up: float = np.pi / 2,
     """
     rows, cols = torch.meshgrid(torch.arange(height, dtype=torch.float64),
                                 torch.arange(width, dtype=torch.float64), indexing='ij')
-    params = torch.tensor([fov_up, fov_down], dtype=torch.float64)
+    lens = Equirect(*torch.tensor([fov_up, fov_down], dtype=torch.float64))
     pixels = torch.stack([cols, rows], -1)
-    return unproject_equirect(pixels, torch.ones_like(rows), params, (height, width)).numpy()
+    return lens.unproject(pixels, torch.ones_like(rows), (height, width)).numpy()
 
 
 def dual_fisheye_pixels(directions, side: int,
@@ -272,16 +272,14 @@ def _view(camera, points, inverse_depth):
     """
     lidar2cam = np.asarray(camera['lidar2cam'], np.float64)
     points = points @ lidar2cam[:3, :3].T + lidar2cam[:3, 3] * inverse_depth
-    project, _, read = LENSES[camera['lens']]
-    params = np.asarray(read(camera), np.float64)
-    size = camera['height'], camera['width']
-    pixel, depth, valid = (t.numpy() for t in project(
-        torch.from_numpy(points), torch.from_numpy(params), size))
+    lens, size = lens_of(camera), (camera['height'], camera['width'])
+    pixel, depth, valid = (t.numpy() for t in lens.project(torch.from_numpy(points), size))
     cols, rows = np.moveaxis(pixel, -1, 0)
     border = np.minimum(np.minimum(cols, size[1] - 1 - cols), np.minimum(rows, size[0] - 1 - rows))
     if camera['lens'] == 'mei':  # the border is a rim at an angle; gamma / (1 + xi) px per radian
-        rim = np.arccos(params[9]) - np.arccos(np.clip(points[..., 2] / depth, -1, 1))
-        border = np.minimum(border, rim * params[5] / (1 + params[0]))
+        theta = np.arccos(np.clip(points[..., 2] / depth, -1, 1))
+        rim = np.arccos(lens.cos_theta_max.item()) - theta
+        border = np.minimum(border, rim * lens.gamma1.item() / (1 + lens.xi.item()))
     return rows, cols, np.where(valid & (border >= 0), border, -1)
 
 

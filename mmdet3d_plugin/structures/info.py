@@ -97,8 +97,11 @@ def save_infos(infos: dict, path: str) -> str:
 def _pickled(metainfo, frames):
     """Pickle of ``dict(metainfo=..., data_list=[...])`` in pieces, one for each frame.
 
-    Pickles of the frames are strung together. Protocol 3 numbers what a pickle refers to again from
-    0 and says the numbers, so a later frame may take them over.
+    The pickles of the frames are concatenated between the opcodes of the list. Protocol 3 writes
+    the index of every memo entry, so each frame may use the indices from 0 again. One
+    ``pickle.Pickler`` for the whole list cannot do this: it keeps the output of protocol 3 in
+    memory to the end, later protocols do not allow to clear the memo, and without a memo
+    (``fast``) the files are 20 to 40 % larger.
     """
     def body(value):
         return pickle.dumps(value, 3)[2:-1]  # without the opcodes PROTO and STOP

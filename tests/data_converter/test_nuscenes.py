@@ -378,8 +378,8 @@ def test_any_number_of_workers_and_stops_gives_the_same_bytes(root, tmp_path, mo
 
     nuscenes.convert(root, tmp_path / 'two', MINI, workers=2)
     wanted = files(tmp_path / 'two')
-    assert sorted(wanted) == ['nuscenes_infos_train.pkl', 'nuscenes_infos_val.pkl',
-                              'nuscenes_images_train.npz', 'nuscenes_images_val.npz']
+    assert sorted(wanted) == ['nuscenes_images_train.npz', 'nuscenes_images_val.npz',
+                              'nuscenes_infos_train.pkl', 'nuscenes_infos_val.pkl']
     assert wanted['nuscenes_infos_val.pkl'] == (root / 'nuscenes_infos_val.pkl').read_bytes()
     frame, made = nuscenes._frame, []
 

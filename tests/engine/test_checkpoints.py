@@ -180,7 +180,7 @@ def test_weights_of_a_distiller_and_of_its_student(tmp_path):
         load_weights(distiller, tmp_path / name)
         assert torch.equal(student.weight, whole.student.weight)
         assert torch.equal(distiller.student.weight, whole.student.weight)
-    with pytest.raises(UserError, match='0 entries missing, 0 foreign, 1 of another shape'):
+    with pytest.raises(UserError, match='0 entries missing, 0 unexpected, 1 of another shape'):
         load_weights(nn.Linear(3, 1), tmp_path / 'student.pth')
     with pytest.raises(UserError, match=r'not of this model \(BatchNorm1d\)'):
         load_weights(nn.BatchNorm1d(2), tmp_path / 'student.pth')

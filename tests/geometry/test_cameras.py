@@ -5,22 +5,10 @@ import pytest
 import torch
 
 from mmdet3d_plugin.geometry import BEVGrid, CameraRig, build_pull_map
-from mmdet3d_plugin.geometry.cameras import (
-    azimuth_elevation,
-    equidistant_params,
-    mei_params,
-    project_equidistant,
-    project_equirect,
-    project_mei,
-    project_pinhole,
-    unproject_equidistant,
-    unproject_equirect,
-    unproject_mei,
-    unproject_pinhole,
-)
+from mmdet3d_plugin.geometry.cameras import Equirect, Pinhole, azimuth_elevation, lens_of
 from tests.helpers.kitti360 import CAM0_TO_VELO, MEI, P_RECT_00, R_RECT_00, fisheye, matrix
 
-FULL_SPHERE = torch.tensor([math.pi / 2, -math.pi / 2])
+FULL_SPHERE = Equirect(*torch.tensor([math.pi / 2, -math.pi / 2]))
 
 
 def panorama(height=1024, width=2048, fov=90.0, **extra):
@@ -43,26 +31,25 @@ def pinhole(**extra):
     ((1, 0, 1), (1023.5, 255.5)),  # 45 degrees up
 ])
 def test_convention_equirect(xyz, pixel):
-    got, depth, valid = project_equirect(torch.tensor(xyz, dtype=torch.float64), FULL_SPHERE,
-                                         (1024, 2048))
+    got, depth, valid = FULL_SPHERE.project(torch.tensor(xyz, dtype=torch.float64), (1024, 2048))
     assert got.tolist() == pytest.approx(pixel, abs=1e-5)
     assert valid and depth.item() == pytest.approx(math.dist(xyz, (0, 0, 0)))
 
 
 def test_equirect_round_trip():
     xyz = torch.randn(200, 3, dtype=torch.float64) * 20
-    pixel, depth, _ = project_equirect(xyz, FULL_SPHERE, (512, 1024))
-    torch.testing.assert_close(unproject_equirect(pixel, depth, FULL_SPHERE, (512, 1024)), xyz)
+    pixel, depth, _ = FULL_SPHERE.project(xyz, (512, 1024))
+    torch.testing.assert_close(FULL_SPHERE.unproject(pixel, depth, (512, 1024)), xyz)
 
 
 def test_pinhole_round_trip_and_validity():
-    params = torch.tensor([400., 0, 320, 0, 420, 200, 0, 0, 1], dtype=torch.float64)
+    lens = Pinhole(*torch.tensor([400., 0, 320, 0, 420, 200, 0, 0, 1], dtype=torch.float64))
     xyz = torch.randn(200, 3, dtype=torch.float64) * 3
     xyz[:, 2] = xyz[:, 2].abs() + 0.5
-    pixel, depth, valid = project_pinhole(xyz, params, (400, 640))
-    torch.testing.assert_close(unproject_pinhole(pixel, depth, params, (400, 640)), xyz)
+    pixel, depth, valid = lens.project(xyz, (400, 640))
+    torch.testing.assert_close(lens.unproject(pixel, depth, (400, 640)), xyz)
     assert valid.all()
-    assert not project_pinhole(-xyz, params, (400, 640))[2].any()
+    assert not lens.project(-xyz, (400, 640))[2].any()
 
 
 @pytest.mark.parametrize('xyz', [(0, 0, 0), (0, 0, 5), (0, 0, -5), (-3, 0, 0), (-3, -0.0, 1),
@@ -70,7 +57,7 @@ def test_pinhole_round_trip_and_validity():
 def test_gradients_are_finite_at_singular_directions(xyz):
     point = torch.tensor(xyz, dtype=torch.float64, requires_grad=True)
     azimuth, elevation = azimuth_elevation(point)
-    pixel, depth, _ = project_equirect(point, FULL_SPHERE, (64, 128))
+    pixel, depth, _ = FULL_SPHERE.project(point, (64, 128))
     (azimuth + elevation + pixel.sum() + depth).backward()
     assert point.grad.isfinite().all()
 
@@ -79,14 +66,27 @@ def test_equirect_gradcheck():
     points = torch.tensor([[3., 1, 0.5], [-2, 0.3, -1], [0.1, -4, 2]], dtype=torch.float64,
                           requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda p: project_equirect(p, FULL_SPHERE, (64, 128))[0], points)
+        lambda p: FULL_SPHERE.project(p, (64, 128))[0], points)
 
 
 def test_pinhole_gradient_behind_the_camera_is_finite():
     points = torch.tensor([[1., 1, 0], [1, 1, -2]], requires_grad=True)
-    params = torch.tensor([400., 0, 320, 0, 420, 200, 0, 0, 1])
-    project_pinhole(points, params, (400, 640))[0].sum().backward()
+    lens = Pinhole(*torch.tensor([400., 0, 320, 0, 420, 200, 0, 0, 1]))
+    lens.project(points, (400, 640))[0].sum().backward()
     assert points.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('camera, names', [
+    (panorama(), 'fov_up fov_down'), (pinhole(), 'fx skew cx k10 fy cy k20 k21 k22'),
+    (fisheye(2), 'xi k1 k2 p1 p2 gamma1 gamma2 u0 v0 cos_theta_max rho2_max'),
+    (dict(pinhole(), lens='equidistant', equidistant=dict(f=9.0, u0=1.0, v0=2.0)),
+     'f u0 v0 theta_max')])
+def test_params_are_named_in_the_order_of_exported_models(camera, names):
+    rig = CameraRig.from_dicts([[camera]])
+    assert rig.param_names == tuple(names.split())
+    expected = lens_of(camera)._asdict()
+    for name, column in zip(rig.param_names, rig.params[0, 0]):
+        assert column == expected[name].float()
 
 
 @pytest.mark.parametrize('camera', [panorama(fov=40), pinhole()])
@@ -195,10 +195,6 @@ MEI_GOLDEN = [  # velodyne point, camera, angle, pixel without and with the tang
 ]
 
 
-def mei(camera, dtype=torch.float64):
-    return torch.tensor(mei_params(camera), dtype=dtype)
-
-
 def at_angle(theta_deg, around_deg=20.0, distance=7.0):
     theta, around = np.deg2rad(theta_deg), np.deg2rad(around_deg)
     ray = np.stack([np.sin(theta) * np.cos(around), np.sin(theta) * np.sin(around),
@@ -253,13 +249,13 @@ def test_points_beyond_the_one_to_one_limit_fold_back_but_are_not_valid():
     (2, 116.86, (72.6, 217.3, 325.7, 434.6, 543.6, 647.4, 663.2, 678.3, 705.7)),
     (3, 113.06, (72.9, 217.9, 326.1, 435.3, 545.2, 647.8, 662.8, 676.8, 701.1))])
 def test_golden_mei_radius_and_limit(k, limit, radii):
-    params = mei(fisheye(k, theta_max_deg=None))
+    lens = lens_of(fisheye(k, theta_max_deg=None))
     angles = [10, 30, 45, 60, 75, 90, 92.5, 95, 100]
-    pixel, _, valid = project_mei(at_angle(angles, 0), params, (0, 0))
-    assert (pixel[:, 0] - params[7]).tolist() == pytest.approx(radii, abs=0.06) and valid.all()
-    valid = project_mei(at_angle([limit - 0.01, limit + 0.01]), params, (0, 0))[2]
+    pixel, _, valid = lens.project(at_angle(angles, 0), (0, 0))
+    assert (pixel[:, 0] - lens.u0).tolist() == pytest.approx(radii, abs=0.06) and valid.all()
+    valid = lens.project(at_angle([limit - 0.01, limit + 0.01]), (0, 0))[2]
     assert valid.tolist() == [True, False]
-    valid = project_mei(at_angle([92.49, 92.51]), mei(fisheye(k)), (0, 0))[2]
+    valid = lens_of(fisheye(k)).project(at_angle([92.49, 92.51]), (0, 0))[2]
     assert valid.tolist() == [True, False]
 
 
@@ -270,19 +266,19 @@ def test_mei_round_trip(change):
     camera = dict(fisheye(3, theta_max_deg=None), **change)
     angle = np.linspace(0, 105, 300)
     points = at_angle(angle, angle * 37, 5 + angle[:, None] / 10)
-    params = mei(camera)
-    pixel, depth, valid = project_mei(points, params, (1400, 1400))
+    lens = lens_of(camera)
+    pixel, depth, valid = lens.project(points, (1400, 1400))
     assert valid[:200].all()
-    back = unproject_mei(pixel, depth, params, (1400, 1400))
+    back = lens.unproject(pixel, depth, (1400, 1400))
     torch.testing.assert_close(back[valid], points[valid], atol=1e-7, rtol=1e-9)
 
 
 def test_distortion_can_lower_the_one_to_one_limit():
-    params = mei(dict(fisheye(2, theta_max_deg=None), mei=dict(MEI[2], k1=-3.0, k2=0.0)))
+    lens = lens_of(dict(fisheye(2, theta_max_deg=None), mei=dict(MEI[2], k1=-3.0, k2=0.0)))
     # 1 - 9 rho^2 = 0 at rho = 1/3
     xi = MEI[2]['xi']
     theta = np.rad2deg(np.arccos((xi + np.sqrt(1 + (1 - xi**2) / 9)) / (1 + 1 / 9) - xi))
-    radius, _, valid = project_mei(at_angle([theta - 1, theta, theta + 1], 0), params, (0, 0))
+    radius, _, valid = lens.project(at_angle([theta - 1, theta, theta + 1], 0), (0, 0))
     assert radius[1, 0] > max(radius[0, 0], radius[2, 0]) and valid.tolist()[::2] == [True, False]
 
 
@@ -290,26 +286,27 @@ def test_distortion_can_lower_the_one_to_one_limit():
 @pytest.mark.parametrize('xi', [MEI[2]['xi'], 1.0, 0.5])
 def test_mei_gradients_are_finite_at_singular_points(xyz, xi):
     point = torch.tensor(xyz, dtype=torch.float64, requires_grad=True)
-    params = mei(dict(fisheye(2, tangential=True), mei=dict(MEI[2], xi=xi)))
-    pixel, depth, _ = project_mei(point, params, (1400, 1400))
+    lens = lens_of(dict(fisheye(2, tangential=True), mei=dict(MEI[2], xi=xi)))
+    pixel, depth, _ = lens.project(point, (1400, 1400))
     (pixel.sum() + depth).backward()
     assert point.grad.isfinite().all()
 
 
 def test_mei_gradients_are_right_on_the_axis_and_off_it():
-    params = mei(fisheye(2, tangential=True))
+    lens = lens_of(fisheye(2, tangential=True))
     points = torch.tensor([[0., 0, 4], [1, -2, 3], [3, 1, -0.1]], dtype=torch.float64,
                           requires_grad=True)
-    assert torch.autograd.gradcheck(lambda p: project_mei(p, params, (0, 0))[:2], points)
-    pixels = torch.stack([params[7:9], params[7:9] + 100, params[7:9] - 400]).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: lens.project(p, (0, 0))[:2], points)
+    axis = torch.stack([lens.u0, lens.v0])
+    pixels = torch.stack([axis, axis + 100, axis - 400]).requires_grad_()
     ranges = torch.tensor([2., 3, 4], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda p: unproject_mei(p, ranges, params, (0, 0)), pixels)
+    assert torch.autograd.gradcheck(lambda p: lens.unproject(p, ranges, (0, 0)), pixels)
 
 
 def test_a_pixel_outside_the_fisheye_image_gives_a_ray_at_its_limit():
-    params = mei(fisheye(2))
+    lens = lens_of(fisheye(2))
     pixel = torch.tensor([[716.94 + 2000, 705.76]], dtype=torch.float64, requires_grad=True)
-    ray = unproject_mei(pixel, torch.ones(1), params, (0, 0))
+    ray = lens.unproject(pixel, torch.ones(1), (0, 0))
     assert math.degrees(math.acos(ray[0, 2].item())) == pytest.approx(116.86, abs=0.01)
     ray.sum().backward()
     assert pixel.grad.isfinite().all()
@@ -333,7 +330,7 @@ EQUIDISTANT = dict(lens='equidistant', equidistant=dict(f=100.0, u0=319.5, v0=23
 
 
 def equidistant():
-    return torch.from_numpy(equidistant_params(EQUIDISTANT))
+    return lens_of(EQUIDISTANT)
 
 
 @pytest.mark.parametrize('xyz, pixel', [
@@ -343,8 +340,7 @@ def equidistant():
     ((-3, 0, -math.sqrt(3)), (319.5 - 100 * math.pi * 2 / 3, 239.5)),  # 120 degrees to the left
 ])
 def test_convention_equidistant(xyz, pixel):
-    got, depth, valid = project_equidistant(torch.tensor(xyz, dtype=torch.float64), equidistant(),
-                                            (480, 640))
+    got, depth, valid = equidistant().project(torch.tensor(xyz, dtype=torch.float64), (480, 640))
     assert got.tolist() == pytest.approx(pixel, abs=1e-9)
     assert depth.item() == pytest.approx(math.dist(xyz, (0, 0, 0)))
     assert valid.item() == (xyz[2] >= 0)
@@ -354,33 +350,33 @@ def test_equidistant_round_trip_both_ways():
     torch.manual_seed(0)
     xyz = torch.randn(300, 3, dtype=torch.float64) * 9
     xyz[:3] = torch.tensor([[0, 0, 4.0], [1e-7, 0, 3], [0, -1e-5, 2]])
-    pixel, depth, valid = project_equidistant(xyz, equidistant(), (480, 640))
+    pixel, depth, valid = equidistant().project(xyz, (480, 640))
     assert 100 < valid.sum() < 250
-    back = unproject_equidistant(pixel, depth, equidistant(), (480, 640))
+    back = equidistant().unproject(pixel, depth, (480, 640))
     torch.testing.assert_close(back[valid], xyz[valid], atol=1e-6, rtol=1e-9)
-    again = project_equidistant(back, equidistant(), (480, 640))
+    again = equidistant().project(back, (480, 640))
     torch.testing.assert_close(again[0][valid], pixel[valid], atol=1e-6, rtol=0)
 
 
 def test_equidistant_limit():
     angles = torch.deg2rad(torch.tensor([101.4, 101.6, 179.9], dtype=torch.float64))
     rays = torch.stack([angles.sin(), torch.zeros(3, dtype=torch.float64), angles.cos()], -1)
-    pixel, depth, valid = project_equidistant(7 * rays, equidistant(), (480, 640))
+    pixel, depth, valid = equidistant().project(7 * rays, (480, 640))
     assert valid.tolist() == [True, False, False]
     limit = math.radians(101.5)
-    at_limit = unproject_equidistant(pixel[1:], depth[1:], equidistant(), (480, 640))
+    at_limit = equidistant().unproject(pixel[1:], depth[1:], (480, 640))
     expected = [7 * math.sin(limit), 0, 7 * math.cos(limit)]
     assert at_limit.tolist() == [pytest.approx(expected)] * 2
-    assert not project_equidistant(torch.zeros(3), equidistant().float(), (480, 640))[2]
-    everything = torch.from_numpy(equidistant_params(dict(equidistant=dict(f=1, u0=0, v0=0))))
-    assert project_equidistant(7 * rays, everything, (1, 1))[2].all()
+    assert not equidistant().project(torch.zeros(3), (480, 640))[2]
+    everything = lens_of(dict(lens='equidistant', equidistant=dict(f=1, u0=0, v0=0)))
+    assert everything.project(7 * rays, (1, 1))[2].all()
 
 
 @pytest.mark.parametrize('xyz', [(0, 0, 5), (0, 0, -5), (0, 0, 0), (1e-9, 0, 1), (3, 0, 0)])
 def test_equidistant_gradients_are_finite(xyz):
     point = torch.tensor(xyz, dtype=torch.float64, requires_grad=True)
-    pixel, depth, _ = project_equidistant(point, equidistant(), (480, 640))
-    ray = unproject_equidistant(pixel, depth, equidistant(), (480, 640))
+    pixel, depth, _ = equidistant().project(point, (480, 640))
+    ray = equidistant().unproject(pixel, depth, (480, 640))
     (pixel.sum() + depth + ray.sum()).backward()
     assert point.grad.isfinite().all()
 
@@ -388,9 +384,9 @@ def test_equidistant_gradients_are_finite(xyz):
 def test_equidistant_gradient_at_the_axis_is_that_of_a_pinhole():
     point = torch.tensor([0, 0, 5.0], dtype=torch.float64, requires_grad=True)
     jacobian = torch.autograd.functional.jacobian(
-        lambda p: project_equidistant(p, equidistant(), (480, 640))[0], point)
+        lambda p: equidistant().project(p, (480, 640))[0], point)
     torch.testing.assert_close(jacobian, torch.tensor(
         [[20.0, 0, 0], [0, 20, 0]], dtype=torch.float64), atol=1e-6, rtol=0)
     points = torch.tensor([[1.0, 2, 3], [0.1, -0.2, -1]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda p: project_equidistant(p, equidistant(), (480, 640))[0], points)
+        lambda p: equidistant().project(p, (480, 640))[0], points)

@@ -7,7 +7,7 @@ import torch
 
 from mmdet3d_plugin.geometry import CameraRig, rigid
 from mmdet3d_plugin.geometry import panorama as pano
-from mmdet3d_plugin.geometry.cameras import mei_params, unproject_mei
+from mmdet3d_plugin.geometry.cameras import lens_of
 from tests.helpers.kitti360 import MEI, fisheye
 
 # Captured by running the KD360 release: 640x1280 source, 2048x1024 panorama, 203 degrees.
@@ -240,8 +240,7 @@ def test_stitched_fisheyes_show_the_painted_sphere(feather_px):
     for camera in cameras:
         rows, cols = np.mgrid[:1400:4, :1400:4]
         pixels = torch.tensor(np.stack([cols, rows], -1), dtype=torch.float64)
-        params = torch.tensor(mei_params(camera))
-        rays = unproject_mei(pixels, torch.ones(pixels.shape[:2]), params, (0, 0)).numpy()
+        rays = lens_of(camera).unproject(pixels, torch.ones(pixels.shape[:2]), (0, 0)).numpy()
         rays = rays @ camera['lidar2cam'][:3, :3]
         camera.update(height=350, width=350, mei={
             name: value / 4 if name[0] in 'guv' else value for name, value in MEI[

@@ -92,7 +92,7 @@ def spoil(how):
 
 
 @pytest.mark.parametrize('how, message', [
-    ('missing', 'bev_compressor.0.weight is missing'), ('unknown', 'encoder.extra is unknown'),
+    ('missing', 'bev_compressor.0.weight is missing'), ('unknown', 'encoder.extra is unexpected'),
     ('shape', r'bev_compressor.0.weight is \(128, 512, 3, 3\), expected \(128, 1024, 3, 3\)'),
     ('nan', 'bev_compressor.0.weight holds NaN')])
 def test_what_does_not_fit_is_refused(how, message):

@@ -93,7 +93,7 @@ def test_testing_a_foreign_checkpoint_is_an_error(tmp_path, run_command):
     torch.save(dict(state_dict=dict(other=torch.ones(3))), path)
     done = run_command('tools/test.py', CONFIG, path, '--work-dir', tmp_path / 'out')
     assert done.returncode == 2
-    assert f'checkpoint {path}: not of this model (ToyModel): 9 entries missing, 1 foreign' in \
+    assert f'checkpoint {path}: not of this model (ToyModel): 9 entries missing, 1 unexpected' in \
         done.stderr.strip().splitlines()[-1]
 
 
