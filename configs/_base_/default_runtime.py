@@ -1,4 +1,4 @@
-# What every config shares: the plugin's import, hooks, logging, seeds.
+# Shared by all configs: import of the plugin, hooks, logging, seeds.
 custom_imports = dict(imports=['mmdet3d_plugin'], allow_failed_imports=False)
 default_scope = 'mmdet3d'
 

@@ -1,4 +1,4 @@
-# BridgeTA's teacher: cameras and LiDAR with the student's channels, trained as BEVFusion.
+# BridgeTA's teacher: cameras and LiDAR, channels as in the student, trained like BEVFusion.
 _base_ = [
     '../_base_/datasets/nuscenes_map.py',
     '../_base_/models/bridgeta_teacher.py', '../_base_/schedules/bevfusion_20e.py'

@@ -1,4 +1,4 @@
-# As kd360_distill_effb0_dur360bev.py, at stage 1, the fused map.
+# As kd360_distill_effb0_dur360bev.py, at stage 1 (fused BEV map).
 _base_ = ['./kd360_distill_effb0_dur360bev.py']
 
 model = dict(

@@ -1,4 +1,4 @@
-# KD360-VoxelBEV distillation, tiny, on toytown: the teacher's segmentation teaches the student.
+# KD360-VoxelBEV distillation, tiny, on toytown: the teacher's segmentation logits are distilled.
 _base_ = ['./kd360_student_r18_toytown.py']
 
 # Often changed ------------------------------------------------------------------------------------

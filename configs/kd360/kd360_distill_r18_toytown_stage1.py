@@ -1,4 +1,4 @@
-# As kd360_distill_r18_toytown_am.py, at stage 1, the fused map.
+# As kd360_distill_r18_toytown_am.py, at stage 1 (fused BEV map).
 _base_ = ['./kd360_distill_r18_toytown_am.py']
 
 model = dict(

@@ -2,7 +2,7 @@
 _base_ = ['./kd360_distill_r18_toytown_am.py']
 
 # Rarely -------------------------------------------------------------------------------------------
-stages = dict(  # taps of the student and of the teacher, which are the assistant's, too
+stages = dict(  # tap of the student, tap of the teacher and of the assistant
     stage1=('camera_branch', 'fuser'),
     stage2=('bev_encoder[2]', 'bev_encoder[2]'),
     stage3=('bev_encoder[-1]', 'bev_encoder[-1]'))

@@ -1,4 +1,4 @@
-# As kd360_distill_r18_toytown_am.py, at stage 2, the deepest map of the U-Net.
+# As kd360_distill_r18_toytown_am.py, at stage 2 (deepest features of the U-Net).
 _base_ = ['./kd360_distill_r18_toytown_am.py']
 
 tap = 'bev_encoder[2]'

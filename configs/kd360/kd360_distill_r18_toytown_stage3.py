@@ -1,4 +1,4 @@
-# As kd360_distill_r18_toytown_am.py, at stage 3 of the paper, the output of the U-Net.
+# As kd360_distill_r18_toytown_am.py, at stage 3 of the paper (output of the U-Net).
 _base_ = ['./kd360_distill_r18_toytown_am.py']
 
 tap = 'bev_encoder[-1]'

@@ -1,4 +1,4 @@
-# The voxels that the paper's text describes: 8 m of height in cubes of 0.5 m.
+# Voxels as in the text of the paper: 8 m of height in cubes of 0.5 m.
 _base_ = ['./kd360_student_effb0_dur360bev.py']
 
 paper_heights = dict(

@@ -1,4 +1,4 @@
-# As kd360_student_effb0_dur360bev.py, on the two fisheye circles themselves: no panorama is made.
+# As kd360_student_effb0_dur360bev.py, with the two fisheye circles as input instead of a panorama.
 _base_ = ['./kd360_student_effb0_dur360bev.py']
 
 # Rarely -------------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ _base_ = [
     '../_base_/models/kd360_student_tiny.py', '../_base_/schedules/keyframe.py'
 ]
 
-# The road is at z = -1.84: the voxels reach from there to above a bus.
+# The road is at z = -1.84 m; the voxels cover the heights from there to above a bus.
 model = dict(
     grid=_base_.grid,
-    data_preprocessor=_base_.lidar_statistics,  # as the teacher's; the student reads no LiDAR
+    data_preprocessor=_base_.lidar_statistics,  # as in the teacher; the student reads no LiDAR
     flips=None,
     camera_branch=dict(view_transform=dict(z_range=(-2, 2))))

@@ -1,8 +1,9 @@
-# As kd360_student_r18_toytown.py, on the two fisheye circles themselves: no panorama is made.
+# As kd360_student_r18_toytown.py, with the two fisheye circles as input instead of a panorama.
 _base_ = ['./kd360_student_r18_toytown.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
-rows = (0.25, 0.875)  # of the circles; what the panorama shows, +30 to -60 degrees, and some sky
+# Rows of the circles: the elevations of the panorama, +30 to -60 degrees, and more sky.
+rows = (0.25, 0.875)
 
 # Rarely -------------------------------------------------------------------------------------------
 load_camera = dict(type='LoadDualFisheye', rows=rows)

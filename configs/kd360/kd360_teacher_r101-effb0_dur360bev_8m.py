@@ -1,4 +1,4 @@
-# The voxels that the paper's text describes: 8 m of height in cubes of 0.5 m, in both branches.
+# Voxels as in the text of the paper: 8 m of height in cubes of 0.5 m, in both branches.
 _base_ = ['./kd360_teacher_r101-effb0_dur360bev.py']
 
 paper_heights = dict(

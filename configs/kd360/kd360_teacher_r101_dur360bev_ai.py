@@ -1,4 +1,4 @@
-# KD360-VoxelBEV teacher of the LiDAR alone: ambient and intensity.
+# KD360-VoxelBEV LiDAR-only teacher: ambient and intensity.
 _base_ = ['./kd360_teacher_r101_dur360bev_rai.py']
 
 model = dict(

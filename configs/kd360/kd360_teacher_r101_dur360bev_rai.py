@@ -1,4 +1,4 @@
-# KD360-VoxelBEV teacher of the LiDAR alone: range, ambient, intensity.
+# KD360-VoxelBEV LiDAR-only teacher: range, ambient, intensity.
 _base_ = ['./kd360_teacher_r101-effb0_dur360bev.py']
 
 model = dict(camera_branch=None, fuser=None)

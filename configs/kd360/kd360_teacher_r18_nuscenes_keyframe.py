@@ -5,10 +5,10 @@ _base_ = [
 ]
 
 # Often changed ------------------------------------------------------------------------------------
-max_iters = 150  # half of the student's: the scan tells where things are
+max_iters = 150  # half of the student's: the scan contains the positions of the objects
 
 # Rarely -------------------------------------------------------------------------------------------
-# The road is at z = -1.84: the voxels reach from there to above a bus.
+# The road is at z = -1.84 m; the voxels cover the heights from there to above a bus.
 model = dict(
     grid=_base_.grid,
     data_preprocessor=_base_.lidar_statistics,

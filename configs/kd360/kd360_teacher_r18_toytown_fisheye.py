@@ -1,8 +1,8 @@
-# As kd360_teacher_r18_toytown.py, on the two fisheye circles themselves: no panorama is made.
+# As kd360_teacher_r18_toytown.py, with the two fisheye circles as input instead of a panorama.
 _base_ = ['./kd360_teacher_r18_toytown.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
-rows = (0.25, 0.875)  # as the student's
+rows = (0.25, 0.875)  # as in the student
 
 # Rarely -------------------------------------------------------------------------------------------
 load_camera = dict(type='LoadDualFisheye', rows=rows)

@@ -1,4 +1,4 @@
-# KD360-VoxelBEV teacher of the LiDAR alone, tiny: range, ambient, intensity.
+# KD360-VoxelBEV LiDAR-only teacher, tiny: range, ambient, intensity.
 _base_ = ['./kd360_teacher_r18_toytown.py']
 
 model = dict(camera_branch=None, fuser=None)

@@ -1,4 +1,4 @@
-# As kd360_teacher_r18_toytown.py, each frame turned by a random angle.
+# As kd360_teacher_r18_toytown.py, each frame rotated by a random yaw (RandomYaw).
 _base_ = ['./kd360_teacher_r18_toytown.py']
 
 train_dataloader = dict(dataset=dict(pipeline=[

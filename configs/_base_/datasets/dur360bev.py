@@ -1,4 +1,4 @@
-# Dur360BEV: one dual-fisheye image, one 128-beam Ouster scan, boxes; 0.5 m cells over 100 m.
+# Dur360BEV: one dual-fisheye image, one 128-beam Ouster scan, boxes; cells of 0.5 m, 100 m wide.
 
 # Often changed ------------------------------------------------------------------------------------
 data_root = 'data/dur360bev/'

@@ -1,4 +1,4 @@
-# Dur360BEV as the authors' release of KD360-VoxelBEV reads it.
+# Dur360BEV, loaded as in the authors' release of KD360-VoxelBEV.
 _base_ = ['./dur360bev.py']
 
 # Sometimes ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-# KITTI-360: two fisheyes as one panorama, one 64-beam scan without beam numbers, boxes.
+# KITTI-360: two fisheye images stitched to a panorama, a 64-beam scan without beam numbers, boxes.
 _base_ = ['./dur360bev.py']
 
 # Often changed ------------------------------------------------------------------------------------
@@ -6,12 +6,12 @@ data_root = 'data/kitti360/'
 
 # Sometimes ----------------------------------------------------------------------------------------
 lidar_image_size = (160, 2048)  # 28 degrees of elevation at the panorama's scale
-# Range and intensity, from one scan of KITTI's, the same scanner.
+# Range and intensity; measured on one scan of KITTI, which has the same LiDAR.
 lidar_statistics = dict(lidar_mean=(0.1, 0.25), lidar_std=(0.15, 0.3))
 classes = [('car', 'truck', 'bus')]
 
 # Rarely -------------------------------------------------------------------------------------------
-# Seen from amid the two lenses; their angle of 185 degrees comes from the info file.
+# The centre is between the two lenses. Their field of view (185 degrees) is in the info file.
 load_camera = dict(type='LoadStitchedPanorama', size=_base_.panorama_size, fov_deg=(90, -90),
                    center=(-0.06, 0.0, 0.235), radius=50.0, feather_px=30)
 load_scan = dict(type='LoadPointCloud')

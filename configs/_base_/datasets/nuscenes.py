@@ -1,5 +1,5 @@
-# nuScenes: six pinhole images stitched into a panorama, one 32-beam scan, vehicles as in
-# Lift-Splat and SimpleBEV: every vehicle.* box, 0.5 m cells over 100 m around the rear axle.
+# nuScenes: six pinhole images stitched to a panorama, one 32-beam scan. Vehicles as in Lift-Splat
+# and SimpleBEV: every vehicle.* box, cells of 0.5 m, 100 m around the rear axle.
 _base_ = ['./dur360bev.py']
 
 # Often changed ------------------------------------------------------------------------------------
@@ -13,7 +13,8 @@ classes = [('car', 'truck', 'trailer', 'bus', 'construction_vehicle', 'bicycle',
             'emergency_vehicle')]
 
 # Rarely -------------------------------------------------------------------------------------------
-# Seen from amid the cameras. The scanner is 1.84 m above the road, and 0.94 m before the axle.
+# The centre is between the cameras. The LiDAR is 1.84 m above the road, 0.94 m before the rear
+# axle.
 load_camera = dict(type='LoadStitchedPanorama', size=panorama_size, fov_deg=(22.5, -22.5),
                    center=(0.95, 0.0, -0.3), radius=20.0, ground_z=-1.84)
 load_scan = dict(type='LoadPointCloud', min_range=2.5)

@@ -1,4 +1,4 @@
-# One nuScenes keyframe as train and test data: six images stitched into a panorama, 32 beams.
+# One nuScenes keyframe as train and test data: six images stitched to a panorama, 32 beams.
 
 # Often changed ------------------------------------------------------------------------------------
 data_root = 'data/nuscenes_frame/'
@@ -11,7 +11,7 @@ lidar_statistics = dict(lidar_mean=(0.3, 0.3), lidar_std=(0.3, 0.3))  # range, i
 classes = [('car', 'truck', 'trailer', 'bus', 'construction_vehicle', 'bicycle', 'motorcycle')]
 
 # Rarely -------------------------------------------------------------------------------------------
-# The scanner is 1.84 m above the road, the cameras 0.3 m below the scanner.
+# The LiDAR is 1.84 m above the road, the cameras are 0.3 m below the LiDAR.
 load_camera = dict(type='LoadStitchedPanorama', size=panorama_size, fov_deg=(22.5, -22.5),
                    center=(0, 0, -0.3), radius=20.0, ground_z=-1.84)
 load_scan = dict(type='LoadPointCloud', min_range=2.5)

@@ -1,5 +1,5 @@
 # nuScenes for map segmentation as in BEVFusion: six images of 256 x 704, a scan with nine sweeps,
-# the scanner's axes (rows x to the right, columns y ahead), six classes of the map.
+# axes of the LiDAR (rows follow x, right; columns follow y, forward), six classes of the map.
 _base_ = ['./nuscenes.py']
 
 # Often changed ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
-# As BEVFusion's release prepares its data: images by PIL with matrices off by half a pixel, maps
-# by the devkit's rasteriser without the scale, frames without sweeps repeated, classes resampled.
+# Data as in BEVFusion's release: images resized by PIL, with matrices wrong by half a pixel; maps
+# drawn as by the devkit, without the scale; points of frames without sweeps repeated; classes
+# resampled.
 _base_ = ['./nuscenes_map.py']
 
 # Rarely -------------------------------------------------------------------------------------------
@@ -7,7 +8,7 @@ augment_views = dict(type='ImageAug3D', size=_base_.image_size, resize=(0.38, 0.
                      release=True)
 resize_views = dict(type='ImageAug3D', size=_base_.image_size, resize=0.48, random=False,
                     release=True)
-sweeps = dict(type='LoadSweeps', count=9, random=True, pad_empty=True)  # random in tests, too
+sweeps = dict(type='LoadSweeps', count=9, random=True, pad_empty=True)  # random in tests as well
 map_targets = dict(type='RasterizeMap', grid=_base_.grid, classes=_base_.map_classes,
                    method='devkit', scale_aware=False)
 scan = [_base_.load_key_scan, sweeps]

@@ -1,4 +1,4 @@
-# Toytown, the embedded synthetic world in Dur360BEV's layout, at a size for two CPU cores.
+# Toytown, the embedded synthetic world, in Dur360BEV's layout; small enough for two CPU cores.
 _base_ = ['./dur360bev.py']
 
 # Often changed ------------------------------------------------------------------------------------

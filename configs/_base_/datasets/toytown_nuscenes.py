@@ -1,4 +1,4 @@
-# Toytown in nuScenes' layout, at a size for two CPU cores: the map within 30 m.
+# Toytown in nuScenes' layout, small enough for two CPU cores: the map within 30 m.
 _base_ = ['./nuscenes_map.py']
 
 # Often changed ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ def plain(role, paper=None):
 
 
 def distilled(how, kept, paper=None, direct=False, options=None, **more):
-    """A run with some of the terms; the assistant has what they need and nothing more."""
+    """A run with the terms in ``kept``; unused parts of the assistant are removed."""
     own = (*levels, *crossed[:1]) if direct else (*levels, *crossed)
     options = {**(options or {}),
                **{f'model.terms.{name}': None for name in own if name not in kept}}
@@ -25,7 +25,7 @@ def distilled(how, kept, paper=None, direct=False, options=None, **more):
         options['model.assistant.head'] = None
     if not direct and not {'decoded', 'logits', *crossed} & set(kept):
         options['model.assistant.bev_encoder'] = None
-    if isinstance(paper, float):  # the mean alone
+    if isinstance(paper, float):  # only the mean
         paper = (paper, *[None] * 6)
     return dict(config=config.format('distill_{net}_{data}' + '_direct' * direct),
                 teacher='teacher', options=options, paper=paper,
@@ -33,7 +33,7 @@ def distilled(how, kept, paper=None, direct=False, options=None, **more):
 
 
 def bridged(how, paper=None, **options):
-    """A run with every term, and another value of one option of the three levels."""
+    """A run with all terms; ``options`` are set in the terms of the three levels."""
     return distilled(how, (*levels, *crossed), paper, options={
         f'model.terms.{level}.{key}': value for level in levels for key, value in options.items()})
 
@@ -50,7 +50,7 @@ table4 = dict(
     decoded=distilled('assistant', levels[:2], 59.4),
     logits=distilled('assistant', levels, 60.5),
     full=full,
-    # what the paper leaves open: the student starts as the camera model, the assistant as teacher
+    # not specified in the paper: initial weights from the camera model and from the teacher
     student_started=distilled('assistant, student started', (*levels, *crossed), start='student'),
     assistant_started=distilled('assistant started', (*levels, *crossed),
                                 options={'model.init_from_teacher': assistant_parts}),

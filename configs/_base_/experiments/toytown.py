@@ -1,4 +1,4 @@
-# What the experiments on toytown share.
+# Shared by the experiments on toytown.
 
 # Often changed ------------------------------------------------------------------------------------
 max_iters = 400

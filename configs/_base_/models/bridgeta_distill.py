@@ -1,4 +1,4 @@
-# BridgeTA: a camera student, and an assistant that sees the teacher's LiDAR.
+# BridgeTA: a camera-only student, and an assistant that reads the teacher's LiDAR features.
 _base_ = ['./bridgeta_student.py', './bridgeta_terms.py']
 
 # Rarely -------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-# BridgeTA for two CPU cores: a camera student, and an assistant that sees the teacher's LiDAR.
+# BridgeTA for two CPU cores: a camera-only student, and an assistant that reads the teacher's
+# LiDAR features.
 _base_ = ['./bridgeta_student_tiny.py', './bridgeta_terms.py']
 
 # Rarely -------------------------------------------------------------------------------------------

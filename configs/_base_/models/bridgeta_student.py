@@ -1,8 +1,8 @@
-# BEVFusion-C, camera only: Swin-T, Lift-Splat, a residual decoder (BridgeTA's student).
+# BridgeTA's student, BEVFusion-C (camera only): Swin-T, Lift-Splat, a residual decoder.
 # The channels are those of BEVFusion's camera-only-seg release.
 
 # Sometimes ----------------------------------------------------------------------------------------
-features = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2))  # cells of 0.4 m, and 0.8 m after
+features = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2))  # 0.4 m; 0.8 m after BEVDownsample
 channels = 80
 
 # Rarely -------------------------------------------------------------------------------------------

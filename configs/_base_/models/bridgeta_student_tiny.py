@@ -1,7 +1,7 @@
-# The student's architecture at a size that trains on two CPU cores: ResNet-18 of 16 channels.
+# BridgeTA's student at a size that trains on two CPU cores: ResNet-18 with 16 channels.
 
 # Sometimes ----------------------------------------------------------------------------------------
-features = dict(x_range=(-32, 32), y_range=(-32, 32))  # cells of 1 m, and 2 m after
+features = dict(x_range=(-32, 32), y_range=(-32, 32))  # 1 m cells; 2 m after BEVDownsample
 channels = 24
 
 # Rarely -------------------------------------------------------------------------------------------

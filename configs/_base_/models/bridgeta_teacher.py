@@ -1,4 +1,4 @@
-# BridgeTA's teacher: BEVFusion of cameras and LiDAR with the student's channels and decoder.
+# BridgeTA's teacher: BEVFusion with cameras and LiDAR, channels and decoder as in the student.
 _base_ = ['./bridgeta_student.py']
 
 model = dict(

@@ -1,8 +1,8 @@
-# The teacher at a size that trains on two CPU cores.
+# BridgeTA's teacher at a size that trains on two CPU cores.
 _base_ = ['./bridgeta_student_tiny.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
-lidar_channels = 48  # 24 of each of two levels
+lidar_channels = 48  # 24 for each of two height levels
 
 # Rarely -------------------------------------------------------------------------------------------
 model = dict(

@@ -1,7 +1,8 @@
-# BridgeTA's terms: the assistant bridges teacher and student at features, decoded features, logits.
+# BridgeTA's terms, with the assistant at three levels: features, decoded features, logits.
 
 # Often changed ------------------------------------------------------------------------------------
-# The paper does not give the weights. Heavier levels hold a student back (projects/bridgeta).
+# The paper does not give the weights. Larger weights of the levels make the student worse, see
+# projects/bridgeta/README.md.
 weight_features, weight_decoded, weight_logits, weight_heads = 1e-3, 1e-3, 1e-2, 1.0
 epsilon = 'optimal'
 

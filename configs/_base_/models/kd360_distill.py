@@ -1,4 +1,4 @@
-# KD360-VoxelBEV distillation: the teacher's decoder output teaches student and auxiliary module.
+# KD360-VoxelBEV: the teacher's decoder output is distilled to student and auxiliary module.
 _base_ = ['./kd360_student.py']
 
 # Often changed ------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-# Image encoders of KD360-VoxelBEV's variants, to take the place of camera_branch.encoder. Those cut
-# at stride 16 ("s8", and the ResNets) join it with stride 8; the others end at stride 32.
+# Image encoders of the variants of KD360-VoxelBEV; each replaces camera_branch.encoder. Encoders
+# that end at stride 16 ("s8", and the ResNets) fuse it with stride 8; the others end at stride 32.
 
 # Rarely -------------------------------------------------------------------------------------------
 width = 128  # channels of the voxels

@@ -1,4 +1,4 @@
-# The student's architecture at a size that trains on two CPU cores: ResNet-18 of 16 channels.
+# The student at a size that trains on two CPU cores: ResNet-18 with 16 channels.
 
 # Often changed ------------------------------------------------------------------------------------
 channels = 24

@@ -1,4 +1,4 @@
-# The teacher's architecture at a size that trains on two CPU cores.
+# The teacher at a size that trains on two CPU cores.
 _base_ = ['./kd360_student_tiny.py']
 
 # Sometimes ----------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-# BEVFusion's own schedule: batch 32, the rate up to 1e-3 in 8 epochs and down to 1e-8 in 12, while
-# the first momentum of AdamW goes down to 0.85 / 0.95 of itself and back.
+# BEVFusion's schedule: batch size 32, learning rate up to 1e-3 in 8 epochs and down to 1e-8 in 12,
+# while the first momentum of AdamW goes down to 0.85 / 0.95 of its value and back.
 _base_ = ['./bridgeta_20e.py']
 
 # Sometimes ----------------------------------------------------------------------------------------

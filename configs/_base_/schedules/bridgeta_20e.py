@@ -1,5 +1,6 @@
-# 20 epochs of batch 6 with a cosine from 1e-4 (BridgeTA Sec. IV-A). What the paper leaves open is
-# BEVFusion's: weight decay, none on the position tables, gradients clipped at 35.
+# 20 epochs, batch size 6, cosine annealing from 1e-4 (BridgeTA Sec. IV-A). Details that the paper
+# does not give are those of BEVFusion: weight decay, but not for the position bias tables, and
+# gradients clipped at 35.
 _base_ = ['../default_runtime.py']
 
 # Often changed ------------------------------------------------------------------------------------

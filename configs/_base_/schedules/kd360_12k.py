@@ -1,4 +1,4 @@
-# 12 000 optimiser steps of batch 6, one cycle (KD360-VoxelBEV Sec. 4.3).
+# 12 000 optimiser steps, batch size 6, OneCycleLR (KD360-VoxelBEV Sec. 4.3).
 
 # Often changed ------------------------------------------------------------------------------------
 max_iters = 12000

@@ -1,4 +1,4 @@
-# The release's schedule: 12 000 updates of 5 accumulated batches of 6.
+# Schedule of the release: 12 000 updates, each of 5 accumulated batches of 6.
 _base_ = ['./kd360_12k.py']
 
 # Often changed ------------------------------------------------------------------------------------

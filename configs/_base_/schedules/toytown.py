@@ -1,4 +1,4 @@
-# A few minutes on two CPU cores.
+# Trains in a few minutes on two CPU cores.
 
 # Often changed ------------------------------------------------------------------------------------
 max_iters = 500

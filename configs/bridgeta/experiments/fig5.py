@@ -1,5 +1,5 @@
-# Figure 5: the distance of teacher and student with and without the assistant, with the optimal
-# epsilon (of each batch, of each sample) and with fixed ones.
+# Figure 5: distance of teacher and student with and without the assistant, with the optimal epsilon
+# (per batch, per sample) and with constant ones.
 #   python tools/run_experiments.py configs/bridgeta/experiments/fig5.py
 #   python tools/analyze_logs.py \
 #       work_dirs/experiments/fig5/{direct_crossed,epsilon_*,full,sample}/seed_0 \

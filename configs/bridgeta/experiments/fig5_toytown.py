@@ -1,4 +1,4 @@
-# Figure 5 on toytown: the distance of teacher and student, epsilon by epsilon.
+# Figure 5 on toytown: distance of teacher and student for each epsilon.
 #   python tools/run_experiments.py configs/bridgeta/experiments/fig5_toytown.py
 #   python tools/analyze_logs.py \
 #       work_dirs/experiments/fig5_toytown/{direct_crossed,epsilon_*,full,sample}/seed_0 \

@@ -1,5 +1,5 @@
-# Table 4 (levels, assistant, crossed heads) with the distillation rows of Tables 1 and 2, and what
-# the paper leaves open: where student and assistant start.
+# Table 4 (levels, assistant, crossed heads) with the distillation rows of Tables 1 and 2, and the
+# initial weights of student and assistant, which the paper does not specify.
 #   python tools/run_experiments.py configs/bridgeta/experiments/table4.py
 _base_ = ['../../_base_/experiments/bridgeta.py']
 

@@ -1,4 +1,4 @@
-# Table 4 on toytown: levels, assistant, crossed heads, starts.
+# Table 4 on toytown: levels, assistant, crossed heads, initial weights.
 #   python tools/run_experiments.py configs/bridgeta/experiments/table4_toytown.py
 _base_ = ['../../_base_/experiments/bridgeta.py', '../../_base_/experiments/toytown.py']
 

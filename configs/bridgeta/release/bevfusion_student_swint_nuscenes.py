@@ -1,4 +1,4 @@
-# BEVFusion's camera-only-seg release.
+# The camera-only-seg model of BEVFusion's release.
 _base_ = [
     '../../_base_/datasets/nuscenes_map_release.py',
     '../../_base_/models/bridgeta_student.py', '../../_base_/schedules/bevfusion_20e.py'

@@ -1,4 +1,4 @@
-# BEVFusion's lidar-only-seg release.
+# The lidar-only-seg model of BEVFusion's release.
 _base_ = [
     '../../_base_/datasets/nuscenes_map_release.py',
     '../../_base_/models/bevfusion_lidar.py', '../../_base_/schedules/bevfusion_20e.py'

@@ -1,4 +1,4 @@
-# What goes beyond the paper, one option at a time, on toytown.
+# Options that are not in the paper, one at a time, on toytown.
 #   python tools/run_experiments.py configs/kd360/experiments/ablations_toytown.py
 _base_ = ['../../_base_/experiments/toytown.py']
 

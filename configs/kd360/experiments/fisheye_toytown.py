@@ -1,4 +1,4 @@
-# The panorama against the fisheye circles themselves, on toytown.
+# Panorama and two fisheye circles as input, on toytown.
 #   python tools/run_experiments.py configs/kd360/experiments/fisheye_toytown.py
 _base_ = ['../../_base_/experiments/toytown.py']
 

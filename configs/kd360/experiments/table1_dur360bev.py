@@ -1,5 +1,5 @@
 # Table 1: teacher, student and distilled students on Dur360BEV, extended version. The other rows of
-# the paper's table are other projects.
+# the paper's table are methods of other authors.
 #   python tools/run_experiments.py configs/kd360/experiments/table1_dur360bev.py
 
 # Often changed ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-# Table 2 on toytown: as on KITTI-360, a teacher without ambient light.
+# Table 2 on toytown: a teacher without ambient light, as on KITTI-360.
 #   python tools/run_experiments.py configs/kd360/experiments/table2_toytown.py
 _base_ = ['../../_base_/experiments/toytown.py']
 

@@ -1,4 +1,4 @@
-# Table 3: which stage teaches the student, with and without the auxiliary module (AM).
+# Table 3: distillation at each stage, with and without the auxiliary module (AM).
 #   python tools/run_experiments.py configs/kd360/experiments/table3_stages.py
 
 # Often changed ------------------------------------------------------------------------------------

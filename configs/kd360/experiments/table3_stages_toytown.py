@@ -1,10 +1,10 @@
-# Table 3 on toytown: which stage teaches the student, with and without the auxiliary module (AM).
+# Table 3 on toytown: distillation at each stage, with and without the auxiliary module (AM).
 #   python tools/run_experiments.py configs/kd360/experiments/table3_stages_toytown.py
 _base_ = ['../../_base_/experiments/toytown.py']
 
 # Often changed ------------------------------------------------------------------------------------
 gamma_student, gamma_assistant = 3.0, 1.0
-gamma_light = 0.3  # a feature's divergence starts about eight times the logits'
+gamma_light = 0.3  # the divergence of features starts eight times as high as that of logits
 temperature = 3.0
 
 # Sometimes ----------------------------------------------------------------------------------------
@@ -14,8 +14,8 @@ paper = 'Dur360BEV, full size'
 # Rarely -------------------------------------------------------------------------------------------
 schedule = _base_.schedule
 config = 'configs/kd360/kd360_{}_r18_toytown.py'
-decoder = 'bev_encoder[-1]'  # the paper's stage 3
-logits = 'head.segmentation'  # the release's
+decoder = 'bev_encoder[-1]'  # stage 3 of the paper
+logits = 'head.segmentation'  # stage 3 of the release
 
 
 def term(learner, teacher, gamma):
@@ -24,7 +24,7 @@ def term(learner, teacher, gamma):
 
 
 def distilled(stage, student, teacher, am, figures=None, gamma=gamma_student):
-    """A run that distils at one tap; the assistant has what its tap needs and nothing more."""
+    """A run that distils at one tap; unused parts of the assistant are removed."""
     terms = dict(student=term(f'student.{student}', f'teacher.{teacher}', gamma))
     if am:
         terms['assistant'] = term(f'assistant.{teacher}', f'teacher.{teacher}', gamma_assistant)

@@ -1,4 +1,4 @@
-# Table 4: what the teacher sees (R range, A ambient, I intensity, C camera), Dur360BEV-mini.
+# Table 4: inputs of the teacher (R range, A ambient, I intensity, C camera), Dur360BEV-mini.
 #   python tools/create_data.py dur360bev --root-path data/dur360bev --version mini \
 #       --out-dir data/dur360bev/mini
 #   python tools/run_experiments.py configs/kd360/experiments/table4_modalities.py

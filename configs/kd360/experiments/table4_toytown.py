@@ -1,4 +1,4 @@
-# Table 4 on toytown: what the teacher sees (R range, A ambient, I intensity, C camera).
+# Table 4 on toytown: inputs of the teacher (R range, A ambient, I intensity, C camera).
 #   python tools/run_experiments.py configs/kd360/experiments/table4_toytown.py
 _base_ = ['../../_base_/experiments/toytown.py']
 
@@ -14,7 +14,7 @@ statistics = dict(range=(0.2941, 0.3561), ambient=(0.3056, 0.3668), intensity=(0
 
 
 def lidar(figures, *channels):
-    """A teacher of the LiDAR image's channels alone."""
+    """A teacher that reads only the given channels of the LiDAR image."""
     mean, std = zip(*(statistics[channel] for channel in channels))
     options = {f'{split}_dataloader.dataset.pipeline.1.channels': channels
                for split in ('train', 'val', 'test')}

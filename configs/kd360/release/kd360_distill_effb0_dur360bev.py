@@ -1,4 +1,4 @@
-# The distillation that the authors released: the teacher's logits teach the student's ("stage 3").
+# Distillation as in the authors' release: the teacher's logits are distilled ("stage 3").
 _base_ = ['./kd360_student_effb0_dur360bev.py']
 
 # Often changed ------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-# With the auxiliary module whose network, but not its training, the authors released. The term of
-# the module is the paper's Eq. (7) on the release's stage 3.
+# As kd360_distill_effb0_dur360bev.py, with the auxiliary module. The authors released its network
+# but not its training; its term here is Eq. (7) of the paper at stage 3 of the release.
 _base_ = ['./kd360_distill_effb0_dur360bev.py']
 
 # Often changed ------------------------------------------------------------------------------------
@@ -7,7 +7,7 @@ gamma_assistant = 1.0
 
 # Rarely -------------------------------------------------------------------------------------------
 model = dict(
-    student=dict(flips=dict(undo_late=False)),  # the module joins two maps, in one frame
+    student=dict(flips=dict(undo_late=False)),  # the module fuses two maps of the same frame
     assistant=dict(
         type='AuxiliaryModule',
         fuser=_base_.release_fuser,

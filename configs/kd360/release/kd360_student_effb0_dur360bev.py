@@ -1,4 +1,4 @@
-# The student as the authors' release computes it; the project page lists every difference.
+# The student as in the authors' release; projects/kd360_voxelbev/README.md lists the differences.
 _base_ = [
     '../../_base_/default_runtime.py', '../../_base_/datasets/dur360bev_release.py',
     '../../_base_/models/kd360_student.py', '../../_base_/models/kd360_release.py',

@@ -1,5 +1,5 @@
-# The teacher as the authors' release computes it. How it was trained is not released; this trains
-# it with the schedule of the release's distillation.
+# The teacher as in the authors' release. Its training was not released; here it is trained with the
+# schedule of the release's distillation.
 _base_ = [
     '../../_base_/default_runtime.py', '../../_base_/datasets/dur360bev_release.py',
     '../../_base_/models/kd360_teacher.py', '../../_base_/models/kd360_release.py',
