@@ -2,7 +2,7 @@
 import logging
 import os.path as osp
 import random
-from typing import List, Sequence, Union
+from typing import Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -93,8 +93,8 @@ class BEVDataset(Det3DDataset):
 
     def parse_data_info(self, info: dict) -> dict:
         """Join paths and add the annotations of one frame."""
-        images, points = info.get('images', {}), info.get('lidar_points')
-        for name, camera in images.items():
+        points = info.get('lidar_points')
+        for name, camera in all_cameras(info):
             prefix = self.data_prefix.get(name, self.data_prefix.get('img', ''))
             camera['img_path'] = osp.join(prefix, camera['img_path'])
             info.setdefault('img_path', camera['img_path'])
@@ -158,6 +158,12 @@ class BEVDataset(Det3DDataset):
                       f'bad files so far in this process): {error}', 'current', logging.WARNING)
 
 
+def all_cameras(info: dict) -> Iterator[Tuple[str, dict]]:
+    """Name and camera of each image of a frame, the current ones first, then past ones."""
+    for images in (info.get('images', {}), *(s['images'] for s in info.get('image_sweeps', ()))):
+        yield from images.items()
+
+
 @DATASETS.register_module()
 class Dur360BEVDataset(BEVDataset):
     """Dur360BEV: one dual-fisheye image and one OS1-128 scan a frame (toytown likewise)."""
@@ -216,7 +222,7 @@ class NuScenesBEVDataset(BEVDataset):
         if self._metainfo.get('lidar_frame', '').startswith('x right'):
             change_frame(info, self.frame)
             points['lidar_path'] = f'samples/LIDAR_TOP/{points["lidar_path"]}'
-            for name, camera in info['images'].items():
+            for name, camera in info['images'].items():  # past images have their folder with them
                 camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
         elif self.frame == 'lidar' and 'lidar2sensor' in points:
             _transform_frame(info, np.linalg.inv(RFU_TO_FLU) @ np.array(points['lidar2sensor']))
@@ -268,7 +274,7 @@ def _transform_frame(info, transform):
         stored = np.array(sweep['lidar_points']['lidar2sensor'])  # points as rows: p R - t
         to_key = rigid.rigid(stored[:3, :3].T, -stored[:3, 3])
         sweep['lidar_points']['scan2lidar'] = (transform @ to_key).tolist()
-    for camera in info.get('images', {}).values():
+    for _, camera in all_cameras(info):
         camera['lidar2cam'] = (np.array(camera['lidar2cam']) @ back).tolist()
     instances = info.get('instances', ())
     boxes = np.array([i['bbox_3d'] for i in instances]).reshape(-1, 7)

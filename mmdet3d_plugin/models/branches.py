@@ -40,6 +40,9 @@ class CameraBranch(_ImageBranch):
         """``inputs['imgs']`` (B, N, 3, H, W) and ``inputs['rig']`` to (B, C, rows, columns)."""
         require(inputs, 'imgs', 'img', 'a camera loader')
         images, rig = inputs['imgs'], inputs['rig']
+        if images.dim() != 5:
+            raise UserError('CameraBranch reads the images of one time, but the batch has '
+                            f'{images.shape[1]}: set LoadMultiViewImages.num_past to 0')
         if flips is None:
             return self.view_transform(self.encode_views(images), rig)
         features = flips.run_on_image(self.encode_views, images)

@@ -1,13 +1,15 @@
 """From packed samples to batched, normalised tensors and camera rigs on the device."""
-from typing import Sequence
+from typing import List, Sequence
 
 import torch
 from mmdet3d.models import Det3DDataPreprocessor
 from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
 from ..errors import UserError
 from ..geometry import CameraRig
+from ..structures import fields
 
 # Dur360BEV's statistics of RGB in [0, 1]; the authors use them for the LiDAR image too, where
 # channel i takes the constants of colour i.
@@ -21,6 +23,8 @@ class BEVDataPreprocessor(Det3DDataPreprocessor):
 
     The batch it returns has ``imgs`` (B, N, 3, H, W) and ``rig`` when images were packed,
     ``lidar_img`` (B, C, h, w) and ``lidar_rig`` when LiDAR images were, and ``points`` as a list.
+    With past images ``imgs`` is (B, T, N, 3, H, W), newest first, ``rig`` is the newest's and
+    ``past_rigs`` the list of the others; their extrinsics contain the ego motion.
 
     Args:
         mean, std (tuple): RGB statistics for images in [0, 1].
@@ -38,11 +42,15 @@ class BEVDataPreprocessor(Det3DDataPreprocessor):
         processed = super().simple_process(data, training)
         inputs, samples = processed['inputs'], processed['data_samples']
         if 'imgs' in inputs:
-            inputs['rig'] = self._rig(samples, lambda meta: meta['cameras'])
+            rigs = self._rigs(samples)
+            inputs['rig'], past = rigs[0], rigs[1:]
+            if past:
+                inputs['past_rigs'] = past
         images = data['inputs'].get('lidar_img')
         if images is not None:
             inputs['lidar_img'] = self._normalize_lidar(self.cast_data(images))
-            inputs['lidar_rig'] = self._rig(samples, lambda meta: [meta['lidar_camera']])
+            inputs['lidar_rig'] = self._rig(
+                samples, [[sample.metainfo['lidar_camera']] for sample in samples])
         return processed
 
     def collate_data(self, data: dict) -> dict:
@@ -53,7 +61,7 @@ class BEVDataPreprocessor(Det3DDataPreprocessor):
         """
         images = data['inputs'].get('img')
         shapes = {image.shape for image in images or ()}
-        if self.pad_size_divisor != 1 or len(shapes) != 1 or len(shapes.pop()) != 4:
+        if self.pad_size_divisor != 1 or len(shapes) != 1 or len(shapes.pop()) not in (4, 5):
             return super().collate_data(data)
         data = self.cast_data(data)
         batch = _stack([image.movedim(-3, -1) for image in data['inputs']['img']])
@@ -74,10 +82,16 @@ class BEVDataPreprocessor(Det3DDataPreprocessor):
                 f'has {len(self.lidar_mean)}; set lidar_mean and lidar_std for its channels')
         return _normalize(batch, self.lidar_mean, self.lidar_std)
 
-    def _rig(self, samples, cameras) -> CameraRig:
+    def _rigs(self, samples: Sequence[Det3DDataSample]) -> List[CameraRig]:
+        """The rig of each time, newest first."""
+        cameras = [sample.metainfo[fields.CAMERAS] for sample in samples]
+        return [self._rig(samples, [fields.at_time(views, time) for views in cameras])
+                for time in range(fields.num_times(cameras[0]))]
+
+    def _rig(self, samples: Sequence[Det3DDataSample], cameras: Sequence[list]) -> CameraRig:
         metas = [sample.metainfo for sample in samples]
         bev_aug = [meta['bev_aug'] for meta in metas] if 'bev_aug' in metas[0] else None
-        return CameraRig.from_dicts([cameras(meta) for meta in metas], bev_aug, self.device)
+        return CameraRig.from_dicts(cameras, bev_aug, self.device)
 
 
 def _stack(items: Sequence[Tensor]) -> Tensor:

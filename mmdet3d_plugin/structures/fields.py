@@ -2,7 +2,8 @@
 
 Model inputs (``data['inputs']``):
 
-* ``img`` (N, 3, H, W) uint8 RGB; a panorama is N = 1
+* ``img`` (N, 3, H, W) uint8 RGB; a panorama is N = 1. With T - 1 past times (T, N, 3, H, W),
+  newest first, and a ``time`` in each camera dict
 * ``lidar_img`` (C, h, w) float32 in [0, 1]
 * ``points`` (P, F) float32, x y z first, LiDAR frame after ``bev_aug``
 
@@ -10,6 +11,7 @@ Data sample: ``gt_bev`` and ``pred_bev`` are ``PixelData`` with ``seg`` (K, R, C
 ``centerness`` (1, R, C) and ``offset`` (2, R, C), (row, col) in cells from a cell to its object;
 where asked for ``instances`` (K, R, C) int, the number of the object in this channel or 0.
 """
+from typing import List, Sequence
 
 IMG, LIDAR_IMG, POINTS = 'img', 'lidar_img', 'points'
 
@@ -22,3 +24,13 @@ BEV_AUG, BEV_GRID, MAP_CLASSES = 'bev_aug', 'bev_grid', 'map_classes'
 META_KEYS = ('token', 'sample_idx', 'scene_token', 'frame_id', 'timestamp', 'img_path',
              'lidar_path', CAMERAS, LIDAR_CAMERA, BEV_AUG, BEV_GRID, MAP_CLASSES)
 """Metainfo of a packed sample, where present."""
+
+
+def at_time(cameras: Sequence[dict], time: int = 0) -> List[dict]:
+    """The cameras of one time, of a sample's cameras of all times; 0 is the newest."""
+    return [camera for camera in cameras if camera.get('time', 0) == time]
+
+
+def num_times(cameras: Sequence[dict]) -> int:
+    """T."""
+    return 1 + max((camera.get('time', 0) for camera in cameras), default=0)

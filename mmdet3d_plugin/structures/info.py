@@ -13,7 +13,9 @@ metainfo
 frame
     ``sample_idx`` int, ``token``, ``scene_token``, ``frame_id`` str, ``timestamp`` float,
     ``ego2global`` 4x4 (optional), ``images`` {name: camera} (optional), ``lidar_points``
-    {``lidar_path``, ``num_pts_feats``} (optional), ``instances`` [instance, ...] (maybe empty)
+    {``lidar_path``, ``num_pts_feats``} (optional), ``instances`` [instance, ...] (maybe empty);
+    ``image_sweeps`` (optional) past images, newest first: ``timestamp`` and ``images``, whose
+    ``lidar2cam`` goes from the LiDAR frame of *this* frame, so that it contains the ego motion
 camera
     ``img_path``, ``height``, ``width`` px of the file, ``lens`` (``'equirect'``, ``'pinhole'``,
     ``'mei'``), ``lidar2cam`` 4x4; ``cam2img`` 3x3 for pinholes; ``mei`` {parameter: float} and
@@ -214,11 +216,21 @@ def _check_frame(check, frame, path, categories):
         check.rigid(frame['ego2global'], f'{path}.ego2global')
     for name, camera in check.kind(frame.get('images', {}), dict, f'{path}.images').items():
         _check_camera(check, camera, f'{path}.images.{name}')
+    _check_image_sweeps(check, frame, path)
     if 'lidar_points' in frame:
         _check_points(check, frame['lidar_points'], f'{path}.lidar_points')
     sweeps = check.kind(frame.get('lidar_sweeps', []), list, f'{path}.lidar_sweeps')
     _check_sweeps(check, sweeps, f'{path}.lidar_sweeps')
     _check_instances(check, check.key(frame, 'instances', list, path), path, categories)
+
+
+def _check_image_sweeps(check, frame, path):
+    path = f'{path}.image_sweeps'
+    for n, sweep in enumerate(check.kind(frame.get('image_sweeps', []), list, path)):
+        at = f'{path}[{n}]'
+        check.floats(check.kind(sweep, dict, at).get('timestamp'), (), f'{at}.timestamp')
+        for name, camera in check.key(sweep, 'images', dict, at).items():
+            _check_camera(check, camera, f'{at}.images.{name}')
 
 
 def _check_points(check, points, path):

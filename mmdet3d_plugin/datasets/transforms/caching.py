@@ -18,6 +18,8 @@ from ... import geometry
 from ...errors import UserError, build_from, did_you_mean
 
 FILES = dict(images=lambda images: [image['img_path'] for image in images.values()],
+             image_sweeps=lambda sweeps: [image['img_path'] for sweep in sweeps
+                                          for image in sweep['images'].values()],
              lidar_points=lambda points: [points['lidar_path']], lidar_image=lambda layout: [])
 """Entries of a frame that transforms may read, and the files that each names."""
 

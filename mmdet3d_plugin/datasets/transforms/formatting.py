@@ -105,6 +105,9 @@ class PackBEVInputs(BaseTransform):
         pack = {fields.IMG: self._images, fields.POINTS: lambda points: points.tensor,
                 fields.LIDAR_IMG: torch.from_numpy}
         inputs = {key: pack[key](results[key]) for key in self.keys if key in results}
+        times = fields.num_times(results.get(fields.CAMERAS, ()))
+        if fields.IMG in inputs and times > 1:
+            inputs[fields.IMG] = inputs[fields.IMG].unflatten(0, (times, -1))
         sample = Det3DDataSample(
             metainfo={key: results[key] for key in self.meta_keys if key in results})
         if fields.GT_BEV in results:

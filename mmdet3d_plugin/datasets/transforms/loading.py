@@ -194,18 +194,26 @@ def equirect_camera(name: str, lidar2cam, size: Tuple[int, int], fov: Tuple[floa
 
 @TRANSFORMS.register_module()
 class LoadMultiViewImages(BaseTransform):
-    """The images of a frame as they are.
+    """The images of a frame as they are, and perhaps past ones.
 
-    Adds ``img``, a list of (H, W, 3) uint8 RGB arrays, and ``cameras``, theirs.
+    Adds ``img``, a list of (H, W, 3) uint8 RGB arrays, and ``cameras``, theirs. With past images
+    both lists hold one time after the other, newest first, and each camera has a ``time``: 0 for
+    the frame's own, 1 for the newest of ``image_sweeps``, and so on. Where there are fewer sweeps,
+    as at the start of a scene, the oldest time that exists is repeated.
 
     Args:
         cameras (tuple, optional): Names of the images; default all of the frame, in its order.
+        num_past (int): Times before the frame's own, T - 1.
     """
 
     requires, provides = ('images', ), ('img', 'cameras')
 
-    def __init__(self, cameras: Optional[Sequence[str]] = None):
-        self.cameras = cameras
+    def __init__(self, cameras: Optional[Sequence[str]] = None, num_past: int = 0):
+        if num_past < 0:
+            raise UserError(f'LoadMultiViewImages.num_past: expected >= 0, got {num_past}')
+        self.cameras, self.num_past = cameras, num_past
+        if num_past:
+            self.requires = ('images', 'image_sweeps')
 
     def transform(self, results: dict) -> dict:
         """Load."""
@@ -217,7 +225,15 @@ class LoadMultiViewImages(BaseTransform):
     def cameras_of(self, results: dict) -> list:
         """The cameras of the images."""
         images = require_key(results, 'images')
-        infos = {name: require_key(images, name) for name in self.cameras or images}
+        if not self.num_past:
+            return self._cameras(images)
+        past = [sweep['images'] for sweep in results.get('image_sweeps', ())[:self.num_past]]
+        past += [(past or [images])[-1]] * (self.num_past - len(past))
+        return [dict(camera, time=time) for time, images_then in enumerate([images, *past])
+                for camera in self._cameras(images_then, list(self.cameras or images))]
+
+    def _cameras(self, images: dict, names: Optional[Sequence[str]] = None) -> list:
+        infos = {name: require_key(images, name) for name in names or self.cameras or images}
         return [dict(info, name=name, lidar2cam=np.asarray(info['lidar2cam'], np.float64),
                      img_aug=np.eye(3)) for name, info in infos.items()]
 

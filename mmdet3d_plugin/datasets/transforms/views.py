@@ -17,7 +17,7 @@ class ImageAug3D(BaseTransform):
 
     The lower ``H`` rows of the resized image are kept, columns at random (the middle when not
     ``random``). ``img_aug`` of each camera takes raw pixels to those of the result, and is exact:
-    integers are pixel centres.
+    integers are pixel centres. Past images of a camera are augmented as its newest.
 
     Args:
         size (tuple): (H, W) of the result.
@@ -40,8 +40,10 @@ class ImageAug3D(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Augment every image."""
-        pairs = [self._augment(*pair) for pair in zip(
-            results[fields.IMG], results[fields.CAMERAS])]
+        images, cameras = results[fields.IMG], results[fields.CAMERAS]
+        views = len(fields.at_time(cameras))
+        draws = [self._draw() for _ in range(views)] * (len(images) // views)
+        pairs = [self._augment(*args) for args in zip(images, cameras, draws)]
         results[fields.IMG], results[fields.CAMERAS] = map(list, zip(*pairs))
         return results
 
@@ -51,8 +53,8 @@ class ImageAug3D(BaseTransform):
         return resized, (int(shift * max(0, resized[0] - self.size[1])),
                          resized[1] - self.size[0])
 
-    def _augment(self, image, camera):
-        factor, shift, flip, degrees = self._draw()
+    def _augment(self, image, camera, draw):
+        factor, shift, flip, degrees = draw
         before = image.shape[:2]
         resized, corner = self.layout(before, factor, shift)
         if self.release:
