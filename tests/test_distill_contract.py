@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 
 from mmdet3d_plugin.distillation import DualPathTerm
 
@@ -18,6 +19,12 @@ CONFIGS = sorted(path.relative_to(ROOT).as_posix()
 STEPS = 20
 
 
+def teachers_of(config):
+    model = config.model
+    return dict(model.get('teachers', {}), **dict(teacher=model.teacher) if model.get('teacher')
+                else {})
+
+
 class Setting:
     """A tiny distillation with a random teacher, and batches of toytown."""
 
@@ -25,10 +32,11 @@ class Setting:
         init_default_scope('mmdet3d')
         torch.manual_seed(0)
         self.config = Config.fromfile(ROOT / name)
-        teacher = MODELS.build(Config.fromfile(ROOT / self.config.model.teacher.config).model)
-        teacher.init_weights()
-        torch.save(dict(state_dict=teacher.state_dict()), folder / 'teacher.pth')
-        self.config.model.teacher.checkpoint = str(folder / 'teacher.pth')
+        for role, cfg in teachers_of(self.config).items():
+            teacher = MODELS.build(Config.fromfile(ROOT / cfg.config).model)
+            teacher.init_weights()
+            torch.save(dict(state_dict=teacher.state_dict()), folder / f'{role}.pth')
+            cfg.checkpoint = str(folder / f'{role}.pth')
         dataset = self.config.train_dataloader.dataset
         dataset.data_root, self.data_root = str(data_root), data_root
         self.dataset = DATASETS.build(dataset)
@@ -57,12 +65,13 @@ def setting(request, world_of, tmp_path_factory):
 def trained(setting):
     """State before and after the steps; later tests look at what moved."""
     before = copy.deepcopy(setting.model.state_dict())
-    teacher = copy.deepcopy(setting.model.teacher.model.state_dict())
+    teachers = {role: copy.deepcopy(teacher.model.state_dict())
+                for role, teacher in setting.model.teachers.items()}
     optimizer = build_optim_wrapper(setting.model, setting.config.optim_wrapper)
     for step in range(STEPS):
         data = setting.batch(step % 4, (step + 1) % 4)
         setting.model.train_step(data, optimizer)
-    return before, teacher
+    return before, teachers
 
 
 def test_there_is_a_config():
@@ -81,9 +90,11 @@ def test_each_term_alone_reaches_the_student(setting):
 
 
 def test_teacher_is_bit_identical_after_training(setting, trained):
-    _, teacher = trained
-    after = setting.model.teacher.model.state_dict()
-    assert all(torch.equal(value, after[key]) for key, value in teacher.items())
+    _, teachers = trained
+    assert teachers
+    for role, before in teachers.items():
+        after = setting.model.teachers[role].model.state_dict()
+        assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
 def test_everything_that_trains_moves(setting, trained):
@@ -105,11 +116,20 @@ def test_divergences_vanish_for_equal_inputs(setting):
         assert term.criterion(feature, feature).item() == pytest.approx(0, abs=1e-5)
 
 
+def empty(sample, fields):
+    """Ground truth of a scene without objects: maps of zeros, lists without instances."""
+    for field, name in (field.split('.') for field in fields):
+        truth = sample.get(field)
+        if isinstance(truth, PixelData):
+            truth.get(name).zero_()
+        else:
+            sample.set_data({field: truth[:0]})
+
+
 def test_an_empty_scene_gives_finite_losses(setting):
     batch = setting.batch(0, 1)
     for sample in batch['data_samples']:
-        for field in sample.gt_bev.keys():
-            sample.gt_bev.get(field).zero_()
+        empty(sample, setting.model.student.head.gt_fields)
     batch['inputs']['points'] = [points[:0] for points in batch['inputs']['points']]
     losses = setting.losses(batch)
     assert all(loss.isfinite() for loss in losses.values())
@@ -130,7 +150,8 @@ def link_without(source, target, names):
 
 def test_prediction_without_teacher_and_lidar_files(setting, tmp_path, trained):
     config = copy.deepcopy(setting.config)
-    config.model.teacher = dict(config='absent.py', checkpoint='absent.pth')
+    for cfg in teachers_of(config).values():
+        cfg.update(config='absent.py', checkpoint='absent.pth')
     model = MODELS.build(config.model)
     model.load_state_dict(setting.model.state_dict())
     camera_only = link_without(setting.data_root, tmp_path / 'camera_only',
@@ -139,7 +160,8 @@ def test_prediction_without_teacher_and_lidar_files(setting, tmp_path, trained):
     config.val_dataloader.dataset.data_root = str(camera_only)
     dataset = DATASETS.build(config.val_dataloader.dataset)
     sample = model.eval().test_step(pseudo_collate([dataset[0]]))[0]
-    assert sample.pred_bev.seg.isfinite().all()
+    for field in model.student.head.pred_fields:
+        assert all(value.isfinite().all() for _, value in sample.get(field).items())
 
 
 def test_checkpoint_is_the_students_and_loads_strictly(setting, trained):

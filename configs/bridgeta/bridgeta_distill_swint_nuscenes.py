@@ -10,11 +10,6 @@ teacher = dict(
     checkpoint='work_dirs/bridgeta_teacher_swint-voxel_nuscenes')
 
 # Rarely -------------------------------------------------------------------------------------------
-head = dict(grid=_base_.grid, classes=_base_.map_classes)
 model = dict(
-    student=dict(
-        grid=_base_.grid,
-        data_preprocessor=dict(type='BEVDataPreprocessor', **_base_.statistics), head=head),
-    teacher=teacher,
-    assistant=dict(head=head))
+    student=_base_.map_model, teacher=teacher, assistant=dict(head=_base_.map_model.head))
 train_dataloader = dict(dataset=dict(pipeline=_base_.fusion_pipeline))

@@ -4,7 +4,4 @@ _base_ = [
     '../_base_/models/bridgeta_student.py', '../_base_/schedules/bridgeta_20e.py'
 ]
 
-model = dict(
-    grid=_base_.grid,
-    data_preprocessor=dict(type='BEVDataPreprocessor', **_base_.statistics),
-    head=dict(grid=_base_.grid, classes=_base_.map_classes))
+model = _base_.map_model

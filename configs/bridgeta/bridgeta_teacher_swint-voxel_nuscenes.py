@@ -4,10 +4,7 @@ _base_ = [
     '../_base_/models/bridgeta_teacher.py', '../_base_/schedules/bevfusion_20e.py'
 ]
 
-model = dict(
-    grid=_base_.grid,
-    data_preprocessor=dict(type='BEVDataPreprocessor', **_base_.statistics),
-    head=dict(grid=_base_.grid, classes=_base_.map_classes))
+model = _base_.map_model
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=_base_.fusion_pipeline))
 val_dataloader = dict(batch_size=4, dataset=dict(pipeline=_base_.fusion_test_pipeline))
 test_dataloader = val_dataloader

@@ -6,7 +6,7 @@ gamma_assistant = 1.0
 
 # Rarely -------------------------------------------------------------------------------------------
 model = dict(
-    init_from_teacher=['assistant.fuser', 'assistant.bev_encoder', 'assistant.head'],
+    init_from_teacher=['assistant'],
     assistant=dict(
         type='AuxiliaryModule',
         fuser=dict(type='SGFM', channels=_base_.channels),

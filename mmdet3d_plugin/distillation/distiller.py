@@ -33,8 +33,8 @@ class Distiller(BaseModel):
         assistant (dict, optional): Train-only module fed by taps.
         terms (dict[str, dict], optional): Distillation terms by name; one set to None is off.
         init_from_teacher (list | dict, optional): Modules that start with a teacher's weights, such
-            as ``['student.head', 'assistant.fuser']``: those of the same path in the teacher. A
-            dict names the source: ``{'student.head': 'lidar.head'}``.
+            as ``['student.head', 'assistant']``: those of the same path in the teacher; of a role
+            all parts. A dict names the source: ``{'student.head': 'lidar.head'}``.
         data_preprocessor (dict, optional): The student's unless given. A teacher with other
             statistics gets its inputs renormalised.
 
@@ -177,6 +177,11 @@ class Distiller(BaseModel):
             if tap.role in names:
                 tap.check(roles)
 
+    def _parts(self, address: str) -> List[str]:
+        """The address of a module as it is, that of a role as those of its parts."""
+        role = self._roles().get(address)
+        return [address] if role is None else [f'{address}.{n}' for n, _ in role.named_children()]
+
     def _sources(self, modules) -> Dict[Tap, Tap]:
         """Modules that start with a teacher's weights, and the teacher's modules."""
         if not isinstance(modules, Mapping):
@@ -186,7 +191,7 @@ class Distiller(BaseModel):
                                 f'{len(self.teachers)}; name the sources: '
                                 "{'student.head': 'TEACHER.head'}")
             modules = {address: f'{only}.{address.partition(".")[2]}'
-                       for address in modules or ()}
+                       for name in modules or () for address in self._parts(name)}
         pairs = {Tap.parse(target): Tap.parse(source) for target, source in modules.items()}
         for target, source in pairs.items():
             if target.role not in _OWN_ROLES or source.role not in self.teachers:

@@ -21,7 +21,7 @@ ASSISTANT = dict(
     bev_encoder=dict(type='BEVUNet', in_channels=8, channels=(8, 8, 8)),
     head=dict(type='BEVSegHead', in_channels=8, tasks=('segmentation', ), learn_weights=False))
 
-PARTS = ['assistant.fuser', 'assistant.bev_encoder', 'assistant.head']
+PARTS = ['assistant']
 
 
 def term(student=f'student.{LOGITS}', teacher=f'teacher.{LOGITS}', **extra):

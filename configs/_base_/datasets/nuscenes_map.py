@@ -12,7 +12,10 @@ map_classes = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark
 image_size = (256, 704)
 
 # Rarely -------------------------------------------------------------------------------------------
-statistics = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+statistics = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # ImageNet's
+map_model = dict(  # what a model takes from the data
+    grid=grid, data_preprocessor=dict(type='BEVDataPreprocessor', **statistics),
+    head=dict(classes=map_classes))
 load_images = dict(type='LoadMultiViewImages', cameras=(
     'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT',
     'CAM_BACK_RIGHT'))

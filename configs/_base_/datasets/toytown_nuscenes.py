@@ -10,6 +10,7 @@ grid = dict(x_range=(-30, 30), y_range=(-30, 30), resolution=1.0, rows='+x', col
 image_size = (64, 160)
 
 # Rarely -------------------------------------------------------------------------------------------
+map_model = dict(grid=grid)
 augment_views = dict(type='ImageAug3D', size=image_size, resize=(0.84, 1.0))
 resize_views = dict(type='ImageAug3D', size=image_size, resize=0.9, random=False)
 map_targets = dict(type='RasterizeMap', grid=grid, classes=_base_.map_classes)

@@ -5,10 +5,8 @@ _base_ = [
 ]
 
 model = dict(
-    camera_branch=dict(view_transform=dict(rounding='trunc', pixel='corner')),
-    grid=_base_.grid,
-    data_preprocessor=dict(type='BEVDataPreprocessor', **_base_.statistics),
-    head=dict(grid=_base_.grid, classes=_base_.map_classes))
+    **_base_.map_model,
+    camera_branch=dict(view_transform=dict(rounding='trunc', pixel='corner')))
 train_dataloader = dict(
     batch_size=4, dataset=dict(dataset=dict(pipeline=_base_.fusion_pipeline)))
 val_dataloader = dict(batch_size=4, dataset=dict(pipeline=_base_.fusion_test_pipeline))
