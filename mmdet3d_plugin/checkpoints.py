@@ -3,6 +3,7 @@ import contextlib
 import inspect
 import os
 import pickle
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, Mapping, Tuple, Union
@@ -16,6 +17,10 @@ from .errors import UserError
 
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
 _STATISTICS = ('min', 'max', 'mean', 'current')
+RENAMED_ENTRIES = (
+    (r'(camera|lidar)_branch\.compressor\.', r'\1_branch.view_transform.compressor.'),
+    (r'_branch\.encoder\.adapter\.', '_branch.encoder.input_proj.'))
+"""Pattern and replacement of entries that checkpoints of version 0.1 name otherwise."""
 
 
 @contextlib.contextmanager
@@ -143,6 +148,14 @@ def read_checkpoint(path: Union[str, Path], map_location: str = 'cpu') -> dict:
     return checkpoint
 
 
+def weights_of(checkpoint: Mapping) -> Dict[str, torch.Tensor]:
+    """The state dict of a checkpoint, with the names that entries have today."""
+    state = dict(checkpoint.get('state_dict', checkpoint))
+    for pattern, name in RENAMED_ENTRIES:
+        state = {re.sub(pattern, name, key): value for key, value in state.items()}
+    return state
+
+
 def student_weights(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
     """The student's entries of a distiller's weights, without ``student.``; others unchanged."""
     inner = {key.removeprefix('student.'): value for key, value in state.items()
@@ -166,7 +179,7 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> dict:
         UserError: The file does not load safely, or its weights are not this model's.
     """
     checkpoint = read_checkpoint(path)
-    state = checkpoint.get('state_dict', checkpoint)
+    state = weights_of(checkpoint)
     of_distiller = student_weights(state) is not state
     if hasattr(model, 'student') and not of_distiller:
         model = model.student

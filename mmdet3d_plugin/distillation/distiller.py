@@ -9,6 +9,7 @@ from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from torch import nn
 
+from ..checkpoints import load_state_strictly
 from ..errors import UserError, build_from, did_you_mean
 from ..models.taps import Tap, TapRecorder, record_taps
 from .context import Context
@@ -221,10 +222,7 @@ def _iteration() -> int:
 
 def _copy_matching(source: nn.Module, target: nn.Module, name: str) -> None:
     """Copy the source's entries of the target's names; all of the target's must exist."""
-    state = source.state_dict()
-    wrong = [key for key, value in target.state_dict().items()
-             if key not in state or state[key].shape != value.shape]
-    if wrong:
-        raise UserError(f'init_from_teacher: {name} has {", ".join(wrong[:3])}, which the teacher '
-                        'has not in this shape; give both parts the same config')
-    target.load_state_dict({key: state[key] for key in target.state_dict()})
+    names = target.state_dict().keys()
+    state = {key: value for key, value in source.state_dict().items() if key in names}
+    load_state_strictly(target, state, f'init_from_teacher: {name} is not as the module of the '
+                        'teacher', 'give both parts the same config')

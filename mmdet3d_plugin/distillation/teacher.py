@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from ..checkpoints import read_checkpoint
+from ..checkpoints import load_state_strictly, read_checkpoint, weights_of
 from ..errors import UserError, build_from
 from ..models.taps import Tap, TapRecorder, record_taps
 
@@ -71,19 +71,9 @@ class FrozenTeacher:
                 f'{self.path}.checkpoint is not set; {hint}, then pass its best checkpoint with '
                 f'--cfg-options model.{self.path}.checkpoint=PATH')
         path = _find(_best_in(self.checkpoint), f'{self.path}.checkpoint', hint)
-        loaded = read_checkpoint(path)
-        state = loaded.get('state_dict', loaded)
-        expected = self.model.state_dict()
-        missing, foreign = sorted(expected.keys() - state), sorted(state.keys() - expected.keys())
-        wrong = [key for key in expected.keys() & state.keys()
-                 if expected[key].shape != getattr(state[key], 'shape', None)]
-        if missing or foreign or wrong:
-            examples = ', '.join((missing + foreign + wrong)[:3])
-            raise UserError(
-                f'{self.path}.checkpoint: {path} is not a checkpoint of {self.config}: '
-                f'{len(missing)} entries missing, {len(foreign)} foreign, {len(wrong)} of another '
-                f'shape ({examples}); {hint}')
-        self.model.load_state_dict(state)
+        load_state_strictly(
+            self.model, weights_of(read_checkpoint(path)),
+            f'{self.path}.checkpoint: {path} is not a checkpoint of {self.config}', hint)
 
     def match_normalisation(self, preprocessor: nn.Module) -> None:
         """Renormalise inputs of the student's preprocessor where the teacher has other statistics.

@@ -11,7 +11,14 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoints import known_types, load_weights, read_checkpoint, student_weights
+from ..checkpoints import (
+    RENAMED_ENTRIES,
+    known_types,
+    load_weights,
+    read_checkpoint,
+    student_weights,
+    weights_of,
+)
 from ..errors import UserError, build_from
 from .config import check_config
 from .memory import keep_freed_memory
@@ -73,9 +80,10 @@ class PluginRunner(Runner):
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
             return checkpoint
         try:
+            options = dict(strict=bool(self._resume),
+                           revise_keys=[(r'^module\.', ''), *RENAMED_ENTRIES])
             with known_types():
-                return super().load_checkpoint(
-                    filename, *args, **{'strict': bool(self._resume), **kwargs})
+                return super().load_checkpoint(filename, *args, **{**options, **kwargs})
         except RuntimeError as error:
             reason = ' '.join(str(error).split())
             raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
@@ -87,7 +95,7 @@ class PluginRunner(Runner):
         if not hasattr(_unwrapped(self.model), 'student') or '://' in filename:
             return False
         content = read_checkpoint(filename)
-        state = content.get('state_dict', content)
+        state = weights_of(content)
         return student_weights(state) is state
 
 

@@ -1,4 +1,5 @@
 """Checkpoint files: atomic, plain, safe to read."""
+import copy
 import os
 import pickle
 import signal
@@ -22,7 +23,9 @@ from mmdet3d_plugin.checkpoints import (
     save_checkpoint,
     to_plain,
 )
+from mmdet3d_plugin.engine import PluginRunner
 from mmdet3d_plugin.errors import UserError
+from tests.factories import CAMERA, LIDAR, build
 
 
 class Evil:
@@ -184,3 +187,27 @@ def test_weights_of_a_distiller_and_of_its_student(tmp_path):
         load_weights(nn.Linear(3, 1), tmp_path / 'student.pth')
     with pytest.raises(UserError, match=r'not of this model \(BatchNorm1d\)'):
         load_weights(nn.BatchNorm1d(2), tmp_path / 'student.pth')
+
+
+def test_entries_that_were_renamed_load(tmp_path):
+    """A checkpoint of version 0.1 in its own model, in a distiller, and as a start of training."""
+    lidar = copy.deepcopy(LIDAR)
+    lidar['encoder']['in_channels'] = 2
+    model = build(CAMERA, lidar)
+    old = {key.replace('view_transform.compressor', 'compressor').replace('input_proj', 'adapter'):
+           value for key, value in model.state_dict().items()}
+    assert {'camera_branch.compressor.conv.weight', 'lidar_branch.encoder.adapter.weight'} <= set(
+        old)
+    torch.save(dict(state_dict=old), tmp_path / 'old.pth')
+    again = build(CAMERA, lidar)
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.zero_()
+    load_weights(again, tmp_path / 'old.pth')
+    assert all(torch.equal(value, again.state_dict()[key])
+               for key, value in model.state_dict().items())
+    runner = PluginRunner(build(CAMERA, lidar), str(tmp_path), default_scope='mmdet3d',
+                          experiment_name='renamed')
+    runner.load_checkpoint(str(tmp_path / 'old.pth'))
+    assert all(torch.equal(value, runner.model.state_dict()[key])
+               for key, value in model.state_dict().items())
