@@ -24,7 +24,7 @@ MAY_IMPORT = {
     'apis': {'engine', 'datasets', 'distillation', 'models', 'structures', 'geometry'},
     'benchmark': {'apis', 'deployment', 'engine', 'datasets', 'distillation', 'models',
                   'visualization', 'structures', 'geometry'},
-    'experiments': {'benchmark', 'engine', 'visualization', 'structures'},
+    'experiments': {'benchmark', 'engine', 'visualization'},
 }
 TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 DEVKITS = {'nuscenes', 'open3d', 'trimesh', 'embreex', 'shapely', 'matplotlib', 'onnx',

@@ -30,6 +30,7 @@ SMOKE_TRAINING: Dict[str, object] = {
 SMOKE_BENCHMARK = '--frames 3 --warmup 1'
 SMOKE_SECONDS = dict(world=2, convert=5, teacher=8, student=7, distilled=9, evaluate=24, report=12)
 
+Command = Tuple[str, ...]
 VEHICLES = ('car', 'bus', 'truck')
 
 
@@ -42,13 +43,12 @@ def make_stages(out: Path, smoke: bool, seed: int, keep: bool = False) -> List[S
         seed: of the trainings.
         keep: stop instead of removing results of other settings.
     """
-    data, workers = out / 'toytown', str(len(os.sched_getaffinity(0)))
+    data, workers = out / 'toytown', ('--workers', str(len(os.sched_getaffinity(0))))
     world = (SMOKE_WORLD if smoke else WORLD).split()
     training = {'randomness.seed': seed, **(SMOKE_TRAINING if smoke else TRAINING)}
-    stages: Dict[str, Stage] = {}
-    values = {name: lambda name=name: [latest_checkpoint(out / name)]
-              for name in MODELS}
+    values = {name: lambda name=name: [latest_checkpoint(out / name)] for name in MODELS}
     values['indices'] = lambda: [str(index) for index in choose_frames(data, PANELS)]
+    stages: Dict[str, Stage] = {}
 
     def add(name: str, title: str, commands: Sequence[Sequence[str]], proof: str,
             folder: str = '', needs: Sequence[str] = (), configs: Sequence[str] = (),
@@ -57,39 +57,57 @@ def make_stages(out: Path, smoke: bool, seed: int, keep: bool = False) -> List[S
                              [stages[need] for need in needs], configs, values, keep,
                              f'{len(stages) + 1}_{name}.log', **options)
 
-    def roots(*splits: str) -> List[str]:
-        return [f'{split}_dataloader.dataset.data_root={data}' for split in splits]
-
     def train(name: str, title: str, needs: str, *options: str) -> None:
-        add(name, title, [(
-            'tools/train.py', MODELS[name][1], '--work-dir', str(out / name), '--resume',
-            '--cfg-options', *roots('train', 'val'), *options,
-            *(f'{key}={value}' for key, value in training.items()))],
-            f'{name}/last_checkpoint', name, (needs, ), (MODELS[name][1], ))
+        command = _train(out, name, *options, *(f'{k}={v}' for k, v in training.items()))
+        add(name, title, [command], f'{name}/last_checkpoint', name, (needs, ), (MODELS[name][1], ))
 
-    pairs = [word for name, (_, _, config, _) in MODELS.items() for word in (config, f'{{{name}}}')]
     add('world', 'write toytown, a synthetic world', [(
         'tools/create_data.py', 'toytown', '--layout', 'dur360bev', '--out-dir', str(data),
-        *world, '--workers', workers)], 'toytown/metadata/toytown.json', 'toytown')
+        *world, *workers)], 'toytown/metadata/toytown.json', 'toytown')
     add('convert', 'convert it, as the real data set is converted', [(
-        'tools/create_data.py', 'dur360bev', '--root-path', str(data), '--workers', workers)],
+        'tools/create_data.py', 'dur360bev', '--root-path', str(data), *workers)],
         'toytown/dur360bev_infos_val.pkl', needs=('world', ))
     train('teacher', 'train the teacher (camera + LiDAR)', 'convert')
     train('student', 'train the student alone (camera)', 'convert')
     train('distilled', 'train the student with the teacher (camera)', 'teacher',
           'model.teacher.checkpoint={teacher}')
-    add('evaluate', 'evaluate the three on the held-out sequences', [
-        *(('tools/test.py', config, f'{{{name}}}', '--work-dir', str(out / 'evaluation' / name),
-           '--cfg-options', *roots('test')) for name, (_, _, config, _) in MODELS.items()),
-        ('tools/benchmark.py', *pairs, '--names', *MODELS, '--out',
-         str(out / 'evaluation' / 'benchmark.json'),
-         *(SMOKE_BENCHMARK if smoke else BENCHMARK).split(), '--cfg-options', *roots('test'))],
+    add('evaluate', 'evaluate the three on the held-out sequences',
+        [*_test(out), _benchmark(out, SMOKE_BENCHMARK if smoke else BENCHMARK)],
         'evaluation/benchmark.json', 'evaluation', tuple(MODELS), (TEACHER, STUDENT))
-    add('report', 'draw the images and write the report', [(
-        'tools/visualize.py', *pairs, '--names', *MODELS, '--out-dir', str(out / 'images'),
-        '--indices', '{indices}', '--cfg-options', *roots('test'))],
-        'report.html', 'images', ('evaluate', ), after=lambda: write_report(out, stages))
+    add('report', 'draw the images and write the report', [_draw(out)], 'report.html', 'images',
+        ('evaluate', ), after=lambda: write_report(out, stages))
     return list(stages.values())
+
+
+def _roots(out: Path, *splits: str) -> Command:
+    data = out / 'toytown'
+    return ('--cfg-options', *(f'{split}_dataloader.dataset.data_root={data}' for split in splits))
+
+
+def _train(out: Path, name: str, *options: str) -> Command:
+    return ('tools/train.py', MODELS[name][1], '--work-dir', str(out / name), '--resume',
+            *_roots(out, 'train', 'val'), *options)
+
+
+def _test(out: Path) -> List[Command]:
+    return [('tools/test.py', config, f'{{{name}}}', '--work-dir', str(out / 'evaluation' / name),
+             *_roots(out, 'test')) for name, (_, _, config, _) in MODELS.items()]
+
+
+def _benchmark(out: Path, options: str) -> Command:
+    return ('tools/benchmark.py', *_pairs(), '--names', *MODELS, '--out',
+            str(out / 'evaluation' / 'benchmark.json'), *options.split(), *_roots(out, 'test'))
+
+
+def _draw(out: Path) -> Command:
+    return ('tools/visualize.py', *_pairs(), '--names', *MODELS, '--out-dir', str(out / 'images'),
+            '--indices', '{indices}', *_roots(out, 'test'))
+
+
+def _pairs() -> Command:
+    """Each model's config and checkpoint."""
+    return tuple(word for name, (_, _, config, _) in MODELS.items()
+                 for word in (config, f'{{{name}}}'))
 
 
 def choose_frames(data: Path, count: int) -> List[int]:

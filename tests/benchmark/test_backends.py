@@ -4,9 +4,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from mmdet3d.structures import Det3DDataSample
 
-from mmdet3d_plugin.benchmark.backends import build_backend
+from mmdet3d_plugin.benchmark.backends import Eager, build_backend
 from mmdet3d_plugin.benchmark.official_baseline import OfficialBaseline
 from mmdet3d_plugin.errors import UserError
 from tests.factories import CAMERA, LIDAR, batch, build, camera
@@ -99,3 +100,12 @@ def test_compiled_backends_agree(name):
 def test_unknown_backends(name):
     with pytest.raises(UserError, match=f"backend '{name}': "):
         build_backend(name, student(), frames())
+
+
+def test_compiling_freezes_weights_and_leaves_the_setting_of_the_process(monkeypatch):
+    config, seen = torch._inductor.config, []
+    run = Eager.run
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda module: seen.append(config.freezing))
+    monkeypatch.setattr(Eager, 'run', lambda *args: seen.append(config.freezing) or run(*args))
+    build_backend('eager-compiled', student(), frames())
+    assert seen == [False] * 3 + [True] and not config.freezing
