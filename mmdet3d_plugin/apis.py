@@ -135,14 +135,10 @@ class BEVInferencer:
 
     def _frame_of_info(self, info: Mapping) -> dict:
         """A frame as the pipeline expects it; paths relative to the config's data root."""
-        frame, metainfo = copy.deepcopy(dict(info)), self.metainfo or {}
-        if 'lidar_points' in frame and self.metainfo is None:
+        metainfo = self.metainfo
+        if 'lidar_points' in info and metainfo is None:
             metainfo = self.dataset.metainfo
-        self._reader._metainfo.update(metainfo)
-        frame = self._reader.parse_data_info(frame)
-        if 'lidar_image' in metainfo:
-            frame['lidar_image'] = metainfo['lidar_image']
-        return frame
+        return self._reader.parse_frame(copy.deepcopy(dict(info)), metainfo or {})
 
     @functools.cached_property
     def _reader(self) -> BaseDataset:

@@ -20,9 +20,13 @@ MAY_IMPORT = {
     'models': {'structures', 'geometry'},
     'distillation': {'models', 'structures', 'geometry'},
     'engine': {'distillation', 'models', 'structures', 'geometry'},
-    'deployment': {'models', 'geometry'},
+    'deployment': {'models', 'visualization', 'geometry'},
     'apis': {'engine', 'datasets', 'distillation', 'models', 'structures', 'geometry'},
+    'benchmark': {'apis', 'deployment', 'engine', 'datasets', 'distillation', 'models',
+                  'visualization', 'structures', 'geometry'},
+    'experiments': {'benchmark', 'engine', 'visualization'},
 }
+TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 DEVKITS = {'nuscenes', 'open3d', 'trimesh', 'embreex', 'shapely', 'matplotlib', 'onnx',
            'onnxruntime', 'onnxscript', 'openvino'}
 
@@ -86,6 +90,16 @@ def test_converters_use_structures_and_geometry_only():
             words = name.split('.')
             if words[0] == 'mmdet3d_plugin' and len(words) > 1:
                 assert words[1] in {'structures', 'geometry'} | BASE, f'{path}: imports {name}'
+
+
+@pytest.mark.parametrize('path', TOOLS, ids=lambda path: path.name)
+def test_tools_are_thin(path):
+    """They parse arguments and call the package; infer_onnx.py runs where the package is not."""
+    text = path.read_text()
+    assert path.name == 'infer_onnx.py' or len(text.splitlines()) <= 150
+    assert 'sys.path' not in text
+    others = {'tools', *(tool.stem for tool in TOOLS)}
+    assert not others & {name.split('.')[0] for name in imports(path)}
 
 
 def test_the_rules_see_a_wrong_import(tmp_path):

@@ -14,16 +14,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmdet3d.registry import DATASETS, TRANSFORMS
+from mmdet3d.registry import DATASETS
 
-from mmdet3d_plugin.datasets.timing import names_of
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
 from mmdet3d_plugin.errors import UserError, build_from
-from mmdet3d_plugin.geometry import BEVGrid
-from mmdet3d_plugin.visualization import frame_panel, original_panel, pipeline_panel
-
-MODES = ('original', 'transformed', 'pipeline')
+from mmdet3d_plugin.visualization.frames import MODES, draw_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,22 +40,6 @@ def parse_args() -> argparse.Namespace:
     if min(args.number, args.width) < 1:
         parser.error('expected --number and --width of at least 1')
     return args
-
-
-def draw(dataset, index: int, mode: str, title: str, width: int) -> np.ndarray:
-    """One frame in one of the ``MODES``, RGB."""
-    if mode == 'transformed':
-        packed = dataset[index]
-        return frame_panel(packed['data_samples'], packed['inputs'], {}, title, width)
-    frame, steps = dataset.get_data_info(index), dataset.pipeline.transforms
-    grid = next((t.grid for t in steps if isinstance(getattr(t, 'grid', None), BEVGrid)), None)
-    if mode == 'pipeline':
-        return pipeline_panel(frame, zip(names_of(steps), steps), grid, title, width)
-    points = None
-    if os.path.isfile(frame.get('lidar_path', '')):
-        scan = TRANSFORMS.build(dict(type='LoadPointCloud'))(dict(frame))
-        points = scan['points'].tensor.numpy()
-    return original_panel(frame, points, grid, title, width)
 
 
 def show(image: np.ndarray, title: str) -> bool:
@@ -86,7 +66,7 @@ def main() -> None:
         for mode in args.mode:
             token = dataset.get_data_info(int(index)).get('token', '')
             title = f'{args.split} {index}, {mode}: {token}'
-            image = draw(dataset, int(index), mode, title, args.width)
+            image = draw_data(dataset, int(index), mode, title, args.width)
             if args.out_dir:
                 path = Path(args.out_dir) / f'{args.split}_{index:06d}_{mode}.png'
                 path.parent.mkdir(parents=True, exist_ok=True)

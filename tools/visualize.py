@@ -11,15 +11,18 @@ import argparse
 from pathlib import Path
 
 import cv2
-import torch
-from mmengine.dataset import pseudo_collate
 
 from mmdet3d_plugin.apis import BEVInferencer
 from mmdet3d_plugin.checkpoints import read_checkpoint
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, read_result, run_tool
-from mmdet3d_plugin.errors import UserError, did_you_mean
-from mmdet3d_plugin.visualization import frame_panel
+from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.visualization.frames import (
+    best_thresholds,
+    draw_predictions,
+    parse_thresholds,
+    short_names,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,106 +48,10 @@ def parse_args() -> argparse.Namespace:
     if len(args.models) % 2:
         parser.error(f'expected pairs of CONFIG and CHECKPOINT, got {len(args.models)} paths')
     args.models = list(zip(args.models[::2], args.models[1::2]))
-    args.names = args.names or _short_names([Path(config).stem for config, _ in args.models])
+    args.names = args.names or short_names([Path(config).stem for config, _ in args.models])
     if len(args.names) != len(args.models):
         parser.error(f'--names: {len(args.names)} names for {len(args.models)} models')
     return args
-
-
-def _short_names(stems):
-    """Config names without the beginning and end that they share."""
-    if len(set(stems)) < 2:
-        return stems
-    words = [stem.split('_') for stem in stems]
-    while len({w[0] for w in words}) == 1 and min(map(len, words)) > 1:
-        words = [w[1:] for w in words]
-    while len({w[-1] for w in words}) == 1 and min(map(len, words)) > 1:
-        words = [w[:-1] for w in words]
-    return ['_'.join(w) for w in words]
-
-
-@torch.no_grad()
-def draw_frame(index, models, width, threshold=0.5):
-    """One frame through all models; returns its name and the image, RGB."""
-    inputs, predictions, instances, shown = {}, {}, {}, None
-    for name, model in models.items():
-        packed = model.dataset[index]
-        sample = packed['data_samples']
-        for key, value in packed['inputs'].items():
-            inputs.setdefault(key, value)
-        if shown is None:
-            shown = sample.clone()
-        for key in ('token', 'bev_grid'):
-            if sample.metainfo.get(key) != shown.metainfo.get(key):
-                raise UserError(f'frame {index}: {key} of {name} is {sample.metainfo.get(key)}, of '
-                                f'{next(iter(models))} {shown.metainfo.get(key)}; give configs of '
-                                'the same test data and grid')
-        extra = {k: v for k, v in sample.metainfo.items() if k not in shown.metainfo}
-        shown.set_metainfo(extra)
-        batch = pseudo_collate([packed])
-        if _has_roles(model):
-            roles = model.model.predict_roles(batch)
-            shared = len(models) > 1
-            predictions.update({f'{name}, {role}' if shared else role: found.seg.cpu().numpy()
-                                for role, [found] in roles.items()})
-            continue
-        result = model.model.test_step(batch)[0]
-        predictions[name] = result.pred_bev.seg.cpu().numpy()
-        if 'pred_instances_3d' in result:
-            instances[name] = result.cpu()
-    token = shown.metainfo.get('token', str(index))
-    title = f'frame {index}: {token}'
-    return token, frame_panel(shown, inputs, predictions, title, width, instances,
-                              threshold)
-
-
-def read_thresholds(words, classes):
-    """The thresholds that ``--threshold`` says: one number, or one for each class.
-
-    Raises:
-        UserError: A word is no number and names no class or file, or there are too many.
-    """
-    if len(words) == 1 and words[0].endswith('.json'):
-        return _best_thresholds(words[0], classes)
-    named = dict(word.split('=', 1) for word in words if '=' in word)
-    plain = [_probability(word) for word in words if '=' not in word] or [0.5]
-    for name in named:
-        if name not in classes:
-            raise UserError(f'--threshold {name}: no such class{did_you_mean(name, classes)}')
-    if len(plain) not in {1, len(classes)}:
-        raise UserError(f'--threshold: {len(plain)} numbers for {len(classes)} classes; give one, '
-                        'or one for each')
-    if not named:
-        return plain
-    limits = dict(zip(classes, plain * (len(classes) if len(plain) == 1 else 1)))
-    return list({**limits, **{name: _probability(p) for name, p in named.items()}}.values())
-
-
-def _probability(word):
-    try:
-        return float(word)
-    except ValueError:
-        raise UserError(f'--threshold {word}: expected a number, CLASS=NUMBER, or a RESULT.json '
-                        'alone') from None
-
-
-def _best_thresholds(path, classes):
-    """The threshold of each class whose IoU is the highest in a result of ``MapIoUMetric``."""
-    result, best = read_result(path), []
-    for name in classes:
-        found = {key.rpartition('_')[2]: value for key, value in result.items()
-                 if key.rpartition('_')[0] == f'map/{name}'}
-        if not found:
-            raise UserError(f'--threshold {path}: it has no IoU of {name} by threshold, such as '
-                            f'map/{name}_0.50; give the .json that tools/test.py wrote')
-        best.append(float(max(found, key=found.get)))
-    return best
-
-
-def _has_roles(model):
-    """Whether the model is a distiller whose teacher is loaded."""
-    teacher = getattr(model.model, 'teacher', None)
-    return teacher is not None and teacher.model is not None
 
 
 def load_model(config, checkpoint, args):
@@ -178,6 +85,13 @@ def read_config(path, args):
     return cfg
 
 
+def read_thresholds(words, classes):
+    """The thresholds that ``--threshold`` says, or the best ones of a result."""
+    if len(words) == 1 and words[0].endswith('.json'):
+        return best_thresholds(read_result(words[0]), classes, words[0])
+    return parse_thresholds(words, classes)
+
+
 def main() -> None:
     args = parse_args()
     models = {name: load_model(config, checkpoint, args)
@@ -192,7 +106,7 @@ def main() -> None:
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     for index in indices:
-        token, image = draw_frame(index, models, args.width, threshold)
+        token, image = draw_predictions(index, models, args.width, threshold)
         path = out_dir / f'{index:06d}_{token}.png'
         cv2.imwrite(str(path), image[..., ::-1])
         print(path)

@@ -1,8 +1,9 @@
 """One base data set for bird's-eye-view tasks, one thin class per data set."""
+import copy
 import logging
 import os.path as osp
 import random
-from typing import Iterator, List, Sequence, Tuple, Union
+from typing import Iterator, List, Mapping, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -90,6 +91,20 @@ class BEVDataset(Det3DDataset):
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise UserError(f'{self.ann_file}: data_list[{n}] is not as {type(self).__name__} '
                             f'needs it ({error!r}); convert the data set again') from error
+
+    def parse_frame(self, info: dict, metainfo: Mapping) -> dict:
+        """A frame that is not of the info file, as it enters the pipeline.
+
+        Args:
+            info (dict): The frame; changed in place.
+            metainfo (dict): Of its info file.
+        """
+        reader = copy.copy(self)
+        reader._metainfo = {**self._metainfo, **metainfo}
+        frame = reader.parse_data_info(info)
+        if 'lidar_image' in metainfo:
+            frame['lidar_image'] = metainfo['lidar_image']
+        return frame
 
     def parse_data_info(self, info: dict) -> dict:
         """Join paths and add the annotations of one frame."""

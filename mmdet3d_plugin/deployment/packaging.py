@@ -1,4 +1,4 @@
-"""What stands beside an exported model: how to use it, for programs and people."""
+"""The files beside an exported model: description (JSON) and arrays (NPZ)."""
 import hashlib
 import importlib.metadata
 import io
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Mapping, Optional
 
 import numpy as np
+from mmdet3d.registry import DATASETS
 
 from ..checkpoints import atomic_write
 from ..errors import UserError
@@ -50,7 +51,8 @@ def first_frame(inferencer, info: Optional[str] = None) -> dict:
     else:
         if not Path(info).is_file():
             raise UserError(f'calibration {info}: no such file; give an info file or a JSON')
-        cfg.ann_file, cfg.data_root = str(Path(info).absolute()), ''
+        own = dict(cfg, ann_file=str(Path(info).absolute()), data_root='')
+        return DATASETS.build(own).get_data_info(0)
     return inferencer.dataset.get_data_info(0)
 
 

@@ -46,6 +46,18 @@ def original_panel(frame: Mapping, points=None, grid: Optional[BEVGrid] = None, 
     return panel([(title, []), *rows] if title else rows, width)
 
 
+def transform_names(transforms: Iterable) -> List[str]:
+    """The class of each transform, with those it wraps, and a number where it stands twice."""
+    names: List[str] = []
+    for transform in transforms:
+        name = type(transform).__name__
+        inner = [type(t).__name__ for t in getattr(transform, 'transforms', ())]
+        name += f'({", ".join(inner)})' if inner else ''
+        count = sum(n.split(' #')[0] == name for n in names)
+        names.append(f'{name} #{count + 1}' if count else name)
+    return names
+
+
 def pipeline_panel(frame: dict, steps: Iterable[Tuple[str, Callable[[dict], dict]]],
                    grid: Optional[BEVGrid] = None, title: str = '', width: int = 1440
                    ) -> np.ndarray:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from data_converter import dur360bev
-from mmdet3d_plugin.datasets.timing import one_thread, time_input
+from mmdet3d_plugin.benchmark.data_loading import one_thread, time_input
 from mmdet3d_plugin.geometry import lidar_image, panorama
 from tests.helpers.dur360bev import make_root
 

@@ -91,8 +91,8 @@ class Scores(BEVHead):
     def loss(self, outs, samples):
         return dict(loss_score=outs['score'].square().mean(), score=outs['score'].mean())
 
-    def predict(self, outs, samples):
-        for sample, score in zip(samples, outs['score']):
+    def fill(self, decoded, samples):
+        for sample, score in zip(samples, decoded['score']):
             sample.set_field(score, 'pred_score')
         return samples
 

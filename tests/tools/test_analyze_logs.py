@@ -4,8 +4,6 @@ import shutil
 
 import pytest
 
-from tools import analyze_logs
-
 RECORDS = [
     dict(lr=0.1, data_time=0.1, loss=4.0, loss_seg=3.0, time=0.2, epoch=1, iter=10, step=10),
     dict(lr=0.1, data_time=0.1, loss=2.0, loss_seg=1.5, time=0.2, epoch=1, iter=20, step=20),
@@ -31,16 +29,6 @@ def test_table_and_plot(work_dir, run_command):
     assert rows['bev/IoU100'] == ['1', '31.25', '31.25', '31.25', '31.25']
     assert not {'lr', 'time', 'data_time', 'iter'} & set(rows)
     assert out.read_bytes().startswith(b'\x89PNG')
-
-
-def test_smoothing_and_logarithmic_values(work_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda figure, *_, **__: drawn.append(
-        {axis.get_title(): (axis.get_yscale(), [line.get_ydata()[-1] for line in axis.lines])
-         for axis in figure.axes if axis.lines}))
-    drawn, curves = [], dict(distance=[(1, 8.0), (2, 4.0), (3, 1.0)], iou=[(1, 0.0), (3, 2.0)])
-    assert analyze_logs.smoothed(curves['distance'], 2) == [(1, 8.0), (2, 6.0), (3, 2.5)]
-    analyze_logs.plot(dict(one=curves, other=curves), tmp_path / 'a.png', smooth=2, log=True)
-    assert drawn == [dict(distance=('log', [1.0, 2.5] * 2), iou=('linear', [2.0, 1.0] * 2))]
 
 
 def test_errors(work_dir, tmp_path, run_command):

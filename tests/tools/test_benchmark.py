@@ -1,80 +1,32 @@
-"""The benchmark: what it counts, what it times, and its table."""
-import importlib.util
+"""The benchmark's command: its tables, its options, its errors."""
 import json
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
 
-from mmdet3d_plugin.datasets import timing
-from mmdet3d_plugin.deployment.forms import Eager, build_form
+from mmdet3d_plugin.apis import BEVInferencer
+from mmdet3d_plugin.benchmark.data_loading import describe_data
+from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.errors import UserError
+from tools import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 TOYTOWN = 'configs/kd360/kd360_{}_r18_toytown{}.py'
 
 
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('benchmark', ROOT / 'tools' / 'benchmark.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules['benchmark'] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules['benchmark']
-
-
 @pytest.fixture
-def start(tool, monkeypatch, capsys):
+def start(monkeypatch, capsys):
     """Runs the tool in this process; returns what it printed."""
     monkeypatch.chdir(ROOT)
 
     def run(*arguments):
         monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
-        tool.main()
+        benchmark.main()
         return capsys.readouterr().out
 
     return run
-
-
-class Network(nn.Module):
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1, groups=1)
-        self.linear = nn.Linear(8, 5)
-
-    def forward(self, x, mode):
-        cells = self.conv(x).flatten(2).mT
-        return self.linear(cells) @ torch.ones(5, 7)
-
-
-def test_macs_of_convolution_linear_layer_and_matrix_product(tool):
-    model = Network()
-    model.data_preprocessor = lambda batch, training: dict(x=batch)
-    entry = SimpleNamespace(form=Eager(model), style='eager',
-                            batch=lambda start, size: torch.zeros(1, 3, 10, 20))
-    assert tool.count_macs(entry) == 8 * 3 * 9 * 50 + 50 * 8 * 5 + 50 * 5 * 7
-
-
-def test_synthetic_frames_have_the_sizes_of_the_data(tool):
-    pipeline = tool.load_config(TOYTOWN.format('teacher', '')).test_dataloader.dataset.pipeline
-    frame = tool.synthetic_frame(pipeline, 100)
-    shapes = {key: tuple(value.shape) for key, value in frame['inputs'].items()}
-    assert shapes == dict(img=(1, 3, 128, 512), lidar_img=(3, 64, 512), points=(100, 3))
-    camera, = frame['data_samples'].cameras
-    assert (camera['height'], camera['width']) == (128, 512)
-    assert np.rad2deg([camera['fov_up'], camera['fov_down']]) == pytest.approx([30, -60])
-    pipeline = tool.load_config(TOYTOWN.format('distill', '')).test_dataloader.dataset.pipeline
-    assert set(tool.synthetic_frame(pipeline, 100)['inputs']) == {'img'}
-    with pytest.raises(UserError, match='no ...Panorama and no ...LiDARImage'):
-        tool.synthetic_frame([dict(type='LoadPointCloud')], 1)
 
 
 def test_table(start, tmp_path):
@@ -107,30 +59,8 @@ def test_table(start, tmp_path):
     assert 'batch 1, 3 turns after 1 to warm up, synthetic inputs' in out
 
 
-@pytest.mark.parametrize('words, message', [
-    (['x.pth'], 'x.pth: expected CONFIG.py, followed by'),
-    (['a.py', 'x.pth', 'y.pth'], 'y.pth: expected CONFIG.py'),
-    (['a.py', 'x.onnx'], 'x.onnx: expected CONFIG.py'),
-    (['a.py', 'a.py'], 'two models have the same name; tell them apart with --names')])
-def test_words_that_are_no_models(tool, words, message):
-    with pytest.raises(UserError, match=message):
-        tool.parse_models(words, None)
-
-
-def test_words_are_grouped_by_model(tool):
-    entries = tool.parse_models(['a.py', 'b.py', 'b.json', 'b.pth'], ['x', 'y'])
-    assert [(e.name, e.checkpoint, e.result) for e in entries] == [
-        ('x', None, None), ('y', 'b.pth', 'b.json')]
-
-
-def test_a_result_without_metrics_is_an_error(tool, tmp_path):
-    (tmp_path / 'r.json').write_text('{"loss": 1}')
-    with pytest.raises(UserError, match='it holds no metrics such as bev/IoU100'):
-        tool.read_result(tmp_path / 'r.json')
-
-
-def test_evaluation_of_a_checkpoint(start, tool, tmp_path, toytown):
-    model = tool.BEVInferencer(tool.load_config(TOYTOWN.format('student', '')), None).model
+def test_evaluation_of_a_checkpoint(start, tmp_path, toytown):
+    model = BEVInferencer(load_config(TOYTOWN.format('student', '')), None).model
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'student.pth')
     start(TOYTOWN.format('student', ''), tmp_path / 'student.pth', '--test', '--frames', 1,
           '--warmup', 0, '--out', tmp_path / 'table.json', '--cfg-options',
@@ -138,9 +68,6 @@ def test_evaluation_of_a_checkpoint(start, tool, tmp_path, toytown):
     student, = json.loads((tmp_path / 'table.json').read_text())['models'].values()
     assert {'bev/IoU100', 'bev/IoU50', 'bev/IoU20'} <= set(student['metrics'])
     assert student['milliseconds']['load']['min'] > 0
-
-
-# Loading ----------------------------------------------------------------------------------------
 
 
 def test_loading_by_transform(start, toytown, tmp_path):
@@ -183,72 +110,25 @@ def test_training_steps(start, toytown, tmp_path):
     assert 'steps in turn; the loader has two workers' in out
 
 
-class Slow:
-    """A transform that takes as long as it says."""
-
-    def __init__(self, seconds, transforms=()):
-        self.seconds, self.transforms = seconds, transforms
-
-    def __call__(self, results):
-        time.sleep(self.seconds)
-        return dict(results, n=results['n'] + 1)
-
-
-class Frames:
-
-    def __init__(self, *steps):
-        self.pipeline, self.seen = SimpleNamespace(transforms=list(steps)), []
-
-    def __len__(self):
-        return 3
-
-    def get_data_info(self, index):
-        self.seen.append(index)
-        return dict(n=0)
-
-
-def test_each_transform_has_its_own_time_and_name():
-    dataset = Frames(Slow(0.02), Slow(0.0), Slow(0.04, [Slow(0)]))
-    threads = torch.get_num_threads()
-    spent = list(timing.time_transforms(dataset, range(5)))
-    assert dataset.seen == [0, 1, 2, 0, 1] and torch.get_num_threads() == threads
-    assert list(spent[0]) == ['info', 'Slow', 'Slow #2', 'Slow(Slow)']
-    wall, cpu = np.median([[turn[name] for name in turn] for turn in spent], 0).T
-    assert 0.02 <= wall[1] < 0.035 and wall[2] < 0.01 and 0.04 <= wall[3] < 0.06
-    assert cpu.max() < 0.01  # it slept
-
-
-def test_the_loader_is_timed_over_epochs():
-    loader = DataLoader([0, 1, 2], num_workers=0, batch_size=2)  # two batches an epoch
-    seconds = list(timing.time_loader(loader, 5))
-    assert len(seconds) == 5 and min(seconds) > 0
-
-
-def test_loading_takes_configs_only(tool, start):
+def test_loading_takes_configs_only(start):
     with pytest.raises(UserError, match='--data: x.pth is no config'):
         start('--data', 'a.py', 'x.pth')
     with pytest.raises(UserError, match='it has no predict_dataloader'):
-        tool.describe_data(tool.load_config(TOYTOWN.format('student', '')), 'predict', 1, 0)
+        describe_data(load_config(TOYTOWN.format('student', '')), 'predict', 1, 0)
 
 
-def test_synthetic_frames_of_cached_loaders(tool):
-    pipeline = [dict(type='Cached', cache_dir='x', transforms=[
-        dict(type='LoadDualFisheyePanorama', size=(8, 16))])]
-    assert tool.synthetic_frame(pipeline, 1)['inputs']['img'].shape == (1, 3, 8, 16)
-
-
-def test_forms_of_a_model_against_the_replica(start, tmp_path):
-    out = start(TOYTOWN.format('student', ''), '--synthetic', '--replica', '--forms', 'eager',
+def test_backends_of_a_model_against_the_official_baseline(start, tmp_path):
+    out = start(TOYTOWN.format('student', ''), '--synthetic', '--official', '--backends', 'eager',
                 'deployed', 'eager-bf16', 'onnxruntime', '--frames', 1, '--warmup', 0, '--out',
                 tmp_path / 'table.json')
     models = json.loads((tmp_path / 'table.json').read_text())['models']
     name = 'kd360_student_r18_toytown'
-    assert list(models) == [f'{name}, {form}' for form in (
-        'replica', 'eager', 'deployed', 'eager-bf16', 'onnxruntime')]
-    replica, eager, deployed, half, onnx = models.values()
+    assert list(models) == [f'{name}, {backend}' for backend in (
+        'official', 'eager', 'deployed', 'eager-bf16', 'onnxruntime')]
+    official, eager, deployed, half, onnx = models.values()
     assert eager['difference'] == 0 and 0 < deployed['difference'] < 1e-4
     assert onnx['difference'] < 1e-3 and 1e-4 < half['difference'] < 0.1
-    assert onnx['macs'] is None and replica['macs'] > 1.4 * deployed['macs']
+    assert onnx['macs'] is None and official['macs'] > 1.4 * deployed['macs']
     rows = [line.split('|') for line in out.split('Times are')[0].splitlines() if name in line]
     faster = [float(row[10]) for row in rows]
     assert faster[0] == 1 and all(times > 0 for times in faster)
@@ -261,24 +141,6 @@ def test_memory_of_a_process_of_its_own(start, tmp_path):
     assert 200 < student['peak_mib'] < 2000
 
 
-def test_every_form_once(start):
-    with pytest.raises(UserError, match='--forms: each form once'):
-        start(TOYTOWN.format('student', ''), '--synthetic', '--forms', 'eager', 'eager')
-
-
-@pytest.mark.slow
-def test_macs_of_the_full_student(tool):
-    """The release's 96.4 G of convolutions; the student runs no dead feature head (6.55 G), and
-    applies the compressor's kernel to 32 x 64 features in place of 200 x 200 cells.
-    """
-    entry = tool.Entry('student', 'configs/kd360/kd360_student_effb0_dur360bev.py')
-    entry.inferencer = tool.BEVInferencer(tool.load_config(ROOT / entry.config), None, 'cpu')
-    entry.made = tool.synthetic_frame(entry.inferencer.dataset_cfg.pipeline, 1)
-    macs = {}
-    for entry.style in ('replica', 'eager'):
-        entry.form = build_form(entry.style, entry.inferencer.model, entry.batch(0, 1))
-        macs[entry.style] = tool.count_macs(entry)
-    compressor = 1024 * 128 * 9
-    assert macs['replica'] == pytest.approx(96.4e9, rel=2e-3)
-    assert macs['replica'] - macs['eager'] == pytest.approx(
-        6.55e9 + compressor * (200 * 200 - 32 * 64), rel=2e-3)
+def test_every_backend_once(start):
+    with pytest.raises(UserError, match='--backends: each backend once'):
+        start(TOYTOWN.format('student', ''), '--synthetic', '--backends', 'eager', 'eager')

@@ -44,7 +44,7 @@ def converted(real_data, tmp_path_factory):
 def test_drawing_leaves_the_config_as_it_is(converted):
     config = fit_keyframe.read_config('teacher', converted, {})
     before = config.pretty_text
-    assert fit_keyframe.draw_sensors(config, 256).shape[1] == 272
+    assert fit_keyframe.draw_sensors_of(config, 256).shape[1] == 272
     assert config.pretty_text == before
 
 

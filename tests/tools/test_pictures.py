@@ -8,6 +8,7 @@ from data_converter import dur360bev
 from mmdet3d_plugin.apis import init_model
 from mmdet3d_plugin.checkpoints import save_checkpoint
 from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.visualization import frames
 from tests.helpers.dur360bev import make_root
 from tools import browse_dataset, visualize
 
@@ -66,7 +67,7 @@ def test_visualize_needs_pairs_and_frames_that_exist(town, tmp_path, monkeypatch
 
 def test_browse_draws_every_mode(town, tmp_path, monkeypatch):
     run(monkeypatch, browse_dataset, town, TEACHER, '--out-dir', tmp_path, '-n', 2, '--width', 600,
-        '--mode', *browse_dataset.MODES)
+        '--mode', *frames.MODES)
     images = {p.name: cv2.imread(str(p)) for p in tmp_path.iterdir()}
     assert sorted(images) == [f'train_{n:06d}_{mode}.png' for n in (0, 3)
                                 for mode in ('original', 'pipeline', 'transformed')]
@@ -137,10 +138,3 @@ def test_roles_need_a_checkpoint_of_the_training(town, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='--roles: .*student.pth has no assistant; give a check'):
         run(monkeypatch, visualize, town, config, town / 'student.pth', '--roles', '--out-dir',
             tmp_path)
-
-
-@pytest.mark.parametrize('stems, names', [
-    (['kd360_student_r18_toytown', 'kd360_teacher_r18_toytown'], ['student', 'teacher']),
-    (['a_b', 'a_b'], ['a_b', 'a_b']), (['x'], ['x']), (['a', 'a_b'], ['a', 'a_b'])])
-def test_models_are_named_by_what_differs(stems, names):
-    assert visualize._short_names(stems) == names

@@ -1,5 +1,4 @@
 """The runner of experiments: order, memory, failures, tables; and one real table of two steps."""
-import importlib.util
 import json
 import sys
 import textwrap
@@ -11,9 +10,11 @@ import torch
 from mmengine.config import Config
 
 from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.experiments import experiment, jobs
+from mmdet3d_plugin.experiments.process import locked
+from tools import run_experiments
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = sorted((ROOT / 'configs').glob('[!_]*/experiments/*.py'))
 
 FILE = """
 title = 'Toy'
@@ -56,38 +57,27 @@ log.write_text(json.dumps({'toy/mae': 9.0, 'step': 2}) + chr(10)
 """
 
 
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location(
-        'run_experiments', ROOT / 'tools' / 'run_experiments.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules['run_experiments'] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules['run_experiments']
-
-
 @pytest.fixture
-def start(tool, tmp_path, monkeypatch, capsys):
+def start(tmp_path, monkeypatch, capsys):
     """Runs the tool in this process with stand-ins of the trainings; returns what it printed."""
     monkeypatch.syspath_prepend(str(ROOT / 'tests' / 'toy'))
     monkeypatch.chdir(ROOT)
     (tmp_path / 'training.py').write_text(TRAINING)
     (tmp_path / 'fail').write_text('')
-    prepare = tool.prepare
+    commands = experiment.Training.commands
 
-    def stand_in(task):
-        prepare(task)
-        return [str(tmp_path / 'training.py'), str(task.folder), str(tmp_path / 'fail')]
+    def stand_in(training):
+        commands(training)
+        return [[str(tmp_path / 'training.py'), str(training.folder), str(tmp_path / 'fail')]]
 
-    monkeypatch.setattr(tool, 'prepare', stand_in)
+    monkeypatch.setattr(experiment.Training, 'commands', stand_in)
 
     def run(*arguments, text=FILE):
         path = tmp_path / 'experiment.py'
         path.write_text(textwrap.dedent(text))
         monkeypatch.setattr(sys, 'argv', ['run_experiments.py', str(path), '--work-dir',
                                           str(tmp_path / 'work'), *map(str, arguments)])
-        tool.main()
+        run_experiments.main()
         return capsys.readouterr().out
 
     run.work = tmp_path / 'work'
@@ -131,7 +121,7 @@ def test_finished_ones_are_skipped_and_failed_ones_tried_again(start, capsys):
                              'other/seed_1': 1}
 
 
-def test_an_interrupted_training_ends_and_is_resumed(start, tool, monkeypatch):
+def test_an_interrupted_training_ends_and_is_resumed(start, monkeypatch):
     start.fail('sleep')
 
     def interrupt(running, return_when):
@@ -141,7 +131,7 @@ def test_an_interrupted_training_ends_and_is_resumed(start, tool, monkeypatch):
 
     begin = time.monotonic()
     with monkeypatch.context() as patch:
-        patch.setattr(tool, 'wait', interrupt)
+        patch.setattr(jobs, 'wait', interrupt)
         with pytest.raises(KeyboardInterrupt):
             start('--only', 'plain', '--seeds', 0)
     assert time.monotonic() - begin < 30  # the training did not sleep to its end
@@ -163,12 +153,12 @@ def test_a_run_starts_from_the_weights_of_another(start):
         start('--seeds', 1, text=text.replace('plain=run(0.1', 'plain=run(0.3'))
 
 
-def test_a_student_waits_for_its_teacher(start, tool, capsys, monkeypatch):
+def test_a_student_waits_for_its_teacher(start, capsys, monkeypatch):
     text = FILE.replace('run(0.2)', "run(0.2, teacher='plain')")
-    load = tool._load
-    monkeypatch.setattr(tool, '_load', lambda experiment, name, overrides: load(
-        tool.Experiment(**{**experiment.__dict__, 'runs': {
-            key: {**run, 'teacher': None} for key, run in experiment.runs.items()}}),
+    load = experiment._load
+    monkeypatch.setattr(experiment, '_load', lambda given, name, overrides: load(
+        experiment.Experiment(**{**given.__dict__, 'runs': {
+            key: {**run, 'teacher': None} for key, run in given.runs.items()}}),
         name, overrides))
     start.fail('plain seed_0')
     with pytest.raises(UserError, match='2 of 2 trainings failed'):
@@ -191,11 +181,11 @@ def test_a_changed_config_is_refused_redone_or_kept(start):
     start('--seeds', 0, '--cfg-options', 'dataset.size=12', text=changed)
 
 
-def test_only_one_process_trains_in_a_folder(start, tool, capsys):
+def test_only_one_process_trains_in_a_folder(start, capsys):
     start('--only', 'plain', '--seeds', 0)
     (start.work / 'plain' / 'seed_0' / 'result.json').unlink()
-    task = type('Task', (), dict(folder=start.work / 'plain' / 'seed_0'))
-    with tool.locked(task), pytest.raises(UserError, match='1 of 1 trainings failed'):
+    lock = start.work / 'plain' / 'seed_0' / '.lock'
+    with locked(lock, 'busy'), pytest.raises(UserError, match='1 of 1 trainings failed'):
         start('--only', 'plain', '--seeds', 0)
     assert 'another process trains in' in capsys.readouterr().out
 
@@ -237,88 +227,10 @@ def test_errors_of_the_command(start, arguments, message):
         start(*arguments)
 
 
-def test_slurm_submits_teachers_before_their_students(start, tool):
+def test_slurm_submits_one_array(start):
     start('--slurm-array')
     script = (start.work / 'slurm.sh').read_text()
     assert script.count('--array=0-3') == 1 and '--dependency' in script.splitlines()[-1]
-    experiment = tool.Experiment('t', (), (0, 1), dict(
-        student=dict(teacher='teacher'), teacher={}, plain={}))
-    tasks = [tool.Task(name, seed, None, None, '') for name in
-             experiment.with_parents(['student', 'plain']) for seed in (0, 1)]
-    assert [task.name for task in tasks] == ['teacher'] * 2 + ['plain'] * 2 + ['student'] * 2
-    lines = tool.slurm_script(experiment, tasks, ['file.py']).splitlines()
-    submit = [line for line in lines if 'sbatch --parsable' in line]
-    assert ' --array=0-3 ' in submit[0] and '--dependency' not in submit[0]
-    assert ' --dependency=afterany:"${job%%;*}" --array=4-5 ' in submit[1]
-    assert "file.py --task \"$SLURM_ARRAY_TASK_ID\"'" in submit[1]
-
-
-@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiment_files_resolve(tool, path, tmp_path, monkeypatch):
-    for draw in ('kaiming_uniform_', 'uniform_'):  # the weights do not matter here
-        monkeypatch.setattr(torch.nn.init, draw, lambda tensor, *args, **kwargs: tensor)
-    experiment = tool.Experiment.read(path)
-    tasks = tool.make_tasks(experiment, list(experiment.runs), experiment.seeds[:1], tmp_path, {})
-    assert {task.name for task in tasks} == set(experiment.runs)
-    for task in tasks:
-        metric = task.config.val_evaluator
-        known = {'map/mean', *(f'map/{name}' for name in metric.classes)} if (
-            metric.type == 'MapIoUMetric') else {f'bev/IoU{side:g}' for side in metric.ranges}
-        assert set(experiment.metrics) <= known and len(experiment.metrics) in (3, 7)
-        if any(key.startswith('model') for key in experiment.runs[task.name].get('options') or ()):
-            tool.build_from(tool.MODELS, task.config.model, task.name)
-        schedule, loop = task.config.param_scheduler[-1], task.config.train_cfg
-        if schedule.type == 'OneCycleLR':
-            assert 0 < schedule.total_steps - loop.max_iters <= 100
-        else:
-            assert schedule.end == loop.max_epochs and schedule.convert_to_iter_based
-
-
-def test_the_papers_tables_are_there():
-    assert {'table1', 'table2', 'table3', 'table4', 'fig5', 'fig8'} <= {
-        path.stem.split('_')[0] for path in EXPERIMENTS if path.stem.endswith('_toytown')}
-    assert {'table1_dur360bev', 'table2_kitti360', 'table3_stages', 'table4_modalities',
-            'fig8_losses', 'table4', 'fig5'} <= {path.stem for path in EXPERIMENTS}
-
-
-def test_bridgetas_runs_are_the_papers(tool, tmp_path):
-    """Table 4: which terms, which of the assistant's parts, which figures, at both sizes."""
-    parts = dict(features=(), decoded=('bev_encoder', ), full=('bev_encoder', 'head'))
-    means = dict(student=56.6, direct=57.8, direct_crossed=58.2, features=58.5, decoded=59.4,
-                 logits=60.5, full=60.8)
-    for name in ('table4', 'table4_toytown'):
-        experiment = tool.Experiment.read(ROOT / f'configs/bridgeta/experiments/{name}.py')
-        tasks = {task.name: task for task in tool.make_tasks(
-            experiment, list(experiment.runs), (0, ), tmp_path, {})}
-        assert {key: run['paper'][0] for key, run in experiment.runs.items()
-                if run.get('paper')} == means
-        assert experiment.others['MapDistill'][0] == 59.5
-        for run, kept in parts.items():
-            assistant = tasks[run].config.model.assistant
-            assert {key for key in ('bev_encoder', 'head') if assistant[key]} == set(kept)
-        terms = {run: {key for key, term in task.config.model.terms.items() if term}
-                 for run, task in tasks.items() if 'terms' in task.config.model}
-        levels = {'features', 'decoded', 'logits'}
-        assert terms['direct'] == terms['logits'] == levels
-        assert terms['direct_crossed'] == levels | {'teacher_head'}
-        assert terms['full'] == terms['both_started'] == levels | {'teacher_head',
-                                                                   'assistant_head'}
-        assert tasks['direct'].config.model.assistant is None
-        assert set(tasks['both_started'].parents) == {'teacher', 'start'}
-        assert tasks['assistant_started'].config.model.init_assistant
-
-
-def test_fig5_varies_epsilon_at_every_level(tool, tmp_path):
-    experiment = tool.Experiment.read(ROOT / 'configs/bridgeta/experiments/fig5.py')
-    epsilons = {}
-    for task in tool.make_tasks(experiment, list(experiment.runs), (0, ), tmp_path, {}):
-        terms = task.config.model.get('terms', {})
-        epsilons[task.name] = {(terms[level].get('epsilon'), terms[level].get('scope', 'batch'))
-                               for level in ('features', 'decoded', 'logits') if terms}
-    assert epsilons == dict(
-        teacher=set(), direct_crossed={(None, 'batch')}, full={('optimal', 'batch')},
-        sample={('optimal', 'sample')}, epsilon_1={(1.0, 'batch')}, **{
-            'epsilon_0.25': {(0.25, 'batch')}, 'epsilon_4': {(4.0, 'batch')}})
 
 
 @pytest.mark.slow

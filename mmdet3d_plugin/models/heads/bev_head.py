@@ -17,9 +17,11 @@ class HeadOutput(NamedTuple):
     Attributes:
         shape (tuple): Of one sample.
         meaning (str): Of its values, in one line.
+        drawing (str, optional): How images show it: ``'objects'``, or ``'map'``, in layers.
     """
     shape: Tuple[int, ...]
     meaning: str
+    drawing: Optional[str] = None
 
 
 class BEVHead(BaseModule, metaclass=ABCMeta):
@@ -31,10 +33,12 @@ class BEVHead(BaseModule, metaclass=ABCMeta):
     Attributes:
         gt_fields (tuple): Ground truth that :meth:`loss` reads from a data sample, as
             ``'field.name'``, such as ``'gt_bev.seg'`` or ``'gt_instances_3d.bboxes_3d'``.
-        pred_fields (tuple): Fields of a data sample that :meth:`predict` fills.
+        pred_fields (tuple): Fields of a data sample that a prediction fills.
+        class_names (tuple): Of the classes, where the head's config has names.
     """
     gt_fields: Tuple[str, ...] = ()
     pred_fields: Tuple[str, ...] = ()
+    class_names: Tuple[str, ...] = ()
 
     def __init__(self, grid: Union[BEVGrid, dict, None] = None, init_cfg=None):
         super().__init__(init_cfg)
@@ -49,10 +53,15 @@ class BEVHead(BaseModule, metaclass=ABCMeta):
              samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
         """Raw outputs and ground truth to scalars; those named ``loss`` are minimised."""
 
-    @abstractmethod
     def predict(self, outs: Dict[str, Tensor],
                 samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
-        """Fill ``pred_fields`` of the samples, in place, and return them."""
+        """Raw outputs to predictions: fill ``pred_fields`` of the samples, and return them."""
+        return self.fill(self.decode(outs), samples)
+
+    @abstractmethod
+    def fill(self, decoded: Dict[str, Tensor],
+             samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
+        """Fill ``pred_fields`` of the samples from decoded outputs, in place."""
 
     @abstractmethod
     def decode(self, outs: Dict[str, Tensor]) -> Dict[str, Tensor]:

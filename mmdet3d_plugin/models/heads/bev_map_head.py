@@ -35,7 +35,7 @@ class BEVMapHead(BEVMapsHead):
     def __init__(self, in_channels: int, classes: Sequence[str], grid, source: dict,
                  loss: Optional[dict] = None, init_cfg=None):
         super().__init__(grid, init_cfg)
-        self.classes = tuple(classes)
+        self.classes = self.class_names = tuple(classes)
         self.source = replace(self.grid, **source)
         for name, matrix in zip(('rows', 'cols'), resampling(self.source, self.grid)):
             self.register_buffer(name, matrix, persistent=False)
@@ -69,10 +69,10 @@ class BEVMapHead(BEVMapsHead):
         return {f'loss_{name}': self.criterion(logits[:, k], gt[:, k])
                 for k, name in enumerate(self.classes)}
 
-    def predict(self, outs: Dict[str, Tensor],
-                samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
+    def fill(self, decoded: Dict[str, Tensor],
+             samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
         """Fill ``pred_bev``: ``seg`` probabilities."""
-        for sample, seg in zip(samples, self.decode(outs)['segmentation']):
+        for sample, seg in zip(samples, decoded['segmentation']):
             sample.pred_bev = PixelData(seg=seg)
         return samples
 
@@ -83,7 +83,7 @@ class BEVMapHead(BEVMapsHead):
     def outputs(self) -> Dict[str, HeadOutput]:
         """See :class:`BEVHead`."""
         return dict(segmentation=HeadOutput((len(self.classes), *self.grid.shape),
-                                            'probability of each class'))
+                                            'probability of each class', 'map'))
 
     def keep_outputs(self, names: Optional[Sequence[str]] = None) -> Tuple[str, ...]:
         """See :class:`BEVHead`."""

@@ -96,12 +96,12 @@ class BEVSegHead(BEVMapsHead):
                   for task in self.tasks}
         return {f'loss_{task}': loss for task, loss in self.weights(losses).items()}
 
-    def predict(self, outs: Dict[str, Tensor],
-                samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
+    def fill(self, decoded: Dict[str, Tensor],
+             samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
         """Fill ``pred_bev``: ``seg`` probability, ``centerness``, ``offset``, and, where asked
         for, ``instances`` and ``pred_instances_3d``.
         """
-        maps = {_GT_FIELDS[task]: out for task, out in self.decode(outs).items()}
+        maps = {_GT_FIELDS[task]: out for task, out in decoded.items()}
         for i, sample in enumerate(samples):
             sample.pred_bev = PixelData(**{name: values[i] for name, values in maps.items()})
             if self.instances is not None:
@@ -117,7 +117,8 @@ class BEVSegHead(BEVMapsHead):
 
     def outputs(self) -> Dict[str, HeadOutput]:
         """See :class:`BEVHead`."""
-        return {task: HeadOutput((self.channels[task], *self.grid.shape), _MEANINGS[task])
+        return {task: HeadOutput((self.channels[task], *self.grid.shape), _MEANINGS[task],
+                                 'objects' if task == 'segmentation' else None)
                 for task in self.tasks}
 
     def keep_outputs(self, names: Optional[Sequence[str]] = None) -> Tuple[str, ...]:

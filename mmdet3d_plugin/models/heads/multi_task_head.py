@@ -54,11 +54,11 @@ class MultiTaskHead(BEVHead):
                            for key, value in head.loss(_of(name, outs), samples).items()})
         return losses
 
-    def predict(self, outs: Dict[str, Tensor],
-                samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
+    def fill(self, decoded: Dict[str, Tensor],
+             samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
         """See :class:`BEVHead`."""
         for name, head in self.heads.items():
-            samples = head.predict(_of(name, outs), samples)
+            samples = head.fill(_of(name, decoded), samples)
         return samples
 
     def decode(self, outs: Dict[str, Tensor]) -> Dict[str, Tensor]:

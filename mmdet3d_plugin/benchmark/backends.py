@@ -1,48 +1,48 @@
-"""The forms in which one model can run, behind one interface, to be compared."""
+"""The backends in which one model can run, behind one interface, to be compared."""
 import copy
 import multiprocessing
 import tempfile
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 import torch
+from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
+from ..deployment import DeployedStudent
+from ..deployment.exporting import save_openvino, to_onnx, to_openvino
 from ..errors import UserError
-from .deployed import DeployedStudent
-from .exporting import save_openvino, to_onnx, to_openvino
 from .official_baseline import OfficialBaseline
 
 _DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
-FORMS = ('eager', 'replica', 'deployed', 'onnxruntime', 'openvino')
+BACKENDS = ('eager', 'official', 'deployed', 'onnxruntime', 'openvino')
 SUFFIXES = ('compiled', *_DTYPES)
 
 
 class Eager:
-    """The model itself, or its replica.
+    """The model itself, or the official baseline with its weights.
 
-    ``prepare`` (packed frames to what the network takes), ``run`` (the network) and ``finish``
-    (its outputs to predictions) are the three parts of a prediction in every form.
+    ``preprocess`` (packed frames to what the network takes), ``run`` (the network) and
+    ``postprocess`` (its outputs to predictions) are the three steps of every backend.
 
     Args:
         model (nn.Module): In eval mode; it is copied where it is changed.
-        compiled (bool): Compile image encoder, BEV encoder and head.
         dtype (torch.dtype, optional): Of autocast.
-        replica (bool): The official data flow; see :class:`.replica.OfficialBaseline`.
+        official (bool): The official data flow; see :class:`.OfficialBaseline`.
     """
 
-    def __init__(self, model: nn.Module, compiled: bool = False, dtype=None,
-                 replica: bool = False):
+    def __init__(self, model: nn.Module, dtype=None, official: bool = False):
         self.preprocessor, self.dtype = model.data_preprocessor, dtype
-        self.network = OfficialBaseline(model) if replica else getattr(model, 'student', model)
-        if compiled:
-            self.network = copy.deepcopy(self.network)
-            parts = [getattr(self.network, name, None) for name in ('bev_encoder', 'head')]
-            branch = getattr(self.network, 'camera_branch', self.network)
-            for part in filter(None, [branch.encoder, *parts]):
-                _compile(part)
+        self.network = OfficialBaseline(model) if official else getattr(model, 'student', model)
 
-    def prepare(self, batch: dict) -> dict:
+    def compile(self, batch: dict) -> 'Eager':
+        """Compile image encoder, BEV encoder and head of a copy; see :func:`_compile`."""
+        self.network = copy.deepcopy(self.network)
+        parts = [getattr(self.network, name, None) for name in ('bev_encoder', 'head')]
+        branch = getattr(self.network, 'camera_branch', self.network)
+        return _compile(self, [branch.encoder, *filter(None, parts)], batch)
+
+    def preprocess(self, batch: dict) -> dict:
         return self.preprocessor(batch, False)
 
     def run(self, data: dict) -> Dict[str, Tensor]:
@@ -50,39 +50,42 @@ class Eager:
         with torch.autocast(device, self.dtype, enabled=self.dtype is not None):
             return self.network(**data, mode='tensor')
 
-    def finish(self, outs: Dict[str, Tensor]) -> Any:
-        return self.network.head.predict(outs)
+    def postprocess(self, outs: Dict[str, Tensor]) -> Any:
+        samples = [Det3DDataSample() for _ in next(iter(outs.values()))]
+        return self.network.head.predict(outs, samples)
 
-    def probability(self, outs: Dict[str, Tensor]) -> Tensor:
-        """Of the segmentation, for comparisons."""
-        return outs['segmentation'].float().sigmoid()
+    def decode(self, outs: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """The outputs as a deployed network gives them, for comparisons."""
+        return self.network.head.decode(outs)
 
 
 class Deployed:
     """A :class:`DeployedStudent` in torch, with all tasks of its head."""
 
-    def __init__(self, model: nn.Module, batch: dict, compiled: bool = False, dtype=None):
+    def __init__(self, model: nn.Module, batch: dict, dtype=None):
         self.network, self.dtype = _deployed(model, batch, 'embedding_bag'), dtype
         self.device = model.data_preprocessor.device
-        if compiled:
-            _compile(self.network)
 
-    def prepare(self, batch: dict) -> Tensor:
+    def compile(self, batch: dict) -> 'Deployed':
+        """Compile the network; see :func:`_compile`."""
+        return _compile(self, [self.network], batch)
+
+    def preprocess(self, batch: dict) -> Tensor:
         return _images(batch).to(self.device)
 
     def run(self, images: Tensor) -> Dict[str, Tensor]:
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             return dict(zip(self.network.outputs, self.network(images)))
 
-    def finish(self, outs: Any) -> Any:
+    def postprocess(self, outs: Any) -> Any:
         return outs
 
-    def probability(self, outs: Dict[str, Tensor]) -> Tensor:
-        return outs['segmentation']
+    def decode(self, outs: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        return outs
 
 
 class SubprocessBackend:
-    """The replica in a process of its own, where freed memory goes back as torch does by default.
+    """The official baseline in a process of its own, which gives freed memory back at once.
 
     Args:
         model (nn.Module): KD360-VoxelBEV's student.
@@ -92,7 +95,7 @@ class SubprocessBackend:
     """
 
     def __init__(self, model: nn.Module):
-        self.local = Eager(model, replica=True)
+        self.local = Eager(model, official=True)
         context = multiprocessing.get_context('spawn')
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, daemon=True, args=(
@@ -100,29 +103,29 @@ class SubprocessBackend:
         self.process.start()
         theirs.close()
 
-    def prepare(self, batch: dict) -> None:
-        self._call('prepare', batch)
+    def preprocess(self, batch: dict) -> None:
+        self._call('preprocess', batch)
 
     def run(self, data: None) -> Dict[str, None]:
         return dict.fromkeys(self._call('run'))
 
-    def finish(self, outs: Any) -> None:
-        self._call('finish')
+    def postprocess(self, outs: Any) -> None:
+        self._call('postprocess')
 
-    def probability(self, outs: Any) -> Tensor:
-        return self._call('probability')
+    def decode(self, outs: Any) -> Dict[str, Tensor]:
+        return self._call('decode')
 
     def _call(self, step: str, *args) -> Any:
         try:
             self.pipe.send((step, args))
             return self.pipe.recv()
         except (EOFError, OSError):
-            raise UserError("the replica's process ended; its message is above. Is memory short?"
-                            ) from None
+            raise UserError("the official baseline's process ended; its message is above. Is "
+                            'memory short?') from None
 
 
 @torch.no_grad()
-def _serve(pipe, form: Eager, threads: int) -> None:
+def _serve(pipe, backend: Eager, threads: int) -> None:
     torch.set_num_threads(threads)
     data = outs = None
     while True:
@@ -130,13 +133,13 @@ def _serve(pipe, form: Eager, threads: int) -> None:
             step, args = pipe.recv()
         except EOFError:
             return
-        if step == 'prepare':
-            data = form.prepare(*args)
+        if step == 'preprocess':
+            data = backend.preprocess(*args)
         elif step == 'run':
-            outs = form.run(data)
-        elif step == 'finish':
-            form.finish(outs)
-        pipe.send(form.probability(outs) if step == 'probability' else
+            outs = backend.run(data)
+        elif step == 'postprocess':
+            backend.postprocess(outs)
+        pipe.send(backend.decode(outs) if step == 'decode' else
                   list(outs) if step == 'run' else None)
 
 
@@ -155,7 +158,7 @@ class OnnxRuntime(Deployed):
             to_onnx(deployed, (_images(batch), )).SerializeToString(), options,
             providers=[f'{provider}ExecutionProvider'])
 
-    def prepare(self, batch: dict):
+    def preprocess(self, batch: dict):
         return _images(batch).numpy()
 
     def run(self, images) -> Dict[str, Tensor]:
@@ -187,38 +190,37 @@ class OpenVINO(OnnxRuntime):
         return {name: torch.from_numpy(outs[n]) for n, name in enumerate(self.names)}
 
 
-def build_form(name: str, model: nn.Module, batch: dict):
-    """A form by its name, such as ``'eager'``, ``'deployed-compiled-bf16'`` or ``'openvino'``.
+def build_backend(name: str, model: nn.Module, batch: dict):
+    """A backend by its name, such as ``'eager'``, ``'deployed-compiled-bf16'`` or ``'openvino'``.
 
     Args:
-        name (str): One of ``FORMS``, and after hyphens ``'compiled'`` and ``'bf16'`` or ``'fp16'``.
-            On a CPU ``'replica'`` is :class:`SubprocessBackend`; ``'replica-kept'`` runs in this
-            process.
+        name (str): One of ``BACKENDS``, and after hyphens ``'compiled'`` and ``'bf16'`` or
+            ``'fp16'``. On a CPU ``'official'`` is :class:`SubprocessBackend`; ``'official-kept'``
+            runs in this process.
         model (nn.Module): As built from its config, in eval mode.
         batch (dict): Packed frames, collated; of the sizes that will come.
 
     Raises:
-        UserError: There is no such form, or not of this model.
+        UserError: There is no such backend, or not of this model.
     """
-    if name == 'replica' and model.data_preprocessor.device.type == 'cpu':
+    if name == 'official' and model.data_preprocessor.device.type == 'cpu':
         return SubprocessBackend(model)
-    if name == 'replica-kept':
-        return Eager(model, replica=True)
+    if name == 'official-kept':
+        return Eager(model, official=True)
     base, *suffixes = name.split('-')
     unknown = [word for word in suffixes if word not in SUFFIXES]
-    if base not in FORMS or unknown:
-        raise UserError(f'form {name!r}: expected one of {", ".join(FORMS)}, where wanted followed '
-                        f'by -{", -".join(SUFFIXES)}')
-    style = dict(compiled='compiled' in suffixes,
-                 dtype=next((_DTYPES[word] for word in suffixes if word in _DTYPES), None))
-    if base in ('eager', 'replica'):
-        return Eager(model, replica=base == 'replica', **style)
-    if base == 'deployed':
-        return Deployed(model, batch, **style)
+    if base not in BACKENDS or unknown:
+        raise UserError(f'backend {name!r}: expected one of {", ".join(BACKENDS)}, where wanted '
+                        f'followed by -{", -".join(SUFFIXES)}')
+    dtype = next((_DTYPES[word] for word in suffixes if word in _DTYPES), None)
+    if base in ('eager', 'official', 'deployed'):
+        backend = (Deployed(model, batch, dtype) if base == 'deployed' else
+                   Eager(model, dtype, base == 'official'))
+        return backend.compile(batch) if 'compiled' in suffixes else backend
     if base == 'openvino' and suffixes in ([], ['bf16']):
         return OpenVINO(model, batch, half=bool(suffixes))
     if suffixes:
-        raise UserError(f'form {name!r}: {base} runs as {base}'
+        raise UserError(f'backend {name!r}: {base} runs as {base}'
                         f'{" or openvino-bf16" if base == "openvino" else ""} only')
     return OnnxRuntime(model, batch)
 
@@ -226,7 +228,7 @@ def build_form(name: str, model: nn.Module, batch: dict):
 def _deployed(model: nn.Module, batch: dict, form: str) -> DeployedStudent:
     student = getattr(model, 'student', model)
     rig = model.data_preprocessor(batch, False)['inputs']['rig']
-    return DeployedStudent(model, rig, getattr(student.head, 'tasks', None), form)
+    return DeployedStudent(model, rig, tuple(student.head.outputs()), form)
 
 
 def _images(batch: dict) -> Tensor:
@@ -234,9 +236,16 @@ def _images(batch: dict) -> Tensor:
     return images if images.dim() == 5 else images[:, None]
 
 
-def _compile(module: nn.Module) -> None:
-    """In place; weights become constants, so that norms and layouts are settled beforehand."""
+@torch.no_grad()
+def _compile(backend, modules: Sequence[nn.Module], batch: dict):
+    """Compile modules of a backend in place, and run it once, which is when it happens.
+
+    Weights become constants (freezing), so that norms and layouts are settled beforehand.
+    """
     import torch._inductor.config
 
-    torch._inductor.config.freezing = True
-    module.requires_grad_(False).compile()
+    for module in modules:
+        module.requires_grad_(False).compile()
+    with torch._inductor.config.patch(freezing=True):
+        backend.run(backend.preprocess(batch))
+    return backend

@@ -1,17 +1,23 @@
 """How long training steps take, of a student by itself and of its distillation."""
 import copy
 import time
-from typing import Dict, Iterable, Iterator, Sequence
+from typing import Dict, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from mmdet3d.registry import MODELS
+from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.runner import Runner
+from tqdm import tqdm
 
 from ..distillation import Distiller
 from ..errors import build_from
 from ..structures import fields
+from .data_loading import time_loader
+from .memory import peak_resident
+from .tables import aligned
 
 
 class TrainingStep:
@@ -79,3 +85,34 @@ def describe_steps(spent: Sequence[Dict[str, Dict[str, float]]]) -> Dict[str, Di
            for kind in ('cpu', 'clock')},
         ratio=float(np.median([turn[name]['cpu'] / turn[first]['cpu'] for turn in spent])))
         for name in spent[0]}
+
+
+def describe_training(cfg: Config, turns: int, warmup: int) -> dict:
+    """Times of the steps, frames a second of them and of two loading workers, peak memory."""
+    loader_cfg = dict(cfg.train_dataloader, num_workers=2, persistent_workers=False)
+    size = loader_cfg['batch_size']
+    dataset = build_from(DATASETS, loader_cfg['dataset'], 'train_dataloader.dataset')
+    batches = [pseudo_collate([dataset[(size * n + i) % len(dataset)] for i in range(size)])
+               for n in range(2)]
+    steps = training_steps(cfg, batches)
+    spent = list(time_steps(steps, tqdm(range(warmup + turns), 'training', unit='turn')))[warmup:]
+    peak = peak_resident()
+    loader = Runner.build_dataloader(loader_cfg, seed=0)
+    loading = list(tqdm(time_loader(loader, turns), 'data loader', turns, unit='batch'))
+    return dict(batch_size=size, steps=describe_steps(spent), peak_mib=peak,
+                loader_frames_per_second=turns * size / sum(loading))
+
+
+def text_of_training(report: Mapping) -> str:
+    """The table of all configs and how it was made."""
+    rows = [['model', 'step', 'cpu ms', 'clock ms', 'ratio', 'frames/s', 'loader frames/s',
+             'batch']]
+    for name, entry in report['training'].items():
+        rows += [[name, part, f'{ms["cpu"]:.0f}', f'{ms["clock"]:.0f}', f'{ms["ratio"]:.2f}',
+                  f'{1000 * entry["batch_size"] / ms["clock"]:.1f}',
+                  f'{entry["loader_frames_per_second"]:.1f}', str(entry['batch_size'])]
+                 for part, ms in entry['steps'].items()]
+    peak = max(entry['peak_mib'] for entry in report['training'].values())
+    return (f'{aligned(rows)}\n\nMedians of {report["frames"]} turns after {report["warmup"]} to '
+            f'warm up, {report["threads"]} threads ({report["machine"]}), steps in turn; the '
+            f'loader has two workers. Peak memory of the whole process: {peak:.0f} MiB.\n')

@@ -1,13 +1,14 @@
-"""Forms of a model give the outputs of the model; the replica those of the release's settings."""
+"""Backends give the outputs of the model; the official baseline those of the release's settings."""
 import copy
 
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from mmdet3d.structures import Det3DDataSample
 
-from mmdet3d_plugin.deployment.forms import build_form
-from mmdet3d_plugin.deployment.official_baseline import OfficialBaseline
+from mmdet3d_plugin.benchmark.backends import Eager, build_backend
+from mmdet3d_plugin.benchmark.official_baseline import OfficialBaseline
 from mmdet3d_plugin.errors import UserError
 from tests.factories import CAMERA, LIDAR, batch, build, camera
 
@@ -35,11 +36,11 @@ def frames(size=2):
 
 
 @torch.no_grad()
-def outputs(form, packed):
-    return form.run(form.prepare(packed))
+def outputs(backend, packed):
+    return backend.run(backend.preprocess(packed))
 
 
-def test_the_replica_computes_what_the_model_computes_with_the_releases_settings():
+def test_the_official_baseline_computes_what_the_model_does_with_the_releases_settings():
     model = student(RELEASE)
     data = model.data_preprocessor(batch(2, lidar=False), False)
     with torch.no_grad():
@@ -48,18 +49,18 @@ def test_the_replica_computes_what_the_model_computes_with_the_releases_settings
         torch.testing.assert_close(ours[task], values, atol=1e-4, rtol=0)
 
 
-def test_the_replica_in_a_process_of_its_own_is_the_replica():
+def test_the_official_baseline_in_a_process_of_its_own_is_the_same():
     model, packed = student(RELEASE), frames()
-    here, there = build_form('replica-kept', model, packed), build_form('replica', model, packed)
-    found = [form.probability(outputs(form, packed)) for form in (here, there)]
+    here, there = (build_backend(name, model, packed) for name in ('official-kept', 'official'))
+    found = [backend.decode(outputs(backend, packed))['segmentation'] for backend in (here, there)]
     torch.testing.assert_close(*found)
-    assert there.process.is_alive() and there.finish(None) is None
+    assert there.process.is_alive() and there.postprocess(None) is None
     there.process.kill()
-    with pytest.raises(UserError, match="the replica's process ended"):
-        there.prepare(packed)
+    with pytest.raises(UserError, match="the official baseline's process ended"):
+        there.preprocess(packed)
 
 
-def test_the_replica_is_of_one_model_only():
+def test_the_official_baseline_is_of_one_model_only():
     with pytest.raises(UserError, match='this is another model'):
         OfficialBaseline(build(lidar_branch=LIDAR))
 
@@ -67,33 +68,45 @@ def test_the_replica_is_of_one_model_only():
 @pytest.mark.parametrize('name, tolerance', [
     ('deployed', 1e-4), ('onnxruntime', 1e-3), ('openvino', 1e-3), ('eager-bf16', 0.1),
     ('deployed-bf16', 0.1)])
-def test_forms_agree(name, tolerance):
+def test_backends_agree(name, tolerance):
     if name == 'openvino':
         pytest.importorskip('openvino')
     model, packed = student(), frames()
-    eager = build_form('eager', model, packed)
-    expected = eager.probability(outputs(eager, packed))
-    form = build_form(name, model, packed)
-    found = outputs(form, packed)
+    eager = build_backend('eager', model, packed)
+    expected = eager.decode(outputs(eager, packed))['segmentation']
+    backend = build_backend(name, model, packed)
+    found = outputs(backend, packed)
     assert expected.std() > 0.01
-    torch.testing.assert_close(form.probability(found), expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(backend.decode(found)['segmentation'], expected, atol=tolerance,
+                               rtol=0)
     assert set(found) == {'segmentation', 'centerness', 'offset'}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['eager-compiled', 'deployed-compiled'])
-def test_compiled_forms_agree(name):
+def test_compiled_backends_agree(name):
     model, packed = student(), frames()
     before = copy.deepcopy(model.state_dict())
-    eager = build_form('eager', model, packed)
-    expected = eager.probability(outputs(eager, packed))
-    form = build_form(name, model, packed)
-    torch.testing.assert_close(form.probability(outputs(form, packed)), expected, atol=1e-4, rtol=0)
+    eager = build_backend('eager', model, packed)
+    expected = eager.decode(outputs(eager, packed))['segmentation']
+    backend = build_backend(name, model, packed)
+    found = backend.decode(outputs(backend, packed))['segmentation']
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert not torch._inductor.config.freezing  # a setting of the whole process
     assert all(values.equal(before[key]) for key, values in model.state_dict().items())
 
 
 @pytest.mark.parametrize('name', ['onnx', 'eager-fast', 'eager-kept', 'openvino-compiled',
                                   'onnxruntime-bf16'])
-def test_unknown_forms(name):
-    with pytest.raises(UserError, match=f"form '{name}': "):
-        build_form(name, student(), frames())
+def test_unknown_backends(name):
+    with pytest.raises(UserError, match=f"backend '{name}': "):
+        build_backend(name, student(), frames())
+
+
+def test_compiling_freezes_weights_and_leaves_the_setting_of_the_process(monkeypatch):
+    config, seen = torch._inductor.config, []
+    run = Eager.run
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda module: seen.append(config.freezing))
+    monkeypatch.setattr(Eager, 'run', lambda *args: seen.append(config.freezing) or run(*args))
+    build_backend('eager-compiled', student(), frames())
+    assert seen == [False] * 3 + [True] and not config.freezing

@@ -35,7 +35,8 @@ class OfficialBaseline(nn.Module):
                 isinstance(branch.view_transform, VoxelPulling) and
                 isinstance(branch.view_transform.compressor, HeightCompressor) and
                 isinstance(student.head, BEVSegHead)):
-            raise UserError("the replica is of KD360-VoxelBEV's student; this is another model")
+            raise UserError("the official baseline is of KD360-VoxelBEV's student; this is another "
+                            'model')
         _restore(branch.encoder)
         self.encoder = nn.Sequential(*filter(None, (
             branch.encoder.input_proj, branch.encoder.backbone, branch.encoder.neck)))

@@ -9,19 +9,19 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from .forms import build_form
+from .backends import build_backend
 
 _MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
-def peak_memory(model: nn.Module, form: str, batch: dict) -> float:
+def peak_memory(model: nn.Module, backend: str, batch: dict) -> float:
     """Peak memory of a process that does nothing but predict, or of its GPU, MiB.
 
-    What the process took to build model and form is not counted unless it is still held.
+    What the process took to build model and backend is not counted unless it is still held.
 
     Args:
         model (nn.Module): As built from its config, in eval mode.
-        form (str): See :func:`build_form`.
+        backend (str): See :func:`build_backend`.
         batch (dict): Packed frames, collated.
 
     Raises:
@@ -30,14 +30,14 @@ def peak_memory(model: nn.Module, form: str, batch: dict) -> float:
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(
-        sender, model, form, batch, torch.get_num_threads()))
+        sender, model, backend, batch, torch.get_num_threads()))
     process.start()
     sender.close()
     try:
         return receiver.recv()
     except EOFError:
-        raise UserError(f'{form}: the process that measures its memory ended early; free memory, '
-                        'or do not measure it') from None
+        raise UserError(f'{backend}: the process that measures its memory ended early; free '
+                        'memory, or do not measure it') from None
     finally:
         process.join()
 
@@ -47,10 +47,10 @@ def _measure(sender, model, name, batch, threads):
     torch.set_num_threads(threads)
     if hasattr(ctypes.CDLL(None), 'mallopt') and sys.platform == 'linux':
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**16)  # what is freed goes back at once
-    form = build_form(name, model, batch)
+    backend = build_backend(name, model, batch)
 
     def predict():
-        form.finish(form.run(form.prepare(batch)))
+        backend.postprocess(backend.run(backend.preprocess(batch)))
 
     predict()  # constants are made, and all that is done once
     if next(model.parameters()).is_cuda:

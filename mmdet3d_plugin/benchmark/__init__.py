@@ -1,0 +1,1 @@
+"""The cost of a model: latency, multiply-adds, memory, loading and training."""

@@ -1,0 +1,253 @@
+"""The export of a student: convert, compare with torch, write, and where wanted test and time."""
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmdet3d.registry import DATASETS, METRICS
+from mmdet3d.structures import Det3DDataSample
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..geometry import BEVGrid, CameraRig
+from ..models.heads import BEVHead
+from ..visualization import draw
+from . import exporting, packaging
+from .deployed import DeployedStudent
+from .preprocessing import recipe_of
+
+SUFFIX = dict(onnx='.onnx', openvino='.xml')
+TOLERANCE = 1e-3
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass
+class Options:
+    """How to export.
+
+    Attributes:
+        runtime: ``'onnx'`` or ``'openvino'``.
+        calibration: ``'static'`` (constant) or ``'input'``.
+        info: file with the calibration; defaults to the test data's first frame.
+        tasks: outputs; see :class:`DeployedStudent`.
+        half: float16 weights and sums.
+        int8: 8-bit convolutions and matrix products, calibrated on ``frames`` training frames.
+        test: evaluate the network before and after on the test data.
+        time: turns to time; 0 = none.
+        threads: of the CPU; 0 = all.
+    """
+
+    runtime: str = 'onnx'
+    calibration: str = 'static'
+    info: Optional[str] = None
+    tasks: Optional[Sequence[str]] = None
+    half: bool = False
+    int8: bool = False
+    frames: int = 32
+    test: bool = False
+    time: int = 0
+    threads: int = 0
+
+    @property
+    def form(self) -> str:
+        """The form of the network that the runtime computes fastest; see :mod:`.views`."""
+        if self.calibration == 'input':
+            return 'dynamic_calibration'
+        if self.runtime == 'openvino':
+            return 'embedding_bag'
+        return 'grid_sample' if self.int8 else 'block_dense'
+
+    @property
+    def precision(self) -> str:
+        return 'int8' if self.int8 else 'half' if self.half else 'float'
+
+
+def export_student(inferencer, checkpoint: Optional[str], out: Path, options: Options) -> dict:
+    """Write a student's network and, beside it, its description.
+
+    Args:
+        inferencer (BEVInferencer): Of the student or its distillation, on the CPU.
+        checkpoint: Its file, which the description names; None = random weights.
+        out: File to write.
+        options: How.
+
+    Returns:
+        dict: The description.
+
+    Raises:
+        UserError: The model reads LiDAR, or the result differs from torch; nothing is written.
+    """
+    model, config = inferencer.model, inferencer.model.cfg
+    student = getattr(model, 'student', model)
+    if getattr(student, 'lidar_branch', None) is not None:
+        raise UserError(f'{config.filename}: the model reads LiDAR; export its student')
+    pipeline = inferencer.dataset_cfg.pipeline
+    cameras, recipe, arrays = recipe_of(
+        pipeline, packaging.first_frame(inferencer, options.info))
+    rig = CameraRig.from_dicts([cameras])
+    deployed = DeployedStudent(model, rig, options.tasks, options.form)
+    values = packaging.calibration_of(rig) if options.calibration == 'input' else {}
+    example = _example(len(cameras), rig.size, values)
+    exported = _convert(deployed, example, config, values, options)
+    run = open_exported(exported, options.runtime, deployed.outputs, options.threads)
+    apart = _difference(deployed, run, example, values)
+    if options.precision == 'float' and not apart <= TOLERANCE:
+        raise UserError(f'{out}: the exported network differs from torch by {apart:.2g}, more '
+                        f'than {TOLERANCE}; nothing was written')
+    if options.runtime == 'onnx':
+        exporting.save_onnx(exported, out)
+    else:
+        exporting.save_openvino(exported, out, options.half)
+    source = dict(
+        config=Path(config.filename).name, checkpoint=checkpoint and Path(checkpoint).name,
+        checkpoint_sha256=checkpoint and packaging.sha256(checkpoint), runtime=options.runtime,
+        precision=options.precision, differs_from_torch=apart)
+    if options.test:
+        source['metrics'] = _metrics(inferencer, deployed, run, example, values)
+    if options.time:
+        source['milliseconds'] = measure({
+            'model in torch': lambda: predict_in_torch(model, rig, example[0]),
+            'made ready in torch': lambda: deployed(*example),
+            'exported': lambda: run(dict(values, images=example[0].numpy()))}, options.time)
+    classes = classes_of(student.head, pipeline)
+    arrays.update(drawing(student.grid, classes, deployed.head))
+    description = packaging.describe(deployed, rig, student.grid, classes, recipe, source)
+    packaging.save_description(out, description, arrays)
+    return description
+
+
+def _example(cameras: int, size: Tuple[int, int], values: Arrays) -> Tuple[Tensor, ...]:
+    images = torch.randint(0, 256, (1, cameras, 3, *size), dtype=torch.uint8,
+                           generator=torch.Generator().manual_seed(0))
+    return images, *map(torch.from_numpy, values.values())
+
+
+def _convert(deployed: DeployedStudent, example: Tuple[Tensor, ...], config, values: Arrays,
+             options: Options):
+    """The network for the runtime, in the precision asked for."""
+    if options.runtime == 'openvino':
+        return exporting.to_openvino(deployed, example)
+    model = exporting.to_onnx(deployed, example)
+    if options.half:
+        return exporting.half_precision(model)
+    if options.int8:
+        return exporting.quantised(model, calibration_frames(config, options.frames, values))
+    return model
+
+
+@torch.no_grad()
+def _difference(deployed: DeployedStudent, run: Callable, example: Tuple[Tensor, ...],
+                values: Arrays) -> float:
+    outs = run(dict(values, images=example[0].numpy()))
+    return max(float(np.abs(out - want.numpy()).max())
+               for out, want in zip(outs, deployed(*example)))
+
+
+def _metrics(inferencer, deployed: DeployedStudent, run: Callable, example: Tuple[Tensor, ...],
+             values: Arrays) -> Dict[str, dict]:
+    """The test data's metrics of the network in torch and of the exported one."""
+    config, fill = inferencer.model.cfg, deployed.head.fill
+
+    def filled(outs, sample):
+        decoded = {name: torch.as_tensor(out) for name, out in zip(deployed.outputs, outs)}
+        return fill(decoded, [sample])[0]
+
+    return dict(
+        torch=evaluate(config, inferencer.dataset, lambda images, sample: filled(
+            deployed(torch.from_numpy(images), *example[1:]), sample)),
+        exported=evaluate(config, inferencer.dataset, lambda images, sample: filled(
+            run(dict(values, images=images)), sample)))
+
+
+def classes_of(head: BEVHead, pipeline: Sequence[Mapping]) -> Tuple[str, ...]:
+    """A name for each channel of the output that is drawn; from the head, or from the data."""
+    shown = next((output for output in head.outputs().values() if output.drawing), None)
+    groups = next((step['classes'] for step in pipeline if step['type'] == 'RasterizeBEV'), ())
+    names = head.class_names or tuple(
+        group if isinstance(group, str) else '+'.join(map(str, group)) for group in groups)
+    channels = shown.shape[0] if shown else 0
+    return names if len(names) == channels else tuple(f'class {n}' for n in range(channels))
+
+
+def drawing(grid: BEVGrid, classes: Sequence[str], head: BEVHead) -> Dict[str, np.ndarray]:
+    """What images of predictions start from: colours, orientation, rings and the car."""
+    is_map = any(output.drawing == 'map' for output in head.outputs().values())
+    empty = np.zeros((1, *grid.shape))
+    blank = draw.draw_map(grid, empty) if is_map else draw.draw_bev(grid, empty)
+    colours = draw.map_colours(len(classes)) if is_map else [draw.TRUTH] * len(classes)
+    return dict(cells_top_down=draw.cells_top_down(grid).astype(np.int16),
+                background=blank, ground=np.array(draw.GROUND, np.uint8),
+                colours=np.array(colours, np.uint8).reshape(-1, 3))
+
+
+def calibration_frames(config, count: int, inputs: Arrays) -> List[dict]:
+    """Inputs of the network, from the training data, loaded as the test data is."""
+    data = config.test_dataloader.dataset.copy()
+    train = config.train_dataloader.dataset
+    data.ann_file = train.get('dataset', train).ann_file
+    dataset = DATASETS.build(data)
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return [dict(inputs, images=dataset[int(i)]['inputs']['img'][None].numpy())
+            for i in tqdm(chosen, 'calibration frames', unit='frame')]
+
+
+def open_exported(model, runtime: str, names: Sequence[str],
+                  threads: int) -> Callable[[Arrays], List[np.ndarray]]:
+    """The exported network as a function of its inputs, of a batch of one."""
+    if runtime == 'onnx':
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=['CPUExecutionProvider'])
+        return lambda feed: session.run(list(names), feed)
+    import openvino
+
+    fixed = model.clone()
+    fixed.reshape({'images': [1, *list(fixed.input('images').partial_shape)[1:]]})
+    compiled = openvino.compile_model(fixed, 'CPU', {
+        'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': threads,
+        'PERFORMANCE_HINT': 'LATENCY'})
+
+    def run(feed):
+        results = compiled(feed)
+        return [results[name] for name in names]
+
+    return run
+
+
+def evaluate(config, dataset, predict: Callable) -> Dict[str, float]:
+    """The metrics of the config's test data, of a function that fills a sample from images."""
+    metric = METRICS.build(config.test_evaluator)
+    metric.dataset_meta = dataset.metainfo
+    for n in tqdm(range(len(dataset)), 'test frames', unit='frame'):
+        packed = dataset[n]
+        sample = packed['data_samples']
+        sample = predict(packed['inputs']['img'][None].numpy(), sample)
+        metric.process(packed, [sample.to_dict()])
+    return {key: round(float(value), 4) for key, value in metric.evaluate(len(dataset)).items()}
+
+
+@torch.no_grad()
+def measure(runs: Mapping[str, Callable], turns: int) -> Dict[str, dict]:
+    """Median and least milliseconds of functions that take turns, after two turns to warm up."""
+    seconds = {name: [] for name in runs}
+    for _ in tqdm(range(turns + 2), 'turns'):
+        for name, function in runs.items():
+            begin = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: dict(median=1000 * float(np.median(spent[2:])), min=1000 * min(spent[2:]))
+            for name, spent in seconds.items()}
+
+
+def predict_in_torch(model: nn.Module, rig: CameraRig, images: Tensor) -> None:
+    """What the model does with a frame: normalise, run, predict."""
+    preprocessor = model.data_preprocessor
+    imgs = (images.float() - preprocessor.mean) / preprocessor.std
+    student = getattr(model, 'student', model)
+    student(dict(imgs=imgs, rig=rig), [Det3DDataSample() for _ in imgs], mode='predict')

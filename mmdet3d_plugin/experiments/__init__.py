@@ -1,0 +1,1 @@
+"""Trainings that belong together: run, resumed, compared, and reported."""

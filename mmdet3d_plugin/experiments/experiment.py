@@ -1,0 +1,267 @@
+"""Experiment files: the trainings of one table, over several seeds."""
+import contextlib
+import copy
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Dict, List, Mapping, Optional, Sequence
+
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+
+from ..engine import check_config, latest_checkpoint, load_config
+from ..errors import UserError, build_from, did_you_mean
+from .jobs import Job, JobRunner, flat, write_text
+from .process import ROOT, clock, training_step
+
+NEEDED = {'title', 'metrics', 'seeds', 'runs'}
+PARENTS = ('teacher', 'start')
+RUN_KEYS = {'config', 'options', *PARENTS, 'columns', 'paper'}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment file says.
+
+    Attributes:
+        title: of the table.
+        metrics: names of the config's metrics, such as ``bev/IoU100``.
+        seeds: of the trainings.
+        runs: by name, ``config``, and where given ``options`` (nested or dotted overrides),
+            ``teacher`` (name of a run), ``start`` (name of the run whose weights it starts from),
+            ``columns`` (cells of the table) and ``paper`` (for each metric a figure or None).
+        paper: what the paper's figures were measured on.
+        baseline: run that the others are compared with, seed by seed.
+        others: rows of the paper's that are not trained here: its figures by name.
+    """
+
+    title: str
+    metrics: Sequence[str]
+    seeds: Sequence[int]
+    runs: Mapping[str, Mapping]
+    paper: str = ''
+    baseline: Optional[str] = None
+    others: Mapping[str, Sequence] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> 'Experiment':
+        """Read and check a file.
+
+        Raises:
+            UserError: A missing or unknown key, or a name that stands for no run.
+        """
+        content = load_config(path)._cfg_dict.to_dict()
+        missing = sorted(NEEDED - set(content))
+        if missing:
+            raise UserError(f'experiment {path}: it has no {", ".join(missing)}; an experiment '
+                            'file needs title, metrics, seeds and runs')
+        known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
+        experiment = cls(**known)
+        for name, run in experiment.runs.items():
+            experiment._check_run(f'experiment {path}: runs.{name}', name, run)
+        for name, figures in experiment.others.items():
+            experiment._check_figures(f'experiment {path}: others.{name}', figures)
+        if experiment.baseline is not None:
+            experiment.check_names([experiment.baseline], f'experiment {path}: baseline')
+        return experiment
+
+    def _check_run(self, where: str, name: str, run: Mapping) -> None:
+        if not re.fullmatch(r'[\w.+-]+', name):
+            raise UserError(f'{where}: a run names a folder; use letters, digits and _ . + -')
+        for key in run:
+            if key not in RUN_KEYS:
+                raise UserError(f'{where}.{key}: no such key{did_you_mean(key, RUN_KEYS)}')
+        if 'config' not in run:
+            raise UserError(f'{where}: it has no config')
+        self._check_figures(f'{where}.paper', run.get('paper') or self.metrics)
+        self._check_parents(where, (name, ))
+
+    def _check_figures(self, where: str, figures: Sequence) -> None:
+        if len(figures) != len(self.metrics):
+            raise UserError(f'{where}: expected {len(self.metrics)} figures, one for each of '
+                            f'metrics, got {figures}')
+
+    def _check_parents(self, where: str, chain: Sequence[str]) -> None:
+        for key in PARENTS:
+            parent = self.runs[chain[-1]].get(key)
+            if not parent:
+                continue
+            self.check_names([parent], f'{where}.{key}')
+            if parent in chain:
+                raise UserError(f'{where}.{key}: {" <- ".join([*chain, parent])} is a circle')
+            self._check_parents(where, (*chain, parent))
+
+    def check_names(self, names: Sequence[str], where: str) -> None:
+        """Raise an error unless all names are runs."""
+        for name in names:
+            if name not in self.runs:
+                raise UserError(f'{where}: no run {name!r}{did_you_mean(name, self.runs)}')
+
+    def parents(self, name: str) -> Dict[str, str]:
+        """The runs that a run needs, by what for."""
+        return {key: self.runs[name][key] for key in PARENTS if self.runs[name].get(key)}
+
+    def depth(self, name: str) -> int:
+        """Number of runs that must be trained one after another before a run."""
+        return max((1 + self.depth(parent) for parent in self.parents(name).values()), default=0)
+
+    def with_parents(self, names: Sequence[str]) -> List[str]:
+        """The runs and those that they need, which come first, else in the file's order."""
+        found, left = set(), list(names)
+        while left:
+            found.add(name := left.pop())
+            left += self.parents(name).values()
+        return sorted(found, key=lambda name: (self.depth(name), list(self.runs).index(name)))
+
+
+class Training(Job):
+    """A run with one seed.
+
+    Args:
+        name, seed: which.
+        folder: work dir of the training.
+        config: complete, but for the paths of its parents.
+        metrics: names of the metrics to keep.
+        parents: ``teacher`` and ``start`` where it has them.
+    """
+
+    def __init__(self, name: str, seed: int, folder: Path, config: Config,
+                 metrics: Sequence[str] = (), parents: Optional[Mapping[str, 'Training']] = None):
+        super().__init__(name, folder, parents)
+        self.seed, self.folder, self.config, self.metrics = seed, folder, config, metrics
+        self.proof, self.lock = folder / 'last_checkpoint', folder / '.lock'
+        self.busy = f'another process trains in {folder}; wait for it'
+        self.log = folder / 'train.log'
+
+    def __str__(self) -> str:
+        return f'{self.name}, seed {self.seed}'
+
+    @property
+    def settings(self) -> Dict[str, str]:
+        return flat(self.config._cfg_dict.to_dict())
+
+    @property
+    def begun(self) -> dict:
+        """Nothing before the first checkpoint, which is when a training can be resumed."""
+        return super().begun if self.proof.is_file() else {}
+
+    def commands(self) -> List[List[str]]:
+        """Write the config with its parents' checkpoints; the training resumes what is there."""
+        config, last = copy.deepcopy(self.config), {
+            key: str(parent.folder / parent.result['checkpoint'])
+            for key, parent in self.needs.items()}
+        if 'teacher' in last:
+            config.model.teacher = dict(config=str(self.needs['teacher'].folder / 'config.py'),
+                                        checkpoint=last['teacher'])
+        config.load_from = last.get('start', config.get('load_from'))
+        write_text(self.folder / 'config.py', config.pretty_text)
+        return [['tools/train.py', str(self.folder / 'config.py'), '--work-dir', str(self.folder),
+                 '--resume']]
+
+    def measure(self) -> dict:
+        return dict(name=self.name, seed=self.seed,
+                    metrics=read_metrics(self.folder, self.metrics),
+                    checkpoint=Path(latest_checkpoint(self.folder)).name)
+
+
+def make_trainings(experiment: Experiment, names: Sequence[str], seeds: Sequence[int],
+                   work_dir: Path, overrides: Mapping) -> List[Training]:
+    """The trainings of the named runs and of their parents, in an order that can be run."""
+    trainings: Dict[tuple, Training] = {}
+    for name in experiment.with_parents(names):
+        config = _load(experiment, name, overrides)
+        for seed in seeds:
+            own = copy.deepcopy(config)
+            own.merge_from_dict({'randomness.seed': seed})
+            parents = {key: trainings[parent, seed]
+                       for key, parent in experiment.parents(name).items()}
+            trainings[name, seed] = Training(name, seed, work_dir / name / f'seed_{seed}', own,
+                                             experiment.metrics, parents)
+    return list(trainings.values())
+
+
+def _load(experiment: Experiment, name: str, overrides: Mapping) -> Config:
+    """A run's config with its options, checked but for its model."""
+    run = experiment.runs[name]
+    path = Path(run['config'])
+    try:
+        config = load_config(path if path.is_absolute() else ROOT / path, run.get('options'))
+        config.merge_from_dict(dict(overrides))
+        check_config(config)
+    except (UserError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(f'runs.{name}: {error}') from error
+    if run.get('teacher'):
+        if config.model.get('type') != 'Distiller':
+            raise UserError(f'runs.{name}.teacher: {run["config"]} distils nothing '
+                            f'(model.type is {config.model.get("type")}); leave the teacher out, '
+                            'or take a config whose model is a Distiller')
+        config.model.teacher = dict(config=experiment.runs[run['teacher']]['config'])
+    return config
+
+
+def check_models(trainings: Sequence[Training]) -> None:
+    """Build the models of what is not finished, to find errors before the first training.
+
+    Raises:
+        UserError: A model's config has one.
+    """
+    for name, config in {training.name: training.config for training in trainings
+                         if training.status() != 'finished'}.items():
+        build_from(MODELS, copy.deepcopy(config.model), f'runs.{name}.model')
+
+
+def refuse_changed(trainings: Sequence[Training]) -> None:
+    """Raise an error that names the runs whose results are another config's."""
+    changed = {training.name: training for training in trainings
+               if training.status() == 'changed'}
+    if changed:
+        keys = sorted({key for training in changed.values() for key in training.differences()})
+        raise UserError(
+            f'{", ".join(changed)}: {trainings[0].folder.parents[1]} has results of another config '
+            f'({", ".join(keys[:3]) or "of a parent"}{" ..." * (len(keys) > 3)}); train them '
+            'again with --redo, count them as they are with --keep, or choose another --work-dir')
+
+
+def read_metrics(folder: Path, names: Sequence[str]) -> Dict[str, float]:
+    """The metrics of a training's last validation, which is after its last step."""
+    last: dict = {}
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # a line that a kill cut short
+                record = json.loads(line)
+                if 'loss' not in record:
+                    last = record
+    for name in names:
+        if name not in last:
+            measured = [key for key in last if '/' in key]
+            raise UserError(f'metrics: the validation gives no {name!r}'
+                            f'{did_you_mean(name, measured)}')
+    return {name: last[name] for name in names}
+
+
+class TrainingRunner(JobRunner):
+    """Trains; shows every quarter of a training, and when the rest will be done."""
+
+    def __init__(self, trainings: Sequence[Training], parallel: int = 1) -> None:
+        super().__init__(trainings, parallel)
+        self.seconds: List[float] = []
+        self.quarters: Dict[str, int] = {}
+
+    def show_line(self, job: Job, tool: str, line: str) -> None:
+        step = training_step(line)
+        if step and (quarter := 4 * step.done // step.total) != self.quarters.get(str(job), 0):
+            self.quarters[str(job)] = quarter
+            print(f'{job}: {25 * quarter:3d} %, loss {step.loss}', flush=True)
+
+    def show_end(self, job: Job, result: dict, left: int) -> None:
+        self.seconds.append(result['seconds'])
+        eta = mean(self.seconds) * left / self.parallel
+        print(f'{job}: {describe(result["metrics"])} in {clock(result["seconds"])}'
+              f'{f"; {left} left, about {clock(eta)}" if left else ""}', flush=True)
+
+
+def describe(metrics: Mapping[str, float]) -> str:
+    """Names and values in one line."""
+    return ', '.join(f'{name} {value:.2f}' for name, value in metrics.items())

@@ -1,0 +1,80 @@
+"""The experiment files of the repository: they resolve, and say what the papers say."""
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+
+from mmdet3d_plugin.errors import build_from
+from mmdet3d_plugin.experiments.experiment import Experiment, make_trainings
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted((ROOT / 'configs').glob('[!_]*/experiments/*.py'))
+
+
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_files_resolve(path, tmp_path, monkeypatch):
+    for draw in ('kaiming_uniform_', 'uniform_'):  # the weights do not matter here
+        monkeypatch.setattr(torch.nn.init, draw, lambda tensor, *args, **kwargs: tensor)
+    experiment = Experiment.read(path)
+    tasks = make_trainings(experiment, list(experiment.runs), experiment.seeds[:1], tmp_path, {})
+    assert {task.name for task in tasks} == set(experiment.runs)
+    for task in tasks:
+        metric = task.config.val_evaluator
+        known = {'map/mean', *(f'map/{name}' for name in metric.classes)} if (
+            metric.type == 'MapIoUMetric') else {f'bev/IoU{side:g}' for side in metric.ranges}
+        assert set(experiment.metrics) <= known and len(experiment.metrics) in (3, 7)
+        if any(key.startswith('model') for key in experiment.runs[task.name].get('options') or ()):
+            build_from(MODELS, task.config.model, task.name)
+        schedule, loop = task.config.param_scheduler[-1], task.config.train_cfg
+        if schedule.type == 'OneCycleLR':
+            assert 0 < schedule.total_steps - loop.max_iters <= 100
+        else:
+            assert schedule.end == loop.max_epochs and schedule.convert_to_iter_based
+
+
+def test_the_papers_tables_are_there():
+    assert {'table1', 'table2', 'table3', 'table4', 'fig5', 'fig8'} <= {
+        path.stem.split('_')[0] for path in EXPERIMENTS if path.stem.endswith('_toytown')}
+    assert {'table1_dur360bev', 'table2_kitti360', 'table3_stages', 'table4_modalities',
+            'fig8_losses', 'table4', 'fig5'} <= {path.stem for path in EXPERIMENTS}
+
+
+def test_bridgetas_runs_are_the_papers(tmp_path):
+    """Table 4: which terms, which of the assistant's parts, which figures, at both sizes."""
+    parts = dict(features=(), decoded=('bev_encoder', ), full=('bev_encoder', 'head'))
+    means = dict(student=56.6, direct=57.8, direct_crossed=58.2, features=58.5, decoded=59.4,
+                 logits=60.5, full=60.8)
+    for name in ('table4', 'table4_toytown'):
+        experiment = Experiment.read(ROOT / f'configs/bridgeta/experiments/{name}.py')
+        tasks = {task.name: task for task in make_trainings(
+            experiment, list(experiment.runs), (0, ), tmp_path, {})}
+        assert {key: run['paper'][0] for key, run in experiment.runs.items()
+                if run.get('paper')} == means
+        assert experiment.others['MapDistill'][0] == 59.5
+        for run, kept in parts.items():
+            assistant = tasks[run].config.model.assistant
+            assert {key for key in ('bev_encoder', 'head') if assistant[key]} == set(kept)
+        terms = {run: {key for key, term in task.config.model.terms.items() if term}
+                 for run, task in tasks.items() if 'terms' in task.config.model}
+        levels = {'features', 'decoded', 'logits'}
+        assert terms['direct'] == terms['logits'] == levels
+        assert terms['direct_crossed'] == levels | {'teacher_head'}
+        assert terms['full'] == terms['both_started'] == levels | {'teacher_head',
+                                                                   'assistant_head'}
+        assert tasks['direct'].config.model.assistant is None
+        assert set(tasks['both_started'].needs) == {'teacher', 'start'}
+        assert tasks['assistant_started'].config.model.init_assistant
+
+
+def test_fig5_varies_epsilon_at_every_level(tmp_path):
+    experiment = Experiment.read(ROOT / 'configs/bridgeta/experiments/fig5.py')
+    epsilons = {}
+    for task in make_trainings(experiment, list(experiment.runs), (0, ), tmp_path, {}):
+        terms = task.config.model.get('terms', {})
+        epsilons[task.name] = {(terms[level].get('epsilon'), terms[level].get('scope', 'batch'))
+                               for level in ('features', 'decoded', 'logits') if terms}
+    assert epsilons == dict(
+        teacher=set(), direct_crossed={(None, 'batch')}, full={('optimal', 'batch')},
+        sample={('optimal', 'sample')}, epsilon_1={(1.0, 'batch')}, **{
+            'epsilon_0.25': {(0.25, 'batch')}, 'epsilon_4': {(4.0, 'batch')}})
