@@ -29,6 +29,7 @@ from mmdet3d_plugin.structures import check_image, check_points, load_plain, sav
 MESSAGES = 20
 """Bad frames of a split that are reported one by one; the others are only counted."""
 
+
 def read_split(path) -> dict:
     """Read a split file: a JSON object of lists, or a pickled dict of integer arrays.
 
