@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime, timezone
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from tqdm import tqdm
@@ -29,7 +30,8 @@ from mmdet3d_plugin.structures import check_image, check_points, load_plain, sav
 MESSAGES = 20
 """Bad frames of a split that are reported one by one; the others are only counted."""
 
-def read_split(path) -> dict:
+
+def read_split(path: str) -> Dict[str, np.ndarray]:
     """Read a split file: a JSON object of lists, or a pickled dict of integer arrays.
 
     Only numpy arrays of integers are unpickled, so a foreign pickle cannot run code. A ``.json``
@@ -62,7 +64,7 @@ def read_split(path) -> dict:
     return {name: array.astype(np.int64) for name, array in arrays.items()}
 
 
-def image_size(path) -> tuple:
+def image_size(path: str) -> Tuple[int, int]:
     """(height, width) of a complete PNG, from its first and last bytes.
 
     Raises:
@@ -74,7 +76,7 @@ def image_size(path) -> tuple:
     return size
 
 
-def read_json(path) -> dict:
+def read_json(path: str) -> dict:
     """A JSON file that holds an object.
 
     Raises:
@@ -90,7 +92,7 @@ def read_json(path) -> dict:
     return content
 
 
-def read_lines(path) -> list:
+def read_lines(path: str) -> List[str]:
     """Lines of a text file without line ends; trailing empty lines are dropped.
 
     Raises:
@@ -124,14 +126,14 @@ def parse_time(text: str, where: str) -> float:
                         f'{text!r}') from error
 
 
-def stamp(*paths) -> tuple:
+def stamp(*paths: str) -> tuple:
     """Size and modification time of files: changes when one of them is replaced."""
     stats = [os.stat(path) if os.path.exists(path) else None for path in paths]
     return tuple((stat.st_size, stat.st_mtime_ns) if stat else None for stat in stats)
 
 
 @contextlib.contextmanager
-def part_of_frame(kind):
+def part_of_frame(kind: str) -> Iterator[None]:
     """Errors of the user in this block are of one frame, and counted as ``kind``."""
     try:
         yield
@@ -150,8 +152,9 @@ class Frames:
         cells: label -> number of BEV cells, where they were counted.
     """
 
-    def __init__(self, file, records, skipped, finish):
-        self._file, self._finish = file, finish
+    def __init__(self, file: Any, records: Dict[Any, Tuple[int, dict]], skipped: Dict[str, int],
+                 finalize: Optional[Callable[[int, dict], None]]) -> None:
+        self._file, self._finalize = file, finalize
         self._places = [place for place, _ in records.values()]
         self.keys, self.skipped, self.cells = list(records), skipped, Counter()
         for _, cells in records.values():
@@ -165,13 +168,16 @@ class Frames:
             for n, place in enumerate(self._places):
                 file.seek(place)
                 frame = load_plain(file)[2]
-                if self._finish:
-                    self._finish(n, frame)
+                if self._finalize:
+                    self._finalize(n, frame)
                 yield frame
 
 
-def convert_frames(read, keys, journal=None, stamps=lambda key: None, workers=1, desc='',
-                   files=None, strict=False, finish=None, rasterizer=None) -> Frames:
+def convert_frames(read: Callable[[Any], dict], keys: Sequence, journal: Optional[str] = None,
+                   stamps: Callable[[Any], Any] = lambda key: None, workers: int = 1,
+                   desc: str = '', files: Optional[Callable[[dict], List[str]]] = None,
+                   strict: bool = False, finalize: Optional[Callable[[int, dict], None]] = None,
+                   rasterizer: Optional[str] = None) -> Frames:
     """Read the frames of a split, in processes, with progress, continued after a stop.
 
     Finished frames are appended to ``journal``; a later call takes them from there if the stamp of
@@ -190,7 +196,7 @@ def convert_frames(read, keys, journal=None, stamps=lambda key: None, workers=1,
         desc: title of the progress bar, the split.
         files: picklable, frame -> paths of its images and scans, which are then decoded.
         strict: the first bad frame is an error.
-        finish: (number of the frame in the result, frame) -> None, completes a frame in place.
+        finalize: (number of the frame in the result, frame) -> None, completes a frame in place.
         rasterizer: 'exact' or 'release': count the BEV cells that it draws.
 
     Returns:
@@ -222,7 +228,7 @@ def convert_frames(read, keys, journal=None, stamps=lambda key: None, workers=1,
                 done[key] = log.tell(), cells
                 log.write(pickle.dumps((key, marks[key], frame, cells)))
     return Frames(file, {key: done[key] for key in keys if key in done}, dict(sorted(bad.items())),
-                  finish)
+                  finalize)
 
 
 def _attempt(read, files, rasterizer, key):
@@ -240,7 +246,7 @@ BEV = dict(x_range=[-50, 50], y_range=[-50, 50], resolution=0.5)
 """The map whose cells are counted: 100 m around the car."""
 
 
-def count_cells(frame, rasterizer) -> dict:
+def count_cells(frame: dict, rasterizer: str) -> Dict[int, int]:
     """Label -> number of BEV cells of a frame; see :func:`geometry.raster.rasterize`."""
     grid = BEVGrid(BEV['x_range'], BEV['y_range'], BEV['resolution'])
     boxes = np.array([i['bbox_3d'] for i in frame['instances']], np.float64).reshape(-1, 7)
@@ -251,7 +257,7 @@ def count_cells(frame, rasterizer) -> dict:
     return {label: int(n) for label, n in enumerate(maps['seg'].sum((1, 2))) if n}
 
 
-def bev_metainfo(frames, categories, rasterizer) -> dict:
+def bev_metainfo(frames: Frames, categories: Dict[str, int], rasterizer: Optional[str]) -> dict:
     """``bev`` of the metainfo: what was counted, by class; nothing where nothing was."""
     cells = {name: frames.cells[label] for name, label in categories.items()}
     return dict(bev=dict(BEV, rasterizer=rasterizer, cells=cells)) if rasterizer else {}
@@ -349,7 +355,7 @@ def write_infos(infos: dict, path: str, check: bool = False) -> None:
         os.remove(f'{path}.journal')
 
 
-def summarize(infos, **more) -> tuple:
+def summarize(infos: dict, **more: Callable[[dict], int]) -> Tuple[dict, Counter, Counter]:
     """Count in one pass over the frames.
 
     Args:
@@ -378,7 +384,7 @@ def summarize(infos, **more) -> tuple:
     return base, labels, counts
 
 
-def check_files(paths, features) -> None:
+def check_files(paths: Iterable[str], features: int) -> None:
     """Decode the images and read the scans (.bin) of a frame.
 
     Args:

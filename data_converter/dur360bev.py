@@ -11,6 +11,7 @@ import math
 import os
 from collections import Counter
 from functools import partial
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -37,8 +38,8 @@ SENSORS = dict(image='.png', labels='.txt', ouster_points='.bin', oxts='.txt')
 EARTH_RADIUS = 6378137.0
 
 
-def convert(root_path, out_dir=None, version='extended', workers=1, check=False,
-            rasterizer=None) -> dict:
+def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'extended',
+            workers: int = 1, check: bool = False, rasterizer: Optional[str] = None) -> dict:
     """Write ``dur360bev_infos_{train,val}.pkl``, and the split as JSON to ``dur360bev_split/``.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Bad frames
@@ -74,7 +75,7 @@ def convert(root_path, out_dir=None, version='extended', workers=1, check=False,
     return summary
 
 
-def splits(root, version='extended') -> dict:
+def splits(root: str, version: str = 'extended') -> Dict[str, List[str]]:
     """Frame ids of every split.
 
     The indices of the split file refer to the sorted list of the version's frames; see
@@ -102,7 +103,7 @@ def splits(root, version='extended') -> dict:
     return out
 
 
-def split_indices(root, version) -> dict:
+def split_indices(root: str, version: str) -> Dict[str, np.ndarray]:
     """``train_indices`` and ``test_indices`` of a version, (N,) int64 each.
 
     Without split files of their own, ``mini`` is every tenth frame of ``extended``, and
@@ -126,14 +127,14 @@ def split_indices(root, version) -> dict:
     return {key: arrays[key] for key in SPLIT_KEYS}
 
 
-def write_split(root, version, folder) -> None:
+def write_split(root: str, version: str, folder: str) -> None:
     """Write the indices as JSON; in ``metadata/`` the file replaces the pickle of its name."""
     indices = {key: index.tolist() for key, index in split_indices(root, version).items()}
     with atomic_write(os.path.join(folder, f'{VERSIONS[version][1]}.json')) as file:
         file.write(json.dumps(indices).encode())
 
 
-def frame_ids(root, version) -> list:
+def frame_ids(root: str, version: str) -> List[str]:
     """Sorted ids of all frames of a version.
 
     Raises:
@@ -151,8 +152,9 @@ def frame_ids(root, version) -> list:
     return ids
 
 
-def frames(root, split, version='extended', workers=1, journal=None,
-           check=False, rasterizer=None) -> common.Frames:
+def frames(root: str, split: str, version: str = 'extended', workers: int = 1,
+           journal: Optional[str] = None, check: bool = False,
+           rasterizer: Optional[str] = None) -> common.Frames:
     """Info frames of a split.
 
     Args:
@@ -179,7 +181,7 @@ def frames(root, split, version='extended', workers=1, journal=None,
     token = {i: f'{scenes[i]}_{i}' for i in ids}
     extrinsic = calibration(root)
 
-    def finish(n, frame):
+    def finalize(n, frame):
         i = frame['frame_id']
         frame.update(sample_idx=n, token=token[i], scene_token=scenes[i], timestamp=times[i])
         frame['images']['CAM_PANO']['lidar2cam'] = extrinsic
@@ -187,7 +189,7 @@ def frames(root, split, version='extended', workers=1, journal=None,
     return common.convert_frames(
         partial(_frame, root, size, rows * cols, origin), ids_of[split], journal,
         lambda i: (origin, size, rows * cols, common.stamp(*_files(root, i))), workers, split,
-        partial(_files_of, root) if check else None, strict=split != 'train', finish=finish,
+        partial(_files_of, root) if check else None, strict=split != 'train', finalize=finalize,
         rasterizer=rasterizer)
 
 
@@ -202,7 +204,7 @@ def _origin(root, ids) -> tuple:
     raise last
 
 
-def metainfo(root, version, split) -> dict:
+def metainfo(root: str, version: str, split: str) -> dict:
     """Metainfo of the info file."""
     rows, cols, shift, (fov_up, fov_down) = scan_layout(root)
     return dict(
@@ -212,14 +214,14 @@ def metainfo(root, version, split) -> dict:
                          fov_up=fov_up, fov_down=fov_down))
 
 
-def report(infos) -> dict:
+def report(infos: dict) -> dict:
     """Counts that show at a glance whether a conversion is what it should be."""
     counts, labels, _ = common.summarize(infos)
     objects = {name: labels[index] for name, index in CATEGORIES.items()}
     return dict(counts, objects=dict(objects, ignored=labels[-1]))
 
 
-def scan_layout(root) -> tuple:
+def scan_layout(root: str) -> Tuple[int, int, List[int], Tuple[float, float]]:
     """Rows, columns, shift per row and (fov_up, fov_down) in radians from ``metadata/os1.json``.
 
     Without ``beam_altitude_angles`` the field of view is +-22.5 degrees.
@@ -247,7 +249,7 @@ def scan_layout(root) -> tuple:
     return rows, cols, shift, fov_of_beams(angles) if angles else (half, -half)
 
 
-def calibration(root) -> list:
+def calibration(root: str) -> List[List[float]]:
     """``lidar2cam`` as 4x4 row lists: from ``metadata/calibration.json``, else the identity."""
     path = os.path.join(root, 'metadata', 'calibration.json')
     if not os.path.isfile(path):
@@ -262,7 +264,7 @@ def calibration(root) -> list:
     return matrix.tolist()
 
 
-def timestamps(root) -> list:
+def timestamps(root: str) -> List[float]:
     """Seconds of every frame of the root, in the order of the sorted images.
 
     Raises:
@@ -285,7 +287,7 @@ def timestamps(root) -> list:
             for n, text in enumerate(lines['ouster_points'], 1)]
 
 
-def read_labels(path) -> list:
+def read_labels(path: str) -> List[dict]:
     """Instances of a label file: lines of ``class height width length x y z yaw``.
 
     Classes outside ``CATEGORIES`` get the label -1.
@@ -313,7 +315,7 @@ def read_labels(path) -> list:
     return instances
 
 
-def read_oxts(path) -> tuple:
+def read_oxts(path: str) -> Tuple[float, ...]:
     """lat, lon (degrees), alt (m), roll, pitch, yaw (rad, yaw counter-clockwise from east)."""
     lines = common.read_lines(path)
     try:
@@ -325,7 +327,7 @@ def read_oxts(path) -> tuple:
     return values
 
 
-def ego2global(oxts, origin) -> list:
+def ego2global(oxts: Sequence[float], origin: Sequence[float]) -> List[List[float]]:
     """4x4 pose in the local east-north-up frame whose origin is the position of ``origin``."""
     (lat, lon, alt, roll, pitch, yaw), (lat0, lon0, alt0) = oxts, origin[:3]
     east = math.radians(lon - lon0) * EARTH_RADIUS * math.cos(math.radians(lat0))

@@ -14,6 +14,7 @@ import os
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 import yaml
@@ -79,8 +80,8 @@ class Options:
     undistort: bool = False
 
 
-def convert(root_path, out_dir=None, options=None, workers=1, check=False,
-            rasterizer=None) -> dict:
+def convert(root_path: str, out_dir: Optional[str] = None, options: Optional[Options] = None,
+            workers: int = 1, check: bool = False, rasterizer: Optional[str] = None) -> dict:
     """Write ``kitti360_infos_{train,val}.pkl``, and the frames of each to ``kitti360_split/``.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Bad frames
@@ -119,7 +120,7 @@ def convert(root_path, out_dir=None, options=None, workers=1, check=False,
     return dict(summary, skipped=skipped)
 
 
-def metainfo(split, options) -> dict:
+def metainfo(split: str, options: Options) -> dict:
     """Metainfo of the info file."""
     up, down = map(math.radians, LIDAR_FOV_DEG)
     return dict(
@@ -129,7 +130,7 @@ def metainfo(split, options) -> dict:
         conversion=asdict(options))
 
 
-def report(infos) -> dict:
+def report(infos: dict) -> dict:
     """Counts that show at a glance whether a conversion is what it should be."""
     counts, labels, more = common.summarize(
         infos, dynamic=lambda frame: sum(not i['is_static'] for i in frame['instances']))
@@ -145,7 +146,7 @@ def sequence_name(drive: int) -> str:
     return f'2013_05_28_drive_{drive:04d}_sync'
 
 
-def splits(root, options) -> tuple:
+def splits(root: str, options: Options) -> Tuple[Dict[str, List[Tuple[str, int]]], Dict[str, int]]:
     """Frames of each split, thinned evenly, and counts of the frames left out by reason.
 
     Returns:
@@ -184,7 +185,7 @@ def splits(root, options) -> tuple:
     return lists, skipped
 
 
-def subsample(items, most) -> list:
+def subsample(items: list, most: int) -> list:
     """``most`` items drawn evenly, index floor(i N / M); all of them if ``most`` is 0 or larger.
 
     Example:
@@ -196,7 +197,7 @@ def subsample(items, most) -> list:
         items[i * count // most] for i in range(most)]
 
 
-def usable_frames(root, name, options) -> tuple:
+def usable_frames(root: str, name: str, options: Options) -> Tuple[List[int], Dict[str, int]]:
     """Frames with pose, scan and both images in the annotated part of a drive.
 
     Returns:
@@ -231,7 +232,7 @@ def _inside(frame, windows) -> bool:
     return not windows or any(start <= frame <= end for start, end in windows)
 
 
-def official_windows(root) -> dict:
+def official_windows(root: str) -> Dict[str, Dict[str, List[Tuple[int, int]]]]:
     """The official window lists: 'train' and 'val' -> {sequence: [(first frame, last frame)]}.
 
     Empty where the lists are not there.
@@ -288,8 +289,9 @@ def _split_of(root, options):
 # Frames ---------------------------------------------------------------------------------------
 
 
-def frames(root, keys, options, workers=1, journal=None, split='', check=False,
-           rasterizer=None) -> common.Frames:
+def frames(root: str, keys: List[Tuple[str, int]], options: Options, workers: int = 1,
+           journal: Optional[str] = None, split: str = '', check: bool = False,
+           rasterizer: Optional[str] = None) -> common.Frames:
     """Info frames.
 
     Args:
@@ -311,7 +313,7 @@ def frames(root, keys, options, workers=1, journal=None, split='', check=False,
     def stamps(key):
         return common.stamp(*_files(root, *key)), shared[key[0]], options
 
-    def finish(n, frame):
+    def finalize(n, frame):
         frame['sample_idx'] = n
         fisheyes = sequence(root, frame['scene_token'], options.boxes).fisheyes
         for camera, folder in CAMERAS.items():
@@ -319,7 +321,7 @@ def frames(root, keys, options, workers=1, journal=None, split='', check=False,
 
     return common.convert_frames(
         partial(_frame, root, options), keys, journal, stamps, workers, split,
-        partial(_files_of, root) if check else None, strict=split != 'train', finish=finish,
+        partial(_files_of, root) if check else None, strict=split != 'train', finalize=finalize,
         rasterizer=rasterizer)
 
 
@@ -367,13 +369,13 @@ def _instances(drive, number, points, options) -> list:
     return found
 
 
-def upright_box(place) -> list:
+def upright_box(place: np.ndarray) -> List[float]:
     """Centre x y z, length, width, height, yaw of a box given by its transform."""
     sizes = np.linalg.norm(place[:3, :3], axis=0)
     return [*place[:3, 3].tolist(), *sizes.tolist(), math.atan2(place[1, 0], place[0, 0])]
 
 
-def points_inside(points, place) -> int:
+def points_inside(points: np.ndarray, place: np.ndarray) -> int:
     """How many points lie in the box that ``place`` (4, 4) makes of the cube of side 1."""
     reach = np.abs(place[:3, :3]).sum(1) / 2
     near = points[(np.abs(points - place[:3, 3]) <= reach).all(1)]
@@ -381,7 +383,7 @@ def points_inside(points, place) -> int:
     return int((np.abs(local) <= 0.5).all(1).sum())
 
 
-def read_scan(path) -> np.ndarray:
+def read_scan(path: str) -> np.ndarray:
     """(P, 4) float32: x, y, z, reflectance in [0, 1].
 
     Raises:
@@ -427,15 +429,15 @@ class Sequence:
     times: list
     stamp: tuple
 
-    def velo_to_world(self, frame) -> np.ndarray:
+    def velo_to_world(self, frame: int) -> np.ndarray:
         """T_w_v."""
         return self.poses[frame] @ self.pose_from_velo
 
-    def time(self, frame) -> float:
+    def time(self, frame: int) -> float:
         """Seconds; 10 Hz counted from 0 where the drive's timestamps are missing."""
         return self.times[frame] if self.times else frame * 0.1
 
-    def motion(self, frame) -> list:
+    def motion(self, frame: int) -> List[float]:
         """Motion during the scan: rotation vector (rad), translation (m); zeros if unknown.
 
         It takes points from the velodyne's frame of the scan before to this frame's.
@@ -447,7 +449,7 @@ class Sequence:
         step = np.linalg.inv(self.velo_to_world(now)) @ self.velo_to_world(before)
         return [*cv2.Rodrigues(step[:3, :3])[0].ravel().tolist(), *step[:3, 3].tolist()]
 
-    def velocity(self, box) -> np.ndarray:
+    def velocity(self, box: Box) -> np.ndarray:
         """(3,) m/s in the world by central difference; 0 for static boxes, NaN if unknown."""
         if box.timestamp < 0:
             return np.zeros(3)
@@ -460,7 +462,7 @@ class Sequence:
         return (track[last] - track[first]) / duration if duration > 0 else np.full(3, np.nan)
 
 
-def sequence(root, name, boxes) -> Sequence:
+def sequence(root: str, name: str, boxes: str) -> Sequence:
     """Poses, calibration, boxes and times of a drive; kept in memory while the files stay."""
     paths = dict(
         boxes=_boxes_path(root, name, boxes),
@@ -498,7 +500,7 @@ def _sequence(paths, stamp) -> Sequence:
                     dynamic, tracks, windows, read_times(paths['times'], max(poses)), stamp)
 
 
-def read_poses(path) -> dict:
+def read_poses(path: str) -> Dict[int, np.ndarray]:
     """Frame number -> (4, 4) float64 ``T_w_p``; frames in which the car stood still are missing.
 
     Raises:
@@ -521,7 +523,7 @@ def read_poses(path) -> dict:
     return poses
 
 
-def read_calibration(path) -> dict:
+def read_calibration(path: str) -> Dict[str, np.ndarray]:
     """Name -> (4, 4) float64 of the lines ``name: 12 numbers``; the name may be missing ('').
 
     Raises:
@@ -552,7 +554,7 @@ def _matrix(numbers, where) -> np.ndarray:
     return matrix
 
 
-def read_fisheye(path) -> dict:
+def read_fisheye(path: str) -> dict:
     """Lens, parameters and image size of a fisheye from its OpenCV YAML file.
 
     Raises:
@@ -576,7 +578,7 @@ def read_fisheye(path) -> dict:
     return dict(lens='mei', height=height, width=width, theta_max_deg=THETA_MAX_DEG, mei=mei)
 
 
-def read_times(path, last) -> list:
+def read_times(path: str, last: int) -> List[float]:
     """Seconds of every frame; empty where the file is missing or ends before frame ``last``."""
     lines = common.read_lines(path) if os.path.isfile(path) else []
     if len(lines) <= last:
@@ -616,7 +618,7 @@ class _Reader:
         self.path.pop()
 
 
-def read_boxes(path) -> tuple:
+def read_boxes(path: str) -> Tuple[List[Box], List[Tuple[int, int]]]:
     """Boxes of the kept classes, and the windows in which the drive is annotated.
 
     Without ``semanticId`` (some of ``train_full``) the class follows from ``label`` and the track

@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -56,8 +57,9 @@ BEAMS_DEG = np.linspace(10.67, -30.67, 32)
 """Elevation of the beams in the scanner's axes."""
 
 
-def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=False,
-            max_sweeps=10, rasterizer=None) -> dict:
+def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-trainval',
+            workers: int = 1, check: bool = False, max_sweeps: int = 10,
+            rasterizer: Optional[str] = None) -> dict:
     """Write ``nuscenes_infos_{train,val}.pkl`` (or ``test``), and a table of all images to each.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Scenes
@@ -111,7 +113,7 @@ def convert(root_path, out_dir=None, version='v1.0-trainval', workers=1, check=F
     return dict(summary, scenes_skipped=skipped, maps_missing=', '.join(missing) or 'none')
 
 
-def metainfo(version, split) -> dict:
+def metainfo(version: str, split: str) -> dict:
     """Metainfo of the info file."""
     up, down = fov_of_beams(BEAMS_DEG)
     return dict(
@@ -120,7 +122,7 @@ def metainfo(version, split) -> dict:
         lidar_image=dict(projection='spherical', fov_up=up, fov_down=down))
 
 
-def report(infos) -> dict:
+def report(infos: dict) -> dict:
     """Counts that show at a glance whether a conversion is what it should be."""
     def number(quality):
         return lambda frame: sum(map(quality, frame['instances']))
@@ -141,7 +143,7 @@ def report(infos) -> dict:
 _CHUNK = 1 << 24  # characters
 
 
-def read_rows(path):
+def read_rows(path: str) -> Iterator[dict]:
     """The records of a table, one after the other, without holding the file in memory.
 
     Raises:
@@ -174,7 +176,8 @@ def read_rows(path):
                         'again') from error
 
 
-def read_columns(path, fields, keep=None) -> dict:
+def read_columns(path: str, fields: Dict[str, Union[type, Callable[[dict], Any]]],
+                 keep: Optional[Callable[[dict], bool]] = None) -> Dict[str, np.ndarray]:
     """Columns of a table.
 
     Args:
@@ -227,7 +230,8 @@ def _column(kind, values) -> np.ndarray:
     return column
 
 
-def locate(keys, wanted, table, user, optional=False) -> np.ndarray:
+def locate(keys: np.ndarray, wanted: np.ndarray, table: str, user: str,
+           optional: bool = False) -> np.ndarray:
     """Rows of tokens.
 
     Args:
@@ -289,16 +293,16 @@ class Tables:
     annotations: dict
     first: np.ndarray
 
-    def pose(self, row) -> np.ndarray:
+    def pose(self, row: int) -> np.ndarray:
         """Ego to global when a file was taken."""
         values = self.poses[self.data['pose'][row]]
         return rigid.rigid(quaternion_matrix(values[3:]), values[:3])
 
-    def mount(self, row) -> dict:
+    def extrinsics(self, row: int) -> dict:
         """Calibration of the sensor of a file."""
         return self.calibrated[self.data['calibrated'][row]]
 
-    def number(self, token) -> int:
+    def number(self, token: str) -> int:
         """Row of a sample."""
         return self._numbers[token]
 
@@ -306,7 +310,7 @@ class Tables:
         self._numbers = {token.decode(): n for n, token in enumerate(self.samples['token'])}
 
 
-def load(root, version) -> Tables:
+def load(root: str, version: str) -> Tables:
     """Tables of a version; kept in memory while the files stay.
 
     Raises:
@@ -321,7 +325,7 @@ def load(root, version) -> Tables:
     return _load(folder, stamp(root, version))
 
 
-def stamp(root, version) -> tuple:
+def stamp(root: str, version: str) -> tuple:
     """Changes when a table does."""
     return common.stamp(*(os.path.join(str(root), version, f'{name}.json') for name in (
         'attribute calibrated_sensor category ego_pose instance log sample sample_annotation '
@@ -346,17 +350,17 @@ def _load(folder, stamp) -> Tables:
                    scene=scene[order])
 
     sensors = columns('sensor', token=str, channel=str)
-    mounts = columns('calibrated_sensor', token=str, sensor_token=str, pose=_pose,
+    extrinsics = columns('calibrated_sensor', token=str, sensor_token=str, pose=_pose,
                      cam2img=lambda row: row['camera_intrinsic'] or np.zeros((3, 3)).tolist())
-    _check_poses(mounts, path('calibrated_sensor'))
-    if mounts['cam2img'].shape[1:] != (3, 3) or not np.isfinite(mounts['cam2img']).all():
+    _check_poses(extrinsics, path('calibrated_sensor'))
+    if extrinsics['cam2img'].shape[1:] != (3, 3) or not np.isfinite(extrinsics['cam2img']).all():
         raise UserError(f'{path("calibrated_sensor")}: camera_intrinsic: expected 3x3 finite '
                         'numbers; extract the metadata again')
-    sensor = locate(sensors['token'], mounts['sensor_token'], path('sensor'),
+    sensor = locate(sensors['token'], extrinsics['sensor_token'], path('sensor'),
                     path('calibrated_sensor'))
     numbers = {name.encode(): n for n, name in enumerate(CHANNELS)}
     channel_of = {token.decode(): numbers[name] for token, name in zip(
-        mounts['token'], sensors['channel'][sensor]) if name in numbers}
+        extrinsics['token'], sensors['channel'][sensor]) if name in numbers}
     data = read_columns(path('sample_data'), dict(
         token=str, sample_token=str, ego_pose_token=str, calibrated_sensor_token=str, timestamp=int,
         is_key_frame=bool, filename=str, height=int, width=int,
@@ -365,7 +369,7 @@ def _load(folder, stamp) -> Tables:
     if not len(data['token']):
         raise UserError(f'{path("sample_data")}: no files of LIDAR_TOP and the cameras; '
                         'extract the metadata again')
-    data = _join_data(data, samples, mounts, path)
+    data = _join_data(data, samples, extrinsics, path)
     poses = columns('ego_pose', token=str, pose=_pose)
     _check_poses(poses, path('ego_pose'))
     data['pose'] = locate(poses['token'], data.pop('ego_pose_token'), path('ego_pose'),
@@ -383,7 +387,7 @@ def _load(folder, stamp) -> Tables:
          for token, name, at in zip(scenes['token'], scenes['name'], log)],
         samples, data, np.searchsorted(group, group), keys, poses['pose'],
         [dict(matrix=rigid.rigid(quaternion_matrix(pose[3:]), pose[:3]), cam2img=matrix.tolist())
-         for pose, matrix in zip(mounts['pose'], mounts['cam2img'])], annotations, first)
+         for pose, matrix in zip(extrinsics['pose'], extrinsics['cam2img'])], annotations, first)
 
 
 def _pose(row):
@@ -405,10 +409,10 @@ def _check_poses(table, path):
                         'of a rotation (a unit quaternion); extract the metadata again')
 
 
-def _join_data(data, samples, mounts, path):
+def _join_data(data, samples, extrinsics, path):
     """Columns of :attr:`Tables.data` but for the poses."""
     sample = locate(samples['token'], data['sample_token'], path('sample'), path('sample_data'))
-    calibrated = locate(mounts['token'], data['calibrated_sensor_token'],
+    calibrated = locate(extrinsics['token'], data['calibrated_sensor_token'],
                         path('calibrated_sensor'), path('sample_data'))
     scene = samples['scene'][sample]
     order = np.lexsort((data['timestamp'], scene, data['channel']))
@@ -468,7 +472,7 @@ def _annotations(columns, path, samples):
     return dict(out, names=names), np.concatenate([[0], np.cumsum(counts)])
 
 
-def quaternion_matrix(q) -> np.ndarray:
+def quaternion_matrix(q: Sequence[float]) -> np.ndarray:
     """(..., 3, 3) rotations of quaternions (..., 4) w x y z.
 
     Example:
@@ -483,14 +487,14 @@ def quaternion_matrix(q) -> np.ndarray:
 # Which frames ---------------------------------------------------------------------------------
 
 
-def split_scenes(version) -> dict:
+def split_scenes(version: str) -> Dict[str, List[str]]:
     """Split -> names of its scenes, from the devkit."""
     from nuscenes.utils.splits import create_splits_scenes
     scenes = create_splits_scenes()
     return {split: scenes[name] for split, name in SPLITS[version].items()}
 
 
-def samples_of(tables, root, scenes) -> tuple:
+def samples_of(tables: Tables, root: str, scenes: Iterable[str]) -> Tuple[List[str], int]:
     """Tokens of the samples of scenes, sorted by scene and time, and the number of scenes left out.
 
     A scene is left out if it is in the tables, but the scan of its first sample is not there.
@@ -511,8 +515,9 @@ def samples_of(tables, root, scenes) -> tuple:
 # Frames ---------------------------------------------------------------------------------------
 
 
-def frames(root, version, keys, max_sweeps=10, workers=1, journal=None, split='',
-           check=False, rasterizer=None) -> common.Frames:
+def frames(root: str, version: str, keys: Sequence[str], max_sweeps: int = 10, workers: int = 1,
+           journal: Optional[str] = None, split: str = '', check: bool = False,
+           rasterizer: Optional[str] = None) -> common.Frames:
     """Info frames of samples.
 
     Args:
@@ -535,7 +540,7 @@ def frames(root, version, keys, max_sweeps=10, workers=1, journal=None, split=''
     return common.convert_frames(
         partial(_frame, root, version, max_sweeps), keys, journal, lambda key: mark, workers, split,
         partial(_files_of, root) if check else None, strict=split != 'train',
-        finish=lambda n, frame: frame.update(sample_idx=n), rasterizer=rasterizer)
+        finalize=lambda n, frame: frame.update(sample_idx=n), rasterizer=rasterizer)
 
 
 def _frame(root, version, max_sweeps, token) -> dict:
@@ -551,7 +556,7 @@ def _frame(root, version, max_sweeps, token) -> dict:
         raise FrameError(f'{root}/{version}/sample_annotation.json: sample {token} has a box whose '
                          'size is not positive or whose place is not finite', 'labels')
     scene = tables.scenes[tables.samples['scene'][number]]
-    ego2global, lidar2ego = tables.pose(rows[0]), tables.mount(rows[0])['matrix']
+    ego2global, lidar2ego = tables.pose(rows[0]), tables.extrinsics(rows[0])['matrix']
     lidar2global = ego2global @ lidar2ego
     sweeps = [_sweep(root, tables, row, lidar2global)
               for row in range(rows[0] - 1, tables.start[rows[0]] - 1, -1)[:max_sweeps]]
@@ -594,14 +599,14 @@ def _kind(channel) -> str:
 
 
 def _camera(root, tables, row, lidar2global) -> dict:
-    mount = tables.mount(row)
+    extrinsics = tables.extrinsics(row)
     global2ego = np.linalg.inv(tables.pose(row))
     return dict(
         img_path=os.path.basename(_file(root, tables, row)), lens='pinhole',
-        cam2img=mount['cam2img'],
+        cam2img=extrinsics['cam2img'],
         height=int(tables.data['height'][row]), width=int(tables.data['width'][row]),
-        cam2ego=mount['matrix'].tolist(), timestamp=int(tables.data['time'][row]) / 1e6,
-        lidar2cam=(np.linalg.inv(mount['matrix']) @ global2ego @ lidar2global).tolist(),
+        cam2ego=extrinsics['matrix'].tolist(), timestamp=int(tables.data['time'][row]) / 1e6,
+        lidar2cam=(np.linalg.inv(extrinsics['matrix']) @ global2ego @ lidar2global).tolist(),
         sample_data_token=tables.data['token'][row].decode())
 
 
@@ -611,7 +616,7 @@ def _sweep(root, tables, row, lidar2global) -> dict:
     ``LoadPointsFromMultiSweeps`` computes p R - t for points as rows, so R and t are those of the
     way from key frame to sweep and from sweep to key frame: not one rigid matrix.
     """
-    ego2global, lidar2ego = tables.pose(row), tables.mount(row)['matrix']
+    ego2global, lidar2ego = tables.pose(row), tables.extrinsics(row)['matrix']
     to_key = np.linalg.inv(lidar2global) @ ego2global @ lidar2ego
     lidar2sensor = rigid.rigid(to_key[:3, :3].T, -to_key[:3, 3])
     return dict(
@@ -653,7 +658,7 @@ def _files_of(root, frame) -> list:
 # Images of temporal models ------------------------------------------------------------------
 
 
-def write_images(tables, keys, path) -> None:
+def write_images(tables: Tables, keys: Sequence[str], path: str) -> None:
     """Write the side table of all images, key frames and those between them.
 
     An ``.npz`` with, for each camera NAME: ``NAME.path`` (N,) bytes relative to the data root,
@@ -673,8 +678,8 @@ def write_images(tables, keys, path) -> None:
             f'{name}.path': tables.data['name'][rows],
             f'{name}.time': tables.data['time'][rows] / 1e6,
             f'{name}.ego2global': np.array([tables.pose(row) for row in rows]),
-            f'{name}.cam2ego': np.array([tables.mount(row)['matrix'] for row in rows]),
-            f'{name}.cam2img': np.array([tables.mount(row)['cam2img'] for row in rows]),
+            f'{name}.cam2ego': np.array([tables.extrinsics(row)['matrix'] for row in rows]),
+            f'{name}.cam2img': np.array([tables.extrinsics(row)['cam2img'] for row in rows]),
             f'{name}.key': np.searchsorted(rows, key),
             f'{name}.first': np.searchsorted(rows, tables.start[key])}
     with atomic_write(path) as file:

@@ -24,7 +24,7 @@ BEAMS_DEG = np.linspace(10.67, -30.67, 32)
 """Elevation of the 32 beams in the sensor's axes."""
 
 
-def convert(root_path, out_dir) -> dict:
+def convert(root_path: str, out_dir: str) -> dict:
     """Write ``nuscenes_frame_infos.pkl`` and ``points/<token>.bin`` to ``out_dir``.
 
     Args:

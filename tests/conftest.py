@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.visualization import Visualizer
@@ -40,28 +41,52 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope='session')
-def toytown(tmp_path_factory, run_command) -> Path:
-    """A data root with twelve small frames of the synthetic world, converted (8 train, 4 val)."""
-    root = tmp_path_factory.mktemp('data') / 'toytown'
-    for arguments in (('toytown', '--out-dir', root, '--frames', 12, '--seed', 1, '--image-size',
-                       160, 320, '--scan-size', 32, 256, '--sequences', 3),
-                      ('dur360bev', '--root-path', root)):
-        done = run_command('tools/create_data.py', *arguments, timeout=600)
-        assert done.returncode == 0, done.stderr
-    return root
+def make_once(tmp_path_factory):
+    """``make_once(name, make)``: a folder that ``make(folder)`` fills for all of xdist's workers.
+
+    The folder is not to be changed by tests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'shared'
+
+    def folder(name, make):
+        shared.mkdir(exist_ok=True)
+        with FileLock(shared / f'{name}.lock'):
+            if not (shared / f'{name}.made').exists():
+                make(shared / name)
+                (shared / f'{name}.made').touch()
+        return shared / name
+
+    return folder
 
 
 @pytest.fixture(scope='session')
-def toytown_nuscenes(tmp_path_factory, run_command) -> Path:
+def create_data(run_command):
+    """Run ``tools/create_data.py`` for lists of arguments, one after the other."""
+    def run(*calls):
+        for arguments in calls:
+            done = run_command('tools/create_data.py', *arguments, timeout=600)
+            assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture(scope='session')
+def toytown(make_once, create_data) -> Path:
+    """A data root with twelve small frames of the synthetic world, converted (8 train, 4 val)."""
+    return make_once('toytown', lambda root: create_data(
+        ('toytown', '--out-dir', root, '--frames', 12, '--seed', 1, '--image-size', 160, 320,
+         '--scan-size', 32, 256, '--sequences', 3),
+        ('dur360bev', '--root-path', root)))
+
+
+@pytest.fixture(scope='session')
+def toytown_nuscenes(make_once, create_data) -> Path:
     """Eight small frames of the synthetic world in nuScenes' layout, converted (4 train, 4 val)."""
-    root = tmp_path_factory.mktemp('data') / 'toytown_nuscenes'
-    for arguments in (('toytown', '--layout', 'nuscenes', '--out-dir', root, '--frames', 8,
-                       '--sequences', 2, '--seed', 1, '--image-size', 108, 192, '--scan-size', 32,
-                       256, '--supersample', 1, '--sweeps', 2, 0),
-                      ('nuscenes', '--root-path', root, '--version', 'v1.0-mini')):
-        done = run_command('tools/create_data.py', *arguments, timeout=600)
-        assert done.returncode == 0, done.stderr
-    return root
+    return make_once('toytown_nuscenes', lambda root: create_data(
+        ('toytown', '--layout', 'nuscenes', '--out-dir', root, '--frames', 8, '--sequences', 2,
+         '--seed', 1, '--image-size', 108, 192, '--scan-size', 32, 256, '--supersample', 1,
+         '--sweeps', 2, 0),
+        ('nuscenes', '--root-path', root, '--version', 'v1.0-mini')))
 
 
 @pytest.fixture(scope='session')

@@ -51,7 +51,7 @@ class BusyTown(Town):
         car_parks: list of ((x0, x1), (y0, y1)), those of whole blocks.
     """
 
-    def __init__(self, seed=0, sequence=0, duration=8.0):
+    def __init__(self, seed: int = 0, sequence: int = 0, duration: float = 8.0) -> None:
         self.car_parks = []
         super().__init__(seed, sequence, duration)
         rng = np.random.default_rng([seed, sequence, 11])
@@ -67,7 +67,7 @@ class BusyTown(Town):
         self._standing = merge([self.scenery] + [user.placed(0) for user in parked + added])
 
     @property
-    def way(self):
+    def way(self) -> np.ndarray:
         """(N, 2) places of the ego car."""
         return self._way
 
@@ -101,7 +101,7 @@ class BusyTown(Town):
         raise RuntimeError(f'no place for a {kind} in town {self.seed}, {self.sequence}')
 
 
-def touch(one, other, gap=0.25):
+def touch(one: RoadUser, other: RoadUser, gap: float = 0.25) -> bool:
     """Whether the boxes of two standing road users come nearer than ``gap`` metres."""
     offset = (other.position(0) - one.position(0))[:2]
     for first, second in ((one, other), (other, one)):

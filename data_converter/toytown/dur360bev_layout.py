@@ -22,6 +22,7 @@ import pickle
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from .sensors import (
     take_image,
     take_scan,
 )
+from .world import Town
 
 MIN_RETURNS = 5
 KINDS = {'image': '.png', 'ouster_points': '.bin', 'labels': '.txt', 'oxts': '.txt'}
@@ -54,11 +56,11 @@ class Rig:
     supersample: int = 2
 
     @property
-    def lidar2cam(self):
+    def lidar2cam(self) -> np.ndarray:
         """(4, 4) float64 from LiDAR to camera frame (both x forward, y left, z up)."""
         return np.linalg.inv(pose_matrix(*self.camera_at)) @ pose_matrix(*self.lidar_at)
 
-    def poses(self, town, t):
+    def poses(self, town: Town, t: float) -> Tuple[np.ndarray, np.ndarray]:
         """(camera to town, LiDAR to town) at time ``t``, both (4, 4) float64."""
         x, y, yaw = town.ego.pose(t)
         car = pose_matrix(x, y, 0.0, yaw)
@@ -76,7 +78,7 @@ class Box:
     yaw: float
     returns: int
 
-    def line(self):
+    def line(self) -> str:
         """The object as a line of a label file."""
         length, width, height = self.size
         numbers = (height, width, length, *self.center, self.yaw)
@@ -103,7 +105,7 @@ class Frame:
     lidar_pose: np.ndarray
 
 
-def render_frame(town, index, rig, interval=FRAME_INTERVAL):
+def render_frame(town: Town, index: int, rig: Rig, interval: float = FRAME_INTERVAL) -> Frame:
     """Renders frame ``index`` of a town; the same arguments always give the same frame.
 
     Args:
@@ -129,7 +131,8 @@ def render_frame(town, index, rig, interval=FRAME_INTERVAL):
     )
 
 
-def label_boxes(town, t, scan, lidar_pose, min_returns=MIN_RETURNS):
+def label_boxes(town: Town, t: float, scan: Scan, lidar_pose: np.ndarray,
+                min_returns: int = MIN_RETURNS) -> List[Box]:
     """Boxes of the road users with at least ``min_returns`` echoes in a scan, nearest first."""
     ids, counts = np.unique(scan.instance[scan.instance > 0], return_counts=True)
     returns = dict(zip(ids.tolist(), counts.tolist()))
@@ -154,13 +157,13 @@ def label_boxes(town, t, scan, lidar_pose, min_returns=MIN_RETURNS):
     return sorted(boxes, key=lambda box: math.hypot(*box.center[:2]))
 
 
-def native(image):
+def native(image: np.ndarray) -> np.ndarray:
     """Turns an upright dual fisheye (h, 2h, ...) into the camera's stored orientation."""
     h = len(image)
     return np.concatenate([np.rot90(image[:, :h], 1), np.rot90(image[:, h:], -1)], 1)
 
 
-def scan_records(scan):
+def scan_records(scan: Scan) -> np.ndarray:
     """(beams·columns, 9) float32 records of a scan in the order of the file."""
     beams, columns = scan.range_mm.shape
     time = np.broadcast_to(np.round(np.arange(columns) * 1e8 / columns), (beams, columns))
@@ -177,17 +180,10 @@ def scan_records(scan):
 
 
 # ------------------------------------------------------------------ the folder
-def write(
-    out_dir,
-    frames,
-    seed=0,
-    image_size=(640, 1280),
-    scan_size=(128, 2048),
-    sequences=None,
-    workers=1,
-    supersample=2,
-    progress=True,
-):
+def write(out_dir: Union[str, Path], frames: int, seed: int = 0,
+          image_size: Tuple[int, int] = (640, 1280), scan_size: Tuple[int, int] = (128, 2048),
+          sequences: Optional[int] = None, workers: int = 1, supersample: int = 2,
+          progress: bool = True) -> dict:
     """Writes a data set, or finishes one that was begun with the same settings.
 
     Args:
@@ -227,7 +223,7 @@ def write(
     )
 
 
-def make_rig(image_size, scan_size, supersample=2):
+def make_rig(image_size: Tuple[int, int], scan_size: Tuple[int, int], supersample: int = 2) -> Rig:
     """The sensors for an image of (H, 2·H) pixels and a scan of (beams, columns)."""
     return Rig(DualFisheye(image_size[0]), SpinningLidar(*scan_size), supersample=supersample)
 

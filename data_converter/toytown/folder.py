@@ -6,6 +6,7 @@ import os
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -16,7 +17,9 @@ FRAME_INTERVAL = 0.5  # seconds
 FRAMES_PER_SEQUENCE = 12
 
 
-def make_settings(layout, frames, seed, image_size, scan_size, sequences, supersample, limit=None):
+def make_settings(layout: str, frames: int, seed: int, image_size: Tuple[int, int],
+                  scan_size: Tuple[int, int], sequences: Optional[int], supersample: int,
+                  limit: Optional[int] = None) -> dict:
     """The settings that make a folder what it is; kept in it as ``metadata/toytown.json``.
 
     Raises:
@@ -49,7 +52,8 @@ def make_settings(layout, frames, seed, image_size, scan_size, sequences, supers
     )
 
 
-def write(out_dir, settings, render, finished, workers, progress):
+def write(out_dir: Path, settings: dict, render: Callable[..., Dict[str, bytes]],
+          finished: Callable[..., bool], workers: int, progress: bool) -> int:
     """Writes the frames of a folder that are not there yet.
 
     Args:
@@ -70,7 +74,7 @@ def write(out_dir, settings, render, finished, workers, progress):
         ChildProcessError: if a worker process dies.
     """
     _require('cv2', 'embreex', 'tqdm', 'trimesh')
-    _claim(out_dir, settings)
+    _check_run_dir(out_dir, settings)
     jobs = []
     for _, sequence, rows in plan(settings):
         todo = [row for row in rows if not finished(out_dir, settings, sequence, *row)]
@@ -88,7 +92,7 @@ def _require(*modules):
         raise ImportError(f'toytown needs {", ".join(missing)}: pip install trimesh embreex tqdm')
 
 
-def _claim(out_dir, settings):
+def _check_run_dir(out_dir, settings):
     path = out_dir / 'metadata' / 'toytown.json'
     if path.exists():
         there = json.loads(path.read_text())
@@ -110,7 +114,7 @@ def _claim(out_dir, settings):
     save(path, to_json(settings))
 
 
-def plan(settings):
+def plan(settings: dict) -> List[Tuple[str, int, List[Tuple[int, int]]]]:
     """[(sequence name, sequence number, [(global frame number, frame number in sequence)])]"""
     ranges = np.array_split(np.arange(settings['frames']), settings['sequences'])
     return [
@@ -169,7 +173,7 @@ def _render_all(job):
 
 
 @lru_cache(maxsize=1)
-def town(seed, sequence, length):
+def town(seed: int, sequence: int, length: int) -> Town:
     """The town of a sequence of ``length`` frames; the last one is kept."""
     return Town(seed, sequence, length * FRAME_INTERVAL)
 
@@ -183,7 +187,7 @@ def _render_job(job):
         yield number
 
 
-def png(rgb):
+def png(rgb: np.ndarray) -> bytes:
     """(h, w, 3) uint8 RGB as the bytes of a PNG file."""
     import cv2
 
@@ -195,7 +199,7 @@ def png(rgb):
     return data.tobytes()
 
 
-def jpeg(rgb):
+def jpeg(rgb: np.ndarray) -> bytes:
     """(h, w, 3) uint8 RGB as the bytes of a JPEG file."""
     import cv2
 
@@ -206,12 +210,12 @@ def jpeg(rgb):
     return data.tobytes()
 
 
-def to_json(value):
+def to_json(value: Any) -> bytes:
     """A value as the bytes of a JSON file."""
     return (json.dumps(value, indent=1) + '\n').encode()
 
 
-def save(path, data):
+def save(path: Path, data: bytes) -> None:
     """Writes bytes so that the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')

@@ -21,6 +21,7 @@ import json
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from . import folder
 from .folder import FRAME_INTERVAL
 from .sensors import (
     RayScene,
+    Scan,
     SpinningLidar,
     digital,
     mounted,
@@ -38,6 +40,7 @@ from .sensors import (
     take_image,
     take_scan,
 )
+from .world import Town
 
 DRIVES = (2, 3, 4, 5, 6, 7, 9, 10)
 """Names for the towns; the last one is always drive 10, which the converter holds out."""
@@ -72,19 +75,19 @@ class UnevenLidar(SpinningLidar):
     """A spinning LiDAR whose lower half of beams is wider apart, from +2 to -24.9 degrees."""
 
     @property
-    def altitude_deg(self):
+    def altitude_deg(self) -> np.ndarray:
         """(beams,) float64 elevation of each beam, top first."""
         upper = self.beams // 2
         return np.concatenate([np.linspace(2.0, -8.5, upper),
                                np.linspace(-8.9, -24.9, self.beams - upper)])
 
     @property
-    def shift(self):
+    def shift(self) -> np.ndarray:
         """No stagger: the file has no order."""
         return np.zeros(self.beams, int)
 
 
-def fisheye(name, side):
+def fisheye(name: str, side: int) -> dict:
     """Camera dict of a fisheye of ``side`` x ``side`` pixels, without its place in the rig."""
     lens = dict(LENSES[name])
     gamma, (u0, v0) = lens.pop('gamma') * side, lens.pop('center')
@@ -93,7 +96,7 @@ def fisheye(name, side):
 
 
 @lru_cache(maxsize=4)
-def fisheye_rays(name, side, grid=1):
+def fisheye_rays(name: str, side: int, grid: int = 1) -> Tuple[np.ndarray, np.ndarray]:
     """Rays of a fisheye image.
 
     Returns:
@@ -111,13 +114,14 @@ def fisheye_rays(name, side, grid=1):
 
 
 # ------------------------------------------------------------------ frames
-def car_pose(town, index):
+def car_pose(town: Town, index: int) -> np.ndarray:
     """(4, 4) car to town."""
     x, y, yaw = town.ego.pose(index * FRAME_INTERVAL)
     return pose_matrix(x, y, 0.0, yaw)
 
 
-def render_frame(town, index, side, scan_size, supersample=1):
+def render_frame(town: Town, index: int, side: int, scan_size: Tuple[int, int],
+                 supersample: int = 1) -> Tuple[Dict[str, np.ndarray], Scan, RayScene]:
     """One frame: {fisheye: (side, side, 3) uint8 RGB}, :class:`Scan`, and its scene."""
     rng = np.random.default_rng([town.seed, town.sequence, 1000 + index])
     car = car_pose(town, index)
@@ -132,7 +136,7 @@ def render_frame(town, index, side, scan_size, supersample=1):
     return images, take_scan(town, scene, car @ RIG['velo'], UnevenLidar(*scan_size), rng), scene
 
 
-def scan_records(scan):
+def scan_records(scan: Scan) -> np.ndarray:
     """(P, 4) float32 x y z reflectance of the echoes, in the order of firing."""
     reflectance = np.clip(scan.reflectivity[..., None] / 255, 0, 1)
     records = np.concatenate([scan.xyz, reflectance], -1).swapaxes(0, 1).astype('<f4')
@@ -165,14 +169,16 @@ def _finished(out_dir, settings, sequence, number, index):
 
 
 # ------------------------------------------------------------------ the folder
-def drive_name(settings, sequence):
+def drive_name(settings: dict, sequence: int) -> str:
     """Folder name of a town."""
     last = sequence == settings['sequences'] - 1
     return f'2013_05_28_drive_{DRIVES[-1 if last else sequence]:04d}_sync'
 
 
-def write(out_dir, frames, seed=0, image_size=(1400, 1400), scan_size=(64, 2048), sequences=None,
-          workers=1, supersample=1, progress=True):
+def write(out_dir: Union[str, Path], frames: int, seed: int = 0,
+          image_size: Tuple[int, int] = (1400, 1400), scan_size: Tuple[int, int] = (64, 2048),
+          sequences: Optional[int] = None, workers: int = 1, supersample: int = 1,
+          progress: bool = True) -> dict:
     """Writes a data set, or finishes one that was begun with the same settings.
 
     Args, Returns and Raises are those of :func:`.dur360bev_layout.write`, but for:
@@ -212,12 +218,12 @@ def write(out_dir, frames, seed=0, image_size=(1400, 1400), scan_size=(64, 2048)
                 out_dir=str(out_dir), written=written)
 
 
-def windows(length):
+def windows(length: int) -> List[Tuple[int, int]]:
     """First and last frames of the two annotated windows of a drive, which share a frame."""
     return [(0, length // 2), (length // 2, length - 1)]
 
 
-def posed(length):
+def posed(length: int) -> List[int]:
     """Frames that have a pose."""
     return [index for index in range(length) if index not in (0, 3)]
 

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache
+from typing import Iterable, Optional, Sequence, Tuple
 
 import numpy as np
+
+Interval = Tuple[float, float]
 
 
 class Material(IntEnum):
@@ -49,19 +52,19 @@ class Mesh:
     color: np.ndarray
     instance: np.ndarray
 
-    def placed(self, x, y, yaw=0.0, z=0.0):
+    def placed(self, x: float, y: float, yaw: float = 0.0, z: float = 0.0) -> 'Mesh':
         """Returns a copy turned by ``yaw`` (rad, about +z) and then shifted to (x, y, z) metres."""
         c, s = np.cos(yaw), np.sin(yaw)
         px, py, pz = self.vertices.astype(np.float64).T
         moved = np.stack([c * px - s * py + x, s * px + c * py + y, pz + z], 1)
         return replace(self, vertices=moved.astype(np.float32))
 
-    def owned_by(self, instance):
+    def owned_by(self, instance: int) -> 'Mesh':
         """Returns a copy in which every face belongs to road user ``instance``."""
         return replace(self, instance=np.full(len(self.faces), instance, np.int32))
 
 
-def merge(meshes):
+def merge(meshes: Iterable[Mesh]) -> Mesh:
     """Concatenates meshes into one."""
     meshes = list(meshes)
     first = np.cumsum([0] + [len(m.vertices) for m in meshes[:-1]])
@@ -75,7 +78,8 @@ def merge(meshes):
     )
 
 
-def paint(vertices, faces, material, color):
+def paint(vertices: np.ndarray, faces: np.ndarray, material: Material,
+          color: Sequence[float]) -> Mesh:
     """Makes a mesh of one material and one colour, owned by the scenery."""
     n = len(faces)
     return Mesh(
@@ -105,7 +109,8 @@ _BOX_FACES = np.array(
 )
 
 
-def frustum(x, y, z, material, color, top_x=None, top_y=None):
+def frustum(x: Interval, y: Interval, z: Interval, material: Material, color: Sequence[float],
+            top_x: Optional[Interval] = None, top_y: Optional[Interval] = None) -> Mesh:
     """A box whose top rectangle may differ from its bottom one.
 
     Args:
@@ -121,7 +126,8 @@ def frustum(x, y, z, material, color, top_x=None, top_y=None):
     return paint(rows, _BOX_FACES, material, color)
 
 
-def gable(x, y, z, material, color, along_x=True):
+def gable(x: Interval, y: Interval, z: Interval, material: Material, color: Sequence[float],
+          along_x: bool = True) -> Mesh:
     """A ridge roof over the rectangle x × y, from z[0] at the eaves to z[1] at the ridge."""
     (x0, x1), (y0, y1), (z0, z1) = x, y, z
     xm, ym = (x0 + x1) / 2, (y0 + y1) / 2
@@ -135,7 +141,7 @@ def gable(x, y, z, material, color, along_x=True):
     return paint(corners + ridge, faces, material, color)
 
 
-def quad(x, y, z, material, color):
+def quad(x: Interval, y: Interval, z: float, material: Material, color: Sequence[float]) -> Mesh:
     """A horizontal rectangle."""
     return paint(
         [(x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z)],
@@ -157,7 +163,8 @@ def _unit(shape, detail):
     return np.asarray(made.vertices, np.float64), np.asarray(made.faces, np.int32)
 
 
-def column(radius, z, material, color, sections=7, taper=1.0):
+def column(radius: float, z: Interval, material: Material, color: Sequence[float],
+           sections: int = 7, taper: float = 1.0) -> Mesh:
     """An upright cylinder around the z axis whose top radius is ``taper`` times the bottom one."""
     vertices, faces = _unit('cylinder', sections)
     scale = radius * np.where(vertices[:, 2:] > 0, taper, 1.0)
@@ -165,7 +172,8 @@ def column(radius, z, material, color, sections=7, taper=1.0):
     return paint(np.hstack([vertices[:, :2] * scale, height]), faces, material, color)
 
 
-def wheel(x, y, radius, material, color, sections=12):
+def wheel(x: float, y: Interval, radius: float, material: Material, color: Sequence[float],
+          sections: int = 12) -> Mesh:
     """A disc standing on z = 0 with its axle along y, spanning the interval ``y`` sideways."""
     vertices, faces = _unit('cylinder', sections)
     turned = np.stack(
@@ -179,7 +187,9 @@ def wheel(x, y, radius, material, color, sections=12):
     return paint(turned, faces, material, color)
 
 
-def blob(center, radii, material, color, rng=None, detail=1):
+def blob(center: Sequence[float], radii: Sequence[float], material: Material,
+         color: Sequence[float], rng: Optional[np.random.Generator] = None,
+         detail: int = 1) -> Mesh:
     """An ellipsoid; with ``rng`` its surface is roughened like a crown of leaves."""
     vertices, faces = _unit('sphere', detail)
     if rng is not None:

@@ -24,6 +24,7 @@ import math
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -33,8 +34,10 @@ from mmdet3d_plugin.geometry.rigid import RFU_TO_FLU
 from . import folder, street_map
 from .busy_town import BusyTown
 from .folder import FRAME_INTERVAL
+from .road_users import RoadUser
 from .sensors import (
     RayScene,
+    Scan,
     SpinningLidar,
     digital,
     mounted,
@@ -101,17 +104,17 @@ class TopLidar(SpinningLidar):
     """A spinning LiDAR with beams from +10.67 to -30.67 degrees, unstaggered."""
 
     @property
-    def altitude_deg(self):
+    def altitude_deg(self) -> np.ndarray:
         """(beams,) float64 elevation of each beam, top first."""
         return np.linspace(10.67, -30.67, self.beams)
 
     @property
-    def shift(self):
+    def shift(self) -> np.ndarray:
         """No stagger."""
         return np.zeros(self.beams, int)
 
 
-def intrinsics(name, size):
+def intrinsics(name: str, size: Tuple[int, int]) -> np.ndarray:
     """(3, 3) camera matrix for images of (H, W) pixels, integer coordinates at pixel centres."""
     *_, focal, (cx, cy), _ = CAMERAS[name]
     y, x = np.divide(size, SIZE)
@@ -120,7 +123,7 @@ def intrinsics(name, size):
 
 
 @lru_cache(maxsize=6)
-def rays(name, size, grid=1):
+def rays(name: str, size: Tuple[int, int], grid: int = 1) -> np.ndarray:
     """(H, W, grid², 3) float32 unit vectors of a camera's pixels, in its frame."""
     sub = (np.arange(grid) + 0.5) / grid - 0.5
     v, u, b, a = np.meshgrid(np.arange(size[0]), np.arange(size[1]), sub, sub, indexing='ij')
@@ -130,7 +133,7 @@ def rays(name, size, grid=1):
 
 
 # ------------------------------------------------------------------ times and names
-def scene_name(settings, sequence):
+def scene_name(settings: dict, sequence: int) -> str:
     """Name of a town."""
     held_out = math.ceil(0.2 * settings['sequences'])
     train = settings['sequences'] - held_out
@@ -138,7 +141,7 @@ def scene_name(settings, sequence):
     return f'scene-{number:04d}'
 
 
-def times(channel, index, sweeps):
+def times(channel: str, index: int, sweeps: Tuple[int, int]) -> List[float]:
     """Seconds in its town of a sensor's files that belong to a key frame; it is the last one."""
     key = index * FRAME_INTERVAL + (0 if channel == LIDAR else CAMERAS[channel][-1] / 1000)
     count = sweeps[channel != LIDAR] if index else 0
@@ -146,13 +149,13 @@ def times(channel, index, sweeps):
     return [round(float(key - step), 6) for step in steps]
 
 
-def car_pose(town, t):
+def car_pose(town: BusyTown, t: float) -> np.ndarray:
     """(4, 4) car to town."""
     x, y, yaw = town.ego.pose(t)
     return pose_matrix(x, y, 0.0, yaw)
 
 
-def to_world(town):
+def to_world(town: BusyTown) -> np.ndarray:
     """(4, 4) town to world: the town's map is in its own part of the map, turned."""
     _, size, grid = MAPS[location(town)]
     row, column = divmod(town.sequence, grid[0])
@@ -162,7 +165,7 @@ def to_world(town):
     return turn
 
 
-def location(town):
+def location(town: BusyTown) -> str:
     """Name of the map on which a town is."""
     return list(MAPS)[town.streets.side < 0]
 
@@ -175,7 +178,7 @@ def _log(town):
     return f'{car}-{date:%Y-%m-%d-%H-%M-%S}{zone}'
 
 
-def microseconds(town, t):
+def microseconds(town: BusyTown, t: float) -> int:
     """Time stamp of a moment in a town."""
     start = int((START - datetime(1970, 1, 1)) / timedelta(microseconds=1))
     return start + 300_000_000 * town.sequence + round(t * 1e6)
@@ -192,13 +195,13 @@ def _seen_path(settings, sequence, index):
 
 
 @lru_cache(maxsize=2)
-def town_of(seed, sequence, length):
+def town_of(seed: int, sequence: int, length: int) -> BusyTown:
     """The town of a scene of ``length`` key frames; the last ones are kept."""
     return BusyTown(seed, sequence, length * FRAME_INTERVAL)
 
 
 # ------------------------------------------------------------------ frames
-def render(settings, sequence, length, number, index):
+def render(settings: dict, sequence: int, length: int, number: int, index: int) -> Dict[str, bytes]:
     """The files of a key frame and of the sweeps before it."""
     town = town_of(settings['seed'], sequence, length)
     scenes, files = {}, {}
@@ -226,13 +229,14 @@ def render(settings, sequence, length, number, index):
     return files
 
 
-def scan_at(town, scene, t, scan_size, rng):
+def scan_at(town: BusyTown, scene: RayScene, t: float, scan_size: Tuple[int, int],
+            rng: np.random.Generator) -> Scan:
     """:class:`Scan` at time ``t``; its own axes are x ahead, y left, z up."""
     pose = car_pose(town, t) @ RIG[LIDAR] @ np.linalg.inv(RFU_TO_FLU)
     return take_scan(town, scene, pose, TopLidar(*scan_size), rng)
 
 
-def records(scan):
+def records(scan: Scan) -> np.ndarray:
     """(columns·beams, 5) float32 x y z intensity ring of a scan."""
     beams, columns = scan.range_mm.shape
     xyz = scan.xyz @ RFU_TO_FLU[:3, :3].astype(np.float32)  # to the sensor's axes
@@ -241,7 +245,7 @@ def records(scan):
     return values[::-1].swapaxes(0, 1).reshape(-1, 5).astype('<f4')
 
 
-def look(town, scene, t, scan):
+def look(town: BusyTown, scene: RayScene, t: float, scan: Scan) -> Dict[int, Tuple[int, float]]:
     """{road user: (points of a scan in its box, share of it that is visible from the scanner)}."""
     pose = car_pose(town, t) @ RIG[LIDAR]
     to_town = pose @ np.linalg.inv(RFU_TO_FLU)
@@ -271,8 +275,10 @@ def _finished(out_dir, settings, sequence, number, index):
 
 
 # ------------------------------------------------------------------ the folder
-def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequences=None,
-          workers=1, supersample=1, progress=True, sweeps=(9, 5)):
+def write(out_dir: Union[str, Path], frames: int, seed: int = 0, image_size: Tuple[int, int] = SIZE,
+          scan_size: Tuple[int, int] = (32, 1084), sequences: Optional[int] = None,
+          workers: int = 1, supersample: int = 1, progress: bool = True,
+          sweeps: Tuple[int, int] = (9, 5)) -> dict:
     """Writes a data set, or finishes one that was begun with the same settings.
 
     Args, Returns and Raises are those of :func:`.dur360bev_layout.write`, but for:
@@ -308,7 +314,7 @@ def write(out_dir, frames, seed=0, image_size=SIZE, scan_size=(32, 1084), sequen
                 out_dir=str(out_dir), written=written)
 
 
-def write_maps(out_dir, settings):
+def write_maps(out_dir: Path, settings: dict) -> None:
     """Writes the prior masks, the map expansion and its images into the folder ``maps``."""
     towns = {name: [] for name in MAPS}
     for _, sequence, rows in folder.plan(settings):
@@ -321,7 +327,7 @@ def write_maps(out_dir, settings):
         folder.save(out_dir / 'basemap' / f'{name}.png', folder.png(street_map.image(content)))
 
 
-def tables(out_dir, settings):
+def tables(out_dir: Path, settings: dict) -> Dict[str, List[dict]]:
     """Name -> rows of the 13 tables."""
     out = {name: [] for name in (
         'category attribute visibility instance sensor calibrated_sensor ego_pose log scene sample '
@@ -413,12 +419,12 @@ def _add_user(out, town, scene, samples, user, seen):
         out['sample_annotation'] += _chain(rows)
 
 
-def category(user):
+def category(user: RoadUser) -> str:
     """Name of the category of a road user."""
     return CATEGORIES.get(user.kind, 'vehicle.car')
 
 
-def attributes(user):
+def attributes(user: RoadUser) -> List[str]:
     """Names of the attributes of a road user: one, or none."""
     group, *_, name = category(user).split('.')
     if name in ('bicycle', 'motorcycle'):

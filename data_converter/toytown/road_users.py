@@ -1,6 +1,7 @@
 """Cars, vans, buses, trucks and pedestrians of varied shape, each inside its labelled box."""
 
 from dataclasses import dataclass
+from typing import Callable, Mapping, Tuple
 
 import numpy as np
 
@@ -90,18 +91,22 @@ class RoadUser:
     speed: float
     mesh: Mesh
 
-    def position(self, t):
+    def position(self, t: float) -> np.ndarray:
         """(3,) float64 ground point in the town frame at time ``t`` seconds."""
         step = self.speed * t
         return np.array(self.start) + (step * np.cos(self.yaw), step * np.sin(self.yaw), 0.0)
 
-    def placed(self, t):
+    def placed(self, t: float) -> Mesh:
         """The mesh in the town frame at time ``t``, its faces carrying the instance id."""
         x, y, z = self.position(t)
         return self.mesh.placed(x, y, self.yaw, z).owned_by(self.instance)
 
 
-def make_vehicle(rng, kinds):
+Drawn = Tuple[str, str, Tuple[float, float, float], Callable[[], Mesh]]
+"""Category, kind, (length, width, height), function that builds the mesh."""
+
+
+def make_vehicle(rng: np.random.Generator, kinds: Mapping[str, float]) -> Drawn:
     """Draws a vehicle.
 
     Args:
@@ -350,7 +355,7 @@ def _truck(rng, kind, length, width, height, color):
     )
 
 
-def make_pedestrian(rng):
+def make_pedestrian(rng: np.random.Generator) -> Drawn:
     """Draws a pedestrian; returns what :func:`make_vehicle` returns."""
     height, width = round(float(rng.uniform(1.5, 1.92)), 2), round(float(rng.uniform(0.5, 0.62)), 2)
     length, stride = round(float(rng.uniform(0.5, 0.75)), 2), rng.uniform(-1, 1)

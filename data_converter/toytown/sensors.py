@@ -6,24 +6,28 @@ frame; ray casting is Embree's.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mmdet3d_plugin.geometry import rigid
 
+from .meshes import Mesh
 from .shading import develop, noise, radiance, sky, surface
+from .world import Town, Weather
 
 CHUNK = 1 << 17  # rays shaded at a time; bounds the memory, never changes the result
 
 
-def pose_matrix(x, y, z, yaw=0.0):
+def pose_matrix(x: float, y: float, z: float, yaw: float = 0.0) -> np.ndarray:
     """4×4 float64 matrix from a frame at (x, y, z), turned by ``yaw`` about +z, to its parent."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, z], [0, 0, 0, 1.0]])
 
 
-def mounted(axes, at, yaw_deg=0.0, pitch_deg=0.0):
+def mounted(axes: Sequence[Sequence[float]], at: Sequence[float], yaw_deg: float = 0.0,
+            pitch_deg: float = 0.0) -> np.ndarray:
     """4×4 matrix from a sensor's frame to the car's (x ahead, y left, z up).
 
     Args:
@@ -38,7 +42,7 @@ def mounted(axes, at, yaw_deg=0.0, pitch_deg=0.0):
 class RayScene:
     """A mesh that rays can be cast at."""
 
-    def __init__(self, mesh):
+    def __init__(self, mesh: Mesh) -> None:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
 
@@ -46,7 +50,8 @@ class RayScene:
         self._scene = EmbreeScene()
         TriangleMesh(self._scene, vertices=mesh.vertices, indices=mesh.faces)
 
-    def cast(self, origin, direction):
+    def cast(self, origin: np.ndarray,
+             direction: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First hits of the rays from one point.
 
         Args:
@@ -64,7 +69,8 @@ class RayScene:
         normal *= np.where((normal * direction).sum(1, keepdims=True) > 0, -1, 1)
         return np.where(hits['primID'] < 0, np.inf, hits['tfar']), hits['primID'], normal
 
-    def blocked(self, start, direction, reach=None):
+    def blocked(self, start: np.ndarray, direction: np.ndarray,
+                reach: Optional[float] = None) -> np.ndarray:
         """(N,) bool: whether something lies on the rays, within ``reach`` metres if given."""
         start, direction = (np.ascontiguousarray(a, np.float32) for a in (start, direction))
         limit = None if reach is None else np.full(len(start), reach, np.float32)
@@ -72,13 +78,14 @@ class RayScene:
             return np.zeros(0, bool)
         return self._scene.run(start, direction, dists=limit, query='OCCLUDED') >= 0
 
-    def instances(self, origin, direction):
+    def instances(self, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """(N,) int32 road-user ids that rays from one point hit: 0 = scenery, -1 = nothing."""
         _, face, _ = self.cast(origin, direction)
         return np.where(face < 0, -1, self.mesh.instance[face])
 
 
-def sunlight(scene, position, normal, weather):
+def sunlight(scene: RayScene, position: np.ndarray, normal: np.ndarray,
+             weather: Weather) -> Tuple[np.ndarray, np.ndarray]:
     """Direct and sky light that reach surface points.
 
     Args:
@@ -115,7 +122,7 @@ class DualFisheye:
     height: int
     aperture_deg: float = 203.0
 
-    def directions(self, grid=1):
+    def directions(self, grid: int = 1) -> Tuple[np.ndarray, np.ndarray]:
         """Rays of the upright image, both squares in the orientation in which up is up.
 
         Args:
@@ -145,7 +152,7 @@ def _fisheye_directions(height, aperture_deg, grid):
     return np.concatenate([rear, front], 1).astype(np.float32), np.concatenate([inside, inside], 1)
 
 
-def panorama_directions(height, width):
+def panorama_directions(height: int, width: int) -> np.ndarray:
     """(height, width, 3) float32 rays through the pixel centres of a full equirectangular panorama.
 
     The centre column is forward, azimuth grows to the right, row 0 is at the zenith.
@@ -162,7 +169,7 @@ def _to_town(pose, direction):
     return np.ascontiguousarray(direction.reshape(-1, 3) @ pose[:3, :3].T.astype(np.float32))
 
 
-def take_image(town, scene, pose, rays):
+def take_image(town: Town, scene: RayScene, pose: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """Colours that a camera sees.
 
     Args:
@@ -187,7 +194,7 @@ def take_image(town, scene, pose, rays):
     return np.concatenate(parts).reshape(*shape, 3)
 
 
-def digital(light, rng):
+def digital(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Colours in [0, 1] as a noisy image of 8 bits."""
     return np.clip(light * 255 + rng.normal(0, 1.5, light.shape) + 0.5, 0, 255).astype(np.uint8)
 
@@ -227,16 +234,16 @@ class SpinningLidar:
     dropout: float = 0.008
 
     @property
-    def altitude_deg(self):
+    def altitude_deg(self) -> np.ndarray:
         """(beams,) float64 elevation of each beam, top first."""
         return self.fov_deg / 2 * (1 - (2 * np.arange(self.beams) + 1) / self.beams)
 
     @property
-    def shift(self):
+    def shift(self) -> np.ndarray:
         """(beams,) int: column in the image = firing column + shift (modulo columns)."""
         return np.resize(np.array([48, 32, 16, 0]) * self.columns // 2048, self.beams)
 
-    def directions(self):
+    def directions(self) -> np.ndarray:
         """(beams, columns, 3) float32 rays in firing order: row = beam, column = firing column.
 
         A firing column k of row r looks at image column (k + shift[r]) mod columns; its azimuth,
@@ -269,12 +276,13 @@ class Scan:
     instance: np.ndarray
 
     @property
-    def xyz(self):
+    def xyz(self) -> np.ndarray:
         """(beams, columns, 3) float32 points in the sensor frame, metres."""
         return (self.direction * (self.range_mm[..., None] / 1000)).astype(np.float32)
 
 
-def take_scan(town, scene, pose, lidar, rng):
+def take_scan(town: Town, scene: RayScene, pose: np.ndarray, lidar: SpinningLidar,
+              rng: np.random.Generator) -> Scan:
     """Scans the town.
 
     Args:

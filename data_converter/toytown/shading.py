@@ -1,8 +1,12 @@
 """What surfaces look like: textures, near-infrared reflectance, sun, sky and tone curve."""
 
+from typing import Tuple
+
 import numpy as np
 
 from .meshes import Material as M
+from .meshes import Mesh
+from .world import Streets, Weather
 
 # near-infrared reflectance, which the LiDAR sees = base·(1 − mix) + mix·luminance·1.2
 _INFRARED = {
@@ -38,7 +42,7 @@ _BASE, _MIX = (np.array([_INFRARED[m][i] for m in M], np.float32) for i in (0, 1
 _SHINE = np.array([_GLOSS.get(m, 0.0) for m in M], np.float32)
 
 
-def noise(*coordinates):
+def noise(*coordinates: np.ndarray) -> np.ndarray:
     """White noise in [0, 1), a hash of integer coordinates."""
     h = np.zeros(np.broadcast_shapes(*(np.shape(c) for c in coordinates)), np.uint32)
     for c, k in zip(coordinates, (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)):
@@ -49,7 +53,7 @@ def noise(*coordinates):
     return (h >> np.uint32(8)).astype(np.float32) / np.float32(1 << 24)
 
 
-def waves(x, y, scale):
+def waves(x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
     """Smooth noise around 1 with an amplitude of about 0.15."""
     x, y = x / scale, y / scale
     return 1 + 0.07 * (np.sin(x + 1.7 * np.sin(0.8 * y)) + np.sin(1.3 * y + 2.1 * np.sin(0.6 * x)))
@@ -85,7 +89,9 @@ def _lane_paint(x, y, streets):
     return along(x, y - nearest_y, xs, streets.side) | along(y, x - nearest_x, ys, -streets.side)
 
 
-def surface(mesh, triangle, position, normal, streets, dusk=0.0):
+def surface(mesh: Mesh, triangle: np.ndarray, position: np.ndarray, normal: np.ndarray,
+            streets: Streets,
+            dusk: float = 0.0) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Optical properties at points of a mesh.
 
     Args:
@@ -184,7 +190,7 @@ def _facades(i, color, shine, glow, position, normal, dusk):
     )
 
 
-def sky(direction, weather):
+def sky(direction: np.ndarray, weather: Weather) -> np.ndarray:
     """(N, 3) float32 radiance of the sky in the directions (N, 3)."""
     up = np.clip(direction[:, 2], 0, 1)
     blend = (1 - up[:, None]) ** 3
@@ -208,7 +214,9 @@ def sky(direction, weather):
     return (color + weather.sun.astype(np.float32) * halo * (1 - cloud * 0.8)).astype(np.float32)
 
 
-def radiance(direction, normal, albedo, shine, glow, sunlit, open_sky, weather):
+def radiance(direction: np.ndarray, normal: np.ndarray, albedo: np.ndarray, shine: np.ndarray,
+             glow: np.ndarray, sunlit: np.ndarray, open_sky: np.ndarray,
+             weather: Weather) -> np.ndarray:
     """(N, 3) float32 radiance of surface points seen along ``direction``.
 
     Args:
@@ -236,6 +244,6 @@ def radiance(direction, normal, albedo, shine, glow, sunlit, open_sky, weather):
     return out
 
 
-def develop(light, exposure):
+def develop(light: np.ndarray, exposure: float) -> np.ndarray:
     """Maps radiance (N, 3) to display values in [0, 1]: exposure, shoulder and gamma."""
     return (1 - np.exp(-light * np.float32(exposure))) ** np.float32(1 / 2.2)

@@ -11,9 +11,11 @@ Around the ego car's way, within ``REACH``:
 """
 
 import hashlib
+from typing import List, Sequence, Tuple
 
 import numpy as np
 
+from .busy_town import BusyTown
 from .shading import MARGIN, PLAIN, STOP_LINE, ZEBRA
 from .world import HALF_STREET, LANE, PAVEMENT
 
@@ -27,17 +29,17 @@ FIRST_VEHICLE = 2.0
 """Depth of the place before a stop line, metres."""
 
 
-def token(*words):
+def token(*words: object) -> str:
     """32 hexadecimal digits that name a record."""
     return hashlib.md5('/'.join(map(str, words)).encode(), usedforsecurity=False).hexdigest()
 
 
-def window(town):
+def window(town: BusyTown) -> np.ndarray:
     """(2, 2) float64 lower and upper x, y of the map in the town's frame, metres."""
     return np.stack([town.way.min(0) - REACH, town.way.max(0) + REACH])
 
 
-def expansion(canvas_edge, towns):
+def expansion(canvas_edge: Sequence[float], towns: List[Tuple[str, BusyTown, np.ndarray]]) -> dict:
     """A map with some towns, as its JSON file has it.
 
     Args:
@@ -52,7 +54,7 @@ def expansion(canvas_edge, towns):
     return rows
 
 
-def image(rows):
+def image(rows: dict) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a map, one pixel a metre, north up."""
     import cv2
 

@@ -5,11 +5,12 @@ line of the main street, beside the ego car's place at time 0. Metres, radians, 
 """
 
 from dataclasses import dataclass
+from typing import Optional, Tuple
 
 import numpy as np
 
 from .meshes import Material as M
-from .meshes import blob, column, frustum, gable, merge, quad
+from .meshes import Mesh, blob, column, frustum, gable, merge, quad
 from .road_users import PARKED, TRAFFIC, RoadUser, make_pedestrian, make_vehicle
 
 LANE, PARKING_LANE = 3.2, 2.3
@@ -73,18 +74,18 @@ class Weather:
     phase: np.ndarray
 
     @property
-    def exposure(self):
+    def exposure(self) -> float:
         """Camera exposure that keeps a grey road in the middle of the tone curve."""
         light = self.sun.mean() * max(self.sun_dir[2], 0.05) + self.ambient.mean()
         return (0.7 if self.dusk else 1.5) / light**0.9
 
     @property
-    def ambient(self):
+    def ambient(self) -> np.ndarray:
         """(3,) light from the whole sky on a horizontal surface."""
         return 0.65 * self.zenith + 0.35 * self.horizon
 
 
-def make_weather(rng):
+def make_weather(rng: np.random.Generator) -> Weather:
     """Draws sun, clouds and time of day."""
     dusk = float(rng.random() < 0.2)
     elevation = np.deg2rad(rng.uniform(4, 9) if dusk else rng.uniform(14, 62))
@@ -120,10 +121,11 @@ class EgoPath:
         radius: of the turn, metres.
     """
 
-    def __init__(self, speed, side, turn_at=None, radius=7.0):
+    def __init__(self, speed: float, side: int, turn_at: Optional[float] = None,
+                 radius: float = 7.0) -> None:
         self.speed, self.side, self.turn_at, self.radius = speed, side, turn_at, radius
 
-    def pose(self, t):
+    def pose(self, t: float) -> Tuple[float, float, float]:
         """(x, y, yaw) at time ``t``."""
         s = self.speed * t
         weave = 0.18 * np.sin(s / 9.0), 0.02 * np.cos(s / 9.0)
@@ -155,7 +157,7 @@ class Town:
         road_users: list of :class:`RoadUser`, parked and moving.
     """
 
-    def __init__(self, seed=0, sequence=0, duration=8.0):
+    def __init__(self, seed: int = 0, sequence: int = 0, duration: float = 8.0) -> None:
         self.seed, self.sequence, self.duration = seed, sequence, duration
         self._rng = rng = np.random.default_rng([seed, sequence, 7])
         side, speed = int(rng.choice([-1, 1])), rng.uniform(3.5, 9.0)
@@ -177,7 +179,7 @@ class Town:
             [self.scenery] + [u.placed(0) for u in self.road_users if not u.speed]
         )
 
-    def mesh(self, t):
+    def mesh(self, t: float) -> Mesh:
         """Mesh of everything at time ``t``."""
         return merge([self._standing] + [u.placed(t) for u in self.road_users if u.speed])
 

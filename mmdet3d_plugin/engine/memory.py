@@ -10,7 +10,11 @@ def keep_freed_memory() -> bool:
 
     glibc gives every large block back to the system when it is freed and asks for it again in the
     next layer, which clears it page by page: nearly a third of the CPU time of a full-size
-    training step. Kept, memory stays at its peak. Does nothing where there is no glibc.
+    training step. Kept, resident memory stays near its peak. Does nothing where there is no glibc.
+
+    glibc takes at most 2^31 - 1 bytes as the limit: where more than 2 GiB at the end of the heap
+    are free, they are returned as without this setting. A step that frees more at once, such as
+    the graph of a large batch, is as slow as before.
 
     Returns:
         bool: Whether it is set.

@@ -7,19 +7,11 @@ from tests.helpers import layouts
 
 
 @pytest.fixture(scope='session')
-def raw(tmp_path_factory):
+def raw(make_once):
     """layout -> folder with its raw files; written once, not to be changed."""
     for module in ('trimesh', 'embreex', 'nuscenes'):
         pytest.importorskip(module)
-    made = {}
-
-    def folder(layout):
-        if layout not in made:
-            made[layout] = tmp_path_factory.mktemp('raw') / layout
-            layouts.write(layout, made[layout])
-        return made[layout]
-
-    return folder
+    return lambda layout: make_once(f'raw_{layout}', lambda folder: layouts.write(layout, folder))
 
 
 @pytest.fixture

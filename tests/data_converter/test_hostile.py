@@ -6,12 +6,14 @@ import pickle
 import random
 import resource
 import signal
+import threading
 import time
 
 import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from data_converter import common, dur360bev, kitti360, nuscenes
 from mmdet3d_plugin.checkpoints import atomic_write
@@ -31,17 +33,10 @@ def _scope():
 
 
 @pytest.fixture(scope='module')
-def whole(raw, tmp_path_factory):
+def whole(raw, make_once):
     """layout -> folder of the info files of its undamaged set."""
-    made = {}
-
-    def folder(layout):
-        if layout not in made:
-            made[layout] = tmp_path_factory.mktemp('infos')
-            layouts.convert(layout, raw(layout), made[layout], check=True)
-        return made[layout]
-
-    return folder
+    return lambda layout: make_once(f'infos_{layout}', lambda folder: layouts.convert(
+        layout, raw(layout), folder, check=True))
 
 
 @pytest.fixture
@@ -435,12 +430,17 @@ def test_an_info_file_is_an_ordinary_pickle(layout, whole):
 
 
 def in_child(function):
-    """Run a function in a process of its own; its process id."""
+    """Run a function in a process of its own; its process id.
+
+    tqdm's default lock is shared by forked processes: a child that is killed while it draws its bar
+    would leave the bars of this process waiting forever. So the child gets a lock of its own.
+    """
     child = os.fork()
     if child:
         return child
     try:
         os.setsid()
+        tqdm.set_lock(threading.RLock())
         function()
         os._exit(0)
     except BaseException:

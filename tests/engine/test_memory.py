@@ -2,6 +2,10 @@
 import platform
 
 import pytest
+import torch
+from torch import nn
+
+from mmdet3d_plugin.engine import runner
 
 _FAULTS = '''
 import resource, sys, torch
@@ -22,3 +26,15 @@ def test_large_blocks_are_reused(run_command):
              for mode in ('keep', 'return')}
     assert found['keep'] < 100  # 64 MiB are 16 384 pages of 4 KiB, or 32 of 2 MiB
     assert found['return'] > 10 * found['keep'] + 10
+
+
+@pytest.mark.parametrize('value, kept', [(True, True), (False, False), (None, False)])
+def test_the_switch_of_the_config_is_logged(value, kept, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(runner, 'keep_freed_memory', lambda: calls.append(1) or True)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    env_cfg = {} if value is None else dict(keep_freed_memory=value)
+    made = runner.PluginRunner(nn.Linear(1, 1), str(tmp_path), env_cfg=env_cfg,
+                                default_scope='mmdet3d')
+    log = (tmp_path / made.timestamp / f'{made.timestamp}.log').read_text()
+    assert bool(calls) == kept == ('env_cfg.keep_freed_memory: the C library keeps' in log)
