@@ -11,9 +11,9 @@ from mmdet3d_plugin.checkpoints import save_checkpoint
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.errors import UserError
 
-STUDENT = 'configs/kd360/kd360_student_r18_toytown.py'
-TEACHER = 'configs/kd360/kd360_teacher_r18_toytown.py'
-DISTILL = 'configs/kd360/kd360_distill_r18_toytown.py'
+STUDENT = 'configs/kd360/kd360_student_r18_500it_toytown.py'
+TEACHER = 'configs/kd360/kd360_teacher_r18_500it_toytown.py'
+DISTILL = 'configs/kd360/kd360_distill_r18_500it_toytown.py'
 
 
 def config_on(root, path):

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/**/*.py')
                  if not {'_base_', 'experiments'} & set(path.parts))
 NAME = re.compile(r'(?P<model>[a-z0-9]+)_(?P<role>teacher|student|distill)_(?P<net>[a-z0-9-]+)_'
-                  r'(?P<data>dur360bev|kitti360|nuscenes|toytown)(_[a-z0-9-]+)*')
+                  r'(?P<schedule>\d+(k|e|it))_(?P<data>dur360bev|kitti360|nuscenes|toytown)'
+                  r'(_[a-z0-9-]+)*')
 TINY = [name for name in CONFIGS if '_toytown' in name and '_distill_' not in name]
 LIDAR = {'LoadOusterScan', 'LoadPointCloud', 'LoadSweeps', 'BuildLiDARImage',
          'SphericalLiDARImage'}
@@ -82,7 +83,7 @@ def stem(name):
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_name(name):
-    assert NAME.fullmatch(stem(name)), f'{name}: not model_role_backbone_data'
+    assert NAME.fullmatch(stem(name)), f'{name}: not model_role_backbone_schedule_data'
 
 
 def test_names_and_grids_agree(built):
@@ -179,7 +180,7 @@ def test_parameters_in_the_metafile(built, request):
 
 @pytest.mark.parametrize('name', ENCODERS)
 def test_parameters_of_the_encoders(name):
-    _, model = build(f'configs/kd360/kd360_{name}_dur360bev.py')
+    _, model = build(f'configs/kd360/kd360_{name}_12k_dur360bev.py')
     count = sum(p.numel() for p in model.camera_branch.encoder.parameters())
     assert count == ENCODERS[name]
     # compressor, BEV encoder and heads; the release's decoder less its dead feature head

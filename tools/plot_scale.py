@@ -23,7 +23,7 @@ from mmdet3d_plugin.engine.cli import run_tool
 from mmdet3d_plugin.engine.memory import keep_freed_memory
 from mmdet3d_plugin.errors import UserError
 
-STUDENT = 'configs/kd360/kd360_student_effb0_dur360bev.py'
+STUDENT = 'configs/kd360/kd360_student_effb0_12k_dur360bev.py'
 
 
 def parse_args() -> argparse.Namespace:

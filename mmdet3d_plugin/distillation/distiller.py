@@ -180,8 +180,10 @@ class Distiller(BaseModel):
 
     def _parts(self, address: str) -> List[str]:
         """The address of a module as it is, that of a role as those of its parts."""
-        role = self._roles().get(address)
-        return [address] if role is None else [f'{address}.{n}' for n, _ in role.named_children()]
+        if address not in _OWN_ROLES:
+            return [address]
+        role = self._roles().get(address, nn.Module())  # an assistant that is switched off
+        return [f'{address}.{name}' for name, _ in role.named_children()]
 
     def _sources(self, modules) -> Dict[Tap, Tap]:
         """Modules that start with a teacher's weights, and the teacher's modules."""

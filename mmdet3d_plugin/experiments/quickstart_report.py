@@ -20,9 +20,9 @@ from .process import clock
 from .stages import Stage
 
 #: name -> (what it reads, training config, config at inference, colour)
-STUDENT = 'configs/kd360/kd360_student_r18_toytown.py'
-TEACHER = 'configs/kd360/kd360_teacher_r18_toytown.py'
-DISTILLED = 'configs/kd360/kd360_distill_r18_toytown.py'
+STUDENT = 'configs/kd360/kd360_student_r18_500it_toytown.py'
+TEACHER = 'configs/kd360/kd360_teacher_r18_500it_toytown.py'
+DISTILLED = 'configs/kd360/kd360_distill_r18_500it_toytown.py'
 MODELS = {
     'teacher': ('camera + LiDAR', TEACHER, TEACHER, '#2f5d9b'),
     'student': ('camera', STUDENT, STUDENT, '#d97706'),

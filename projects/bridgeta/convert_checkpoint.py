@@ -24,9 +24,9 @@ from mmdet3d_plugin.conversion import Layout, rename, run_converter, weights_of
 from mmdet3d_plugin.engine.cli import run_tool
 
 CONFIGS = {model: Path(__file__).resolve().parents[2] / f'configs/bridgeta/release/{name}.py'
-           for model, name in dict(camera='bevfusion_student_swint_nuscenes',
-                                   fusion='bevfusion_teacher_swint-voxel_nuscenes',
-                                   lidar='bevfusion_teacher_voxel_nuscenes').items()}
+           for model, name in dict(camera='bevfusion_student_swint_20e_nuscenes',
+                                   fusion='bevfusion_teacher_swint-voxel_20e_nuscenes',
+                                   lidar='bevfusion_teacher_voxel_20e_nuscenes').items()}
 MODELS_HERE = (*CONFIGS, 'teacher')
 SHARED = ('camera_branch.', 'lidar_branch.')
 ASIDE = 'set_aside'

@@ -127,9 +127,9 @@ def backbone_names(keys: Iterable[str]) -> Dict[str, str]:
 def config_of(model: str, encoder: str = 'effb0') -> Path:
     """The config of the release preset whose model a checkpoint fits."""
     return CONFIGS / {
-        'student': f'kd360_student_{encoder}_dur360bev.py',
-        'teacher': 'kd360_teacher_r101-effb0_dur360bev.py',
-        'ta': 'kd360_distill_effb0_dur360bev_am.py'}[model]
+        'student': f'kd360_student_{encoder}_12k_dur360bev.py',
+        'teacher': 'kd360_teacher_r101-effb0_12k_dur360bev.py',
+        'ta': 'kd360_distill_effb0_12k_dur360bev_am.py'}[model]
 
 
 def layouts(model: str) -> Dict[str, Layout]:

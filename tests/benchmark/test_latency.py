@@ -16,7 +16,7 @@ from mmdet3d_plugin.engine.cli import read_result
 from mmdet3d_plugin.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-TOYTOWN = str(ROOT / 'configs/kd360/kd360_{}_r18_toytown{}.py')
+TOYTOWN = str(ROOT / 'configs/kd360/kd360_{}_r18_500it_toytown{}.py')
 
 
 class Network(nn.Module):
@@ -86,7 +86,7 @@ def test_macs_of_the_full_student():
     """The release's 96.4 G of convolutions; the student runs no dead feature head (6.55 G), and
     applies the compressor's kernel to 32 x 64 features in place of 200 x 200 cells.
     """
-    entry = Entry('student', 'configs/kd360/kd360_student_effb0_dur360bev.py')
+    entry = Entry('student', 'configs/kd360/kd360_student_effb0_12k_dur360bev.py')
     entry.inferencer = BEVInferencer(load_config(ROOT / entry.config), None, 'cpu')
     entry.synthetic = synthetic_frame(entry.inferencer.dataset_cfg.pipeline, 1)
     macs = {}

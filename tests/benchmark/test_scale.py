@@ -7,7 +7,7 @@ from mmdet3d_plugin.benchmark import scale
 from mmdet3d_plugin.engine import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDENT = ROOT / 'configs/kd360/kd360_student_effb0_dur360bev.py'
+STUDENT = ROOT / 'configs/kd360/kd360_student_effb0_12k_dur360bev.py'
 
 
 def test_one_size_changes_at_a_time():

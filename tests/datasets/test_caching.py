@@ -197,8 +197,8 @@ def test_the_documented_config_trains_on_toytown(toytown, tmp_path):
     """The snippet of docs/datasets.md, on a small config."""
     text = (ROOT / 'docs' / 'datasets.md').read_text()
     snippet = next(part for part in text.split('```') if "type='Cached'" in part)
-    lines = snippet.replace('./kd360_teacher_r101-effb0_dur360bev.py',
-                            str(ROOT / 'configs/kd360/kd360_teacher_r18_toytown.py'))
+    lines = snippet.replace('./kd360_teacher_r101-effb0_12k_dur360bev.py',
+                            str(ROOT / 'configs/kd360/kd360_teacher_r18_500it_toytown.py'))
     lines = lines.replace('work_dirs/cache', str(tmp_path / 'cache')).removeprefix('python\n')
     (tmp_path / 'config.py').write_text(lines)
     loader = Config.fromfile(tmp_path / 'config.py').train_dataloader

@@ -16,7 +16,7 @@ from mmdet3d_plugin.geometry import lidar_image, panorama
 from tests.helpers.dur360bev import make_root
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / 'configs/kd360/kd360_teacher_r101-effb0_dur360bev.py'
+CONFIG = ROOT / 'configs/kd360/kd360_teacher_r101-effb0_12k_dur360bev.py'
 
 
 class Plain:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def frame(toytown, **switches):
     init_default_scope('mmdet3d')
-    cfg = Config.fromfile(ROOT / 'configs/kd360/kd360_teacher_r18_toytown.py')
+    cfg = Config.fromfile(ROOT / 'configs/kd360/kd360_teacher_r18_500it_toytown.py')
     pipeline = [dict(step) for step in cfg.fusion_pipeline]
     for step in pipeline:
         step.update(switches.get(step['type'], {}))
@@ -34,7 +34,7 @@ def test_release_switches_of_the_pipeline(toytown):
 
 
 def test_the_release_preset_uses_every_switch():
-    cfg = Config.fromfile(ROOT / 'configs/kd360/release/kd360_teacher_r101-effb0_dur360bev.py')
+    cfg = Config.fromfile(ROOT / 'configs/kd360/release/kd360_teacher_r101-effb0_12k_dur360bev.py')
     steps = {step['type']: step for step in cfg.train_dataloader.dataset.pipeline}
     assert steps['LoadDualFisheyePanorama']['sampling'] == 'release'
     assert steps['LoadDualFisheyePanorama']['concentric'] is True
@@ -47,6 +47,6 @@ def test_the_release_preset_uses_every_switch():
     for branch in (model.camera_branch, model.lidar_branch):
         assert (branch.view_transform.wrap, branch.view_transform.border) == (False, 'fade')
     assert model.fuser.bias is True and model.head.losses.offset.masked is False
-    student = Config.fromfile(ROOT / 'configs/kd360/release/kd360_student_effb0_dur360bev.py')
+    student = Config.fromfile(ROOT / 'configs/kd360/release/kd360_student_effb0_12k_dur360bev.py')
     assert student.model.flips.undo_late is True and student.train_dataloader.drop_last is True
     assert student.optim_wrapper.optimizer.weight_decay == 1e-7

@@ -325,5 +325,3 @@ def test_a_teacher_reads_inputs_of_its_own(teacher_files):  # noqa: F811
 def _batch():
     from tests.factories import batch
     return batch()
-
-

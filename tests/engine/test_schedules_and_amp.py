@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_releases_schedule_steps_once_per_update_of_five_batches():
-    cfg = Config.fromfile(ROOT / 'configs/kd360/release/kd360_student_effb0_dur360bev.py')
+    cfg = Config.fromfile(ROOT / 'configs/kd360/release/kd360_student_effb0_12k_dur360bev.py')
     hook = HOOKS.build(cfg.default_hooks.param_scheduler)
     assert isinstance(hook, UpdateSchedulerHook)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))],

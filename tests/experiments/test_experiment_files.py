@@ -64,7 +64,7 @@ def test_bridgetas_runs_are_the_papers(tmp_path):
                                                                    'assistant_head'}
         assert tasks['direct'].config.model.assistant is None
         assert set(tasks['both_started'].needs) == {'teacher', 'start'}
-        assert tasks['assistant_started'].config.model.init_assistant
+        assert tasks['assistant_started'].config.model.init_from_teacher == ['assistant']
 
 
 def test_fig5_varies_epsilon_at_every_level(tmp_path):

@@ -190,7 +190,7 @@ def full_size_frame():
 
 @pytest.mark.slow
 def test_a_step_of_bridgeta_at_full_size(tmp_path):
-    config, teacher = (Config.fromfile(CONFIGS / f'bridgeta_{name}_nuscenes.py')
+    config, teacher = (Config.fromfile(CONFIGS / f'bridgeta_{name}_20e_nuscenes.py')
                        for name in ('distill_swint', 'teacher_swint-voxel'))
     for model in (config.model.student, teacher.model):
         model.camera_branch.encoder.backbone.init_cfg = None

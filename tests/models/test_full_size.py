@@ -14,7 +14,7 @@ from mmengine.structures import PixelData
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'kd360'
 TEACHER, STUDENT, DISTILL = (
-    CONFIGS / f'kd360_{name}_dur360bev.py'
+    CONFIGS / f'kd360_{name}_12k_dur360bev.py'
     for name in ('teacher_r101-effb0', 'student_effb0', 'distill_effb0'))
 
 

@@ -42,7 +42,8 @@ def test_the_part_that_the_aligned_teacher_shares():
     assert '104 set aside: fuser, decoder and head' in report
     assert all(name.startswith(('camera_branch.', 'lidar_branch.')) for name in ours['state_dict'])
     teacher = MODELS.build(
-        Config.fromfile(ROOT / 'configs/bridgeta/bridgeta_teacher_swint-voxel_nuscenes.py').model)
+        Config.fromfile(
+            ROOT / 'configs/bridgeta/bridgeta_teacher_swint-voxel_20e_nuscenes.py').model)
     shapes = {name: value.shape for name, value in teacher.state_dict().items()
               if name.startswith(('camera_branch.', 'lidar_branch.'))}
     assert {name: value.shape for name, value in ours['state_dict'].items()} == shapes

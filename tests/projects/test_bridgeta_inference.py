@@ -21,7 +21,7 @@ def shapes(model):
 
 
 @pytest.fixture(scope='module', params=[
-    ('student_r18_toytown', 'distill_r18_toytown'),
+    ('student_r18_500it_toytown', 'distill_r18_500it_toytown'),
     pytest.param(('student_swint_nuscenes', 'distill_swint_nuscenes'), marks=pytest.mark.slow)])
 def pair(request):
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ def inferencers(real_data, tmp_path_factory):
     convert(real_data / 'nuscenes_demo', root)
     found = {}
     for role, name in MODELS.items():
-        config = Config.fromfile(CONFIGS / f'bridgeta_{name}_nuscenes.py')
+        config = Config.fromfile(CONFIGS / f'bridgeta_{name}_20e_nuscenes.py')
         config.test_dataloader.dataset.update(data_root=str(root),
                                               ann_file='nuscenes_frame_infos.pkl')
         torch.manual_seed(0)

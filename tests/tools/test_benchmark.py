@@ -13,7 +13,7 @@ from mmdet3d_plugin.errors import UserError
 from tools import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
-TOYTOWN = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+TOYTOWN = 'configs/kd360/kd360_{}_r18_500it_toytown{}.py'
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_backends_of_a_model_against_the_official_baseline(start, tmp_path):
                 'deployed', 'eager-bf16', 'onnxruntime', '--frames', 1, '--warmup', 0, '--out',
                 tmp_path / 'table.json')
     models = json.loads((tmp_path / 'table.json').read_text())['models']
-    name = 'kd360_student_r18_toytown'
+    name = 'kd360_student_r18_500it_toytown'
     assert list(models) == [f'{name}, {backend}' for backend in (
         'official', 'eager', 'deployed', 'eager-bf16', 'onnxruntime')]
     official, eager, deployed, half, onnx = models.values()

@@ -20,8 +20,8 @@ from mmdet3d_plugin.deployment.packaging import first_frame
 from mmdet3d_plugin.engine import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-DISTILL = 'configs/kd360/kd360_distill_r18_toytown.py'
-STUDENT = 'configs/kd360/kd360_student_r18_toytown.py'
+DISTILL = 'configs/kd360/kd360_distill_r18_500it_toytown.py'
+STUDENT = 'configs/kd360/kd360_student_r18_500it_toytown.py'
 WITHOUT_TORCH = '''
 import runpy, sys
 class Refuse:
@@ -185,7 +185,7 @@ def test_wrong_arguments(arguments, code, message, monkeypatch, capsys):
 
 def test_a_teacher_is_not_exported(monkeypatch, tmp_path, toytown):
     with pytest.raises(ValueError, match='the model reads LiDAR; export its student'):
-        start('export_onnx', monkeypatch, 'configs/kd360/kd360_teacher_r18_toytown.py',
+        start('export_onnx', monkeypatch, 'configs/kd360/kd360_teacher_r18_500it_toytown.py',
               tmp_path / 'o.onnx', '--cfg-options',
               f'test_dataloader.dataset.data_root={toytown}')
 
@@ -216,7 +216,7 @@ def test_where_a_calibration_comes_from(tmp_path):
 
 @pytest.mark.slow
 def test_several_cameras(monkeypatch, tmp_path, toytown_nuscenes, infer):
-    config = 'configs/bridgeta/bridgeta_student_r18_toytown.py'
+    config = 'configs/bridgeta/bridgeta_student_r18_500it_toytown.py'
     options = {'test_dataloader.dataset.data_root': str(toytown_nuscenes)}
     torch.manual_seed(3)
     predict = BEVInferencer(load_config(config, options), None, 'cpu')

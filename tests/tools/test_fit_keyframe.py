@@ -23,7 +23,7 @@ def test_one_iteration_of_both_and_the_images(real_data, tmp_path, monkeypatch, 
         fit_keyframe.main()
     assert (tmp_path / 'teacher' / 'iter_1.pth').is_file()
     assert (tmp_path / 'student' / 'iter_1.pth').is_file()
-    dumped = Config.fromfile(tmp_path / 'teacher' / 'kd360_teacher_r18_nuscenes_keyframe.py')
+    dumped = Config.fromfile(tmp_path / 'teacher' / 'kd360_teacher_r18_150it_nuscenes_keyframe.py')
     sizes = {loader.dataset.pipeline[0].size for loader in (dumped.train_dataloader,
                                                             dumped.val_dataloader)}
     assert sizes == {(128, 1024)}  # drawing at a higher resolution leaves the training alone

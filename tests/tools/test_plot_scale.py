@@ -16,7 +16,7 @@ def test_plot(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setitem(scale.AXES, 'batch', (1, 3))
     monkeypatch.setattr(sys, 'argv', [
-        'plot_scale.py', 'configs/kd360/kd360_student_r18_toytown.py', '--axes', 'batch',
+        'plot_scale.py', 'configs/kd360/kd360_student_r18_500it_toytown.py', '--axes', 'batch',
         '--backends', 'eager', '--frames', '1', '--out', str(tmp_path / 'scale.png')])
     plot_scale.main()
     one, three = json.loads((tmp_path / 'scale.json').read_text())['axes']['batch']['eager']

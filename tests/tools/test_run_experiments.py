@@ -243,9 +243,10 @@ def test_a_teacher_and_its_student(tmp_path, toytown, run_command):
                                            dataset=dict(data_root={str(toytown)!r})).items()}}
         options = {{'train_cfg.max_iters': 2, 'param_scheduler.0.total_steps': 3, **loaders}}
         runs = dict(
-            distilled=dict(config='configs/kd360/kd360_distill_r18_toytown.py', teacher='teacher',
-                           options=options),
-            teacher=dict(config='configs/kd360/kd360_teacher_r18_toytown.py', options=options))
+            distilled=dict(config='configs/kd360/kd360_distill_r18_500it_toytown.py',
+                           teacher='teacher', options=options),
+            teacher=dict(config='configs/kd360/kd360_teacher_r18_500it_toytown.py',
+                         options=options))
     """))
     done = run_command('tools/run_experiments.py', experiment, '--work-dir', tmp_path / 'work',
                        timeout=900)

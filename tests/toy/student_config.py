@@ -1,4 +1,4 @@
-_base_ = '../../configs/kd360/kd360_student_r18_toytown.py'
+_base_ = '../../configs/kd360/kd360_student_r18_500it_toytown.py'
 custom_imports = dict(imports=['mmdet3d_plugin', 'toy_project'], allow_failed_imports=False)
 custom_hooks = [dict(type='WriteLossHook')]
 train_dataloader = dict(batch_size=2)

@@ -26,7 +26,7 @@ def distilled(how, kept, paper=None, direct=False, options=None, **more):
         options['model.assistant.bev_encoder'] = None
     if isinstance(paper, float):  # only the mean
         paper = (paper, *[None] * 6)
-    return dict(config=config.format('distill_{net}_{data}' + '_direct' * direct),
+    return dict(config=config.format('distill_{net}_{schedule}_{data}' + '_direct' * direct),
                 teacher='teacher', options=options, paper=paper,
                 columns=dict(how=how, terms=', '.join(kept)), **more)
 
@@ -39,10 +39,10 @@ def bridged(how, paper=None, **options):
 
 full = bridged('assistant', (60.8, 83.3, 58.6, 62.9, 53.6, 56.6, 50.1))
 without = distilled('direct', (*levels, crossed[0]), 58.2, direct=True)
-teacher = plain('teacher_{net}-voxel_{data}')
+teacher = plain('teacher_{net}-voxel_{schedule}_{data}')
 table4 = dict(
     teacher=teacher,
-    student=plain('student_{net}_{data}', (56.6, 81.7, 54.8, 58.4, 47.4, 50.7, 46.4)),
+    student=plain('student_{net}_{schedule}_{data}', (56.6, 81.7, 54.8, 58.4, 47.4, 50.7, 46.4)),
     direct=distilled('direct', levels, 57.8, direct=True),
     direct_crossed=without,
     features=distilled('assistant', levels[:1], 58.5),

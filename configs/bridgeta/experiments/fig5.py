@@ -16,5 +16,5 @@ paper = 'nuScenes'
 baseline = 'full'
 
 # Rarely -------------------------------------------------------------------------------------------
-runs = {name: dict(run, config=run['config'].format(net='swint', data='nuscenes'))
+runs = {name: dict(run, config=run['config'].format(net='swint', schedule='20e', data='nuscenes'))
         for name, run in _base_.fig5.items()}

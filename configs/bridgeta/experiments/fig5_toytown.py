@@ -12,6 +12,6 @@ metrics = _base_.map_metrics
 baseline = 'full'
 
 # Rarely -------------------------------------------------------------------------------------------
-runs = {name: dict(run, config=run['config'].format(net='r18', data='toytown'),
+runs = {name: dict(run, config=run['config'].format(net='r18', schedule='500it', data='toytown'),
                    options={**_base_.schedule, **run['options']})
         for name, run in _base_.fig5.items()}

@@ -14,5 +14,5 @@ baseline = 'student'
 others = _base_.table1
 
 # Rarely -------------------------------------------------------------------------------------------
-runs = {name: dict(run, config=run['config'].format(net='swint', data='nuscenes'))
+runs = {name: dict(run, config=run['config'].format(net='swint', schedule='20e', data='nuscenes'))
         for name, run in _base_.table4.items()}

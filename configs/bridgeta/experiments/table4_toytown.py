@@ -10,6 +10,6 @@ baseline = 'student'
 others = _base_.table1
 
 # Rarely -------------------------------------------------------------------------------------------
-runs = {name: dict(run, config=run['config'].format(net='r18', data='toytown'),
+runs = {name: dict(run, config=run['config'].format(net='r18', schedule='500it', data='toytown'),
                    options={**_base_.schedule, **run['options']})
         for name, run in _base_.table4.items()}

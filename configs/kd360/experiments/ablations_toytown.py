@@ -7,7 +7,7 @@ title = 'Options beyond the paper, on toytown'
 
 # Rarely -------------------------------------------------------------------------------------------
 schedule = _base_.schedule
-config = 'configs/kd360/kd360_{}_r18_toytown.py'
+config = 'configs/kd360/kd360_{}_r18_500it_toytown.py'
 loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 flips = dict(image=0.5, rows=0.5, cols=0.5)
 fading = dict(wrap=False, border='fade')

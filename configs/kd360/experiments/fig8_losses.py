@@ -10,7 +10,7 @@ metrics = ('bev/IoU100', 'bev/IoU50', 'bev/IoU20')
 baseline = 'student'
 
 # Rarely -------------------------------------------------------------------------------------------
-config = 'configs/kd360/kd360_{}_dur360bev{}.py'
+config = 'configs/kd360/kd360_{}_12k_dur360bev{}.py'
 
 
 def distilled(stage, variant, loss, criterion):

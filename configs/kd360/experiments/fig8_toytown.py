@@ -7,7 +7,7 @@ title = 'Figure 8 on toytown: KL and AD at the three stages'
 
 # Rarely -------------------------------------------------------------------------------------------
 schedule = _base_.schedule
-config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+config = 'configs/kd360/kd360_{}_r18_500it_toytown{}.py'
 
 
 def distilled(stage, variant, loss, criterion):

@@ -7,7 +7,7 @@ title = 'Panorama or fisheye circles, on toytown'
 
 # Rarely -------------------------------------------------------------------------------------------
 schedule = _base_.schedule
-config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+config = 'configs/kd360/kd360_{}_r18_500it_toytown{}.py'
 
 
 def run(role, sees, variant=''):

@@ -12,7 +12,7 @@ paper = 'Dur360BEV, extended'
 baseline = 'student'
 
 # Rarely -------------------------------------------------------------------------------------------
-config = 'configs/kd360/kd360_{}_dur360bev{}.py'
+config = 'configs/kd360/kd360_{}_12k_dur360bev{}.py'
 
 runs = dict(
     teacher=dict(config=config.format('teacher_r101-effb0', ''), paper=(58.3, 64.3, 68.0)),

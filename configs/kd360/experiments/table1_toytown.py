@@ -8,7 +8,7 @@ paper = 'Dur360BEV, full size'
 
 # Rarely -------------------------------------------------------------------------------------------
 schedule = _base_.schedule
-config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+config = 'configs/kd360/kd360_{}_r18_500it_toytown{}.py'
 
 runs = dict(
     teacher=dict(config=config.format('teacher', ''), options=schedule, paper=(58.3, 64.3, 68.0)),

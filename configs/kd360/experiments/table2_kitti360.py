@@ -11,7 +11,7 @@ paper = 'KITTI-360'
 baseline = 'student'
 
 # Rarely -------------------------------------------------------------------------------------------
-config = 'configs/kd360/kd360_{}_kitti360.py'
+config = 'configs/kd360/kd360_{}_12k_kitti360.py'
 
 runs = dict(
     teacher=dict(config=config.format('teacher_r101-effb0'), paper=(53.9, 65.8, 76.4)),

@@ -8,7 +8,7 @@ paper = 'KITTI-360, full size'
 
 # Rarely -------------------------------------------------------------------------------------------
 schedule = _base_.schedule
-config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+config = 'configs/kd360/kd360_{}_r18_500it_toytown{}.py'
 channels = ('range', 'intensity')
 statistics = dict(lidar_mean=(0.3, 0.3), lidar_std=(0.3, 0.3))
 

@@ -11,7 +11,7 @@ paper = 'Dur360BEV, extended'
 baseline = 'student'
 
 # Rarely -------------------------------------------------------------------------------------------
-config = 'configs/kd360/kd360_{}_dur360bev{}.py'
+config = 'configs/kd360/kd360_{}_12k_dur360bev{}.py'
 without_am = {'model.assistant': None, 'model.terms.assistant': None}
 
 

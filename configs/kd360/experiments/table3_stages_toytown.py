@@ -13,7 +13,7 @@ paper = 'Dur360BEV, full size'
 
 # Rarely -------------------------------------------------------------------------------------------
 schedule = _base_.schedule
-config = 'configs/kd360/kd360_{}_r18_toytown.py'
+config = 'configs/kd360/kd360_{}_r18_500it_toytown.py'
 decoder = 'bev_encoder[-1]'  # stage 3 of the paper
 logits = 'head.segmentation'  # stage 3 of the release
 

@@ -29,9 +29,9 @@ def teacher(name, sensors, figures):
 
 
 runs = dict(
-    c=teacher('effb0_dur360bev', 'C', (31.6, 37.9, 39.6)),
-    ri=teacher('r101_dur360bev_ri', 'RI', (50.9, 56.8, 62.0)),
-    ai=teacher('r101_dur360bev_ai', 'AI', (51.7, 58.5, 67.0)),
-    ra=teacher('r101_dur360bev_ra', 'RA', (53.4, 59.2, 65.1)),
-    rai=teacher('r101_dur360bev_rai', 'RAI', (54.0, 61.0, 67.2)),
-    rai_c=teacher('r101-effb0_dur360bev', 'RAI + C', (58.8, 63.4, 70.1)))
+    c=teacher('effb0_12k_dur360bev', 'C', (31.6, 37.9, 39.6)),
+    ri=teacher('r101_12k_dur360bev_ri', 'RI', (50.9, 56.8, 62.0)),
+    ai=teacher('r101_12k_dur360bev_ai', 'AI', (51.7, 58.5, 67.0)),
+    ra=teacher('r101_12k_dur360bev_ra', 'RA', (53.4, 59.2, 65.1)),
+    rai=teacher('r101_12k_dur360bev_rai', 'RAI', (54.0, 61.0, 67.2)),
+    rai_c=teacher('r101-effb0_12k_dur360bev', 'RAI + C', (58.8, 63.4, 70.1)))

@@ -9,7 +9,7 @@ baseline = None
 
 # Rarely -------------------------------------------------------------------------------------------
 schedule = _base_.schedule
-config = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+config = 'configs/kd360/kd360_{}_r18_500it_toytown{}.py'
 statistics = dict(range=(0.2941, 0.3561), ambient=(0.3056, 0.3668), intensity=(0.3148, 0.3749))
 
 

@@ -1,0 +1,9 @@
+# As kd360_distill_effb0_12k_dur360bev.py, at stage 2 (deepest features of the U-Net).
+_base_ = ['./kd360_distill_effb0_12k_dur360bev.py']
+
+tap = 'bev_encoder[2]'
+model = dict(
+    assistant=dict(bev_encoder=dict(decode=False)),
+    terms=dict(
+        student=dict(student=f'student.{tap}', teacher=f'teacher.{tap}'),
+        assistant=dict(student=f'assistant.{tap}', teacher=f'teacher.{tap}')))

@@ -1,0 +1,4 @@
+# As kd360_distill_effb0_12k_dur360bev_stage123.py, without stage 1.
+_base_ = ['./kd360_distill_effb0_12k_dur360bev_stage123.py']
+
+model = dict(terms=dict(stage1=None, stage1_assistant=None))

@@ -1,4 +1,0 @@
-# The release's student with its encoder "res101": ResNet-101 at stride 8.
-_base_ = ['./kd360_student_effb0_dur360bev.py', '../../_base_/models/kd360_encoders.py']
-
-model = dict(camera_branch=dict(encoder=dict(_delete_=True, **_base_.encoders.r101)))

@@ -1,0 +1,4 @@
+# The release's student with its encoder "res50": ResNet-50 at stride 8.
+_base_ = ['./kd360_student_effb0_12k_dur360bev.py', '../../_base_/models/kd360_encoders.py']
+
+model = dict(camera_branch=dict(encoder=dict(_delete_=True, **_base_.encoders.r50)))
