@@ -6,8 +6,8 @@
     python tools/benchmark.py --train CONFIG [CONFIG ...]
 
 Latency is measured in four parts: loading a frame, preprocessing it, the network, and the head's
-prediction. The models take turns, so that a busy machine slows all of them alike; the same frames
-for all, some turns to warm up, then mean, median, 90th and 95th percentile and minimum. MACs are
+prediction. The models alternate, so that a busy machine slows all of them alike; the same frames
+for all, some rounds to warm up, then mean, median, 90th and 95th percentile and minimum. MACs are
 those of convolutions, linear layers and matrix products, for one frame. A distiller is measured as
 what is deployed: its student. RESULT.json is what tools/test.py or tools/run_experiments.py wrote.
 
@@ -45,9 +45,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('models', nargs='+', metavar='CONFIG [CHECKPOINT] [RESULT]',
                         help='.py, and where given .pth and .json; random weights without .pth')
     parser.add_argument('--names', nargs='+', help='of the models (default: config names)')
-    parser.add_argument('--frames', type=int, default=20, help='turns to measure (default: 20)')
-    parser.add_argument('--warmup', type=int, default=3, help='turns before (default: 3)')
-    parser.add_argument('--batch-size', type=int, default=1, help='frames of a turn (default: 1)')
+    parser.add_argument('--frames', type=int, default=20, help='rounds to measure (default: 20)')
+    parser.add_argument('--warmup', type=int, default=3, help='rounds before (default: 3)')
+    parser.add_argument('--batch-size', type=int, default=1, help='frames of a round (default: 1)')
     parser.add_argument('--synthetic', action='store_true',
                         help="noise of the test data's sizes; needs no data")
     parser.add_argument('--points', type=int, default=131072,

@@ -42,8 +42,8 @@ def parse_args() -> argparse.Namespace:
                         help='training frames that --int8 calibrates on (default: 32)')
     parser.add_argument('--test', action='store_true',
                         help='evaluate the network before and after on the test data')
-    parser.add_argument('--time', type=int, default=0, metavar='N', help='time N turns of the '
-                        'model in torch, made ready in torch, and exported, in turn')
+    parser.add_argument('--time', type=int, default=0, metavar='N', help='time N rounds of the '
+                        'model in torch, made ready in torch, and exported, alternately')
     parser.add_argument('--threads', type=int, default=0, help='of the CPU (default: all)')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, default={},
                         metavar='KEY=VALUE', help='override config values')

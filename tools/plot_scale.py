@@ -4,9 +4,9 @@
 
 CONFIG is a student of KD360-VoxelBEV; inputs are synthetic. One size changes at a time, the others
 stay as in the config; an image is twice as wide as high, a map goes as far to all sides. Each
-point is the median latency of some turns and the peak memory of a process of its own. The values go
-to scale.json beside the plot; printed is how far the memory is off a straight line over the number
-of pixels, cells, levels or samples.
+point is the median latency of some rounds and the peak memory of a process of its own. The values
+go to scale.json beside the plot; printed is how far the memory is off a straight line over the
+number of pixels, cells, levels or samples.
 """
 import argparse
 import json
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--axes', nargs='+', choices=[axis.split()[0] for axis in AXES],
                         default=[axis.split()[0] for axis in AXES],
                         help='which sizes change (default: all)')
-    parser.add_argument('--frames', type=int, default=5, help='turns of a point (default: 5)')
+    parser.add_argument('--frames', type=int, default=5, help='rounds of a point (default: 5)')
     parser.add_argument('--threads', type=int, help='of the CPU (default: as torch chooses)')
     parser.add_argument('--device', help='default: the GPU if there is one')
     parser.add_argument('--out', default='scale.png', help='plot (default: scale.png)')

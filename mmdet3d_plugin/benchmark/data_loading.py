@@ -19,19 +19,19 @@ from ..visualization.stages import transform_names
 from .tables import STATISTICS, aligned, statistics
 
 
-def time_transforms(dataset: BEVDataset, turns: Iterable[int]) -> Iterator[Dict[str, np.ndarray]]:
-    """Load frames on one thread, in turn, and time the reading of the info and each transform.
+def time_transforms(dataset: BEVDataset, rounds: Iterable[int]) -> Iterator[Dict[str, np.ndarray]]:
+    """Load frames on one thread, alternately, and time the reading of the info and each transform.
 
     Args:
         dataset: the data set; its transforms run as in training.
-        turns: indices of frames; those beyond the end start over.
+        rounds: indices of frames; those beyond the end start over.
 
     Yields:
         dict: name -> (2,) float64 seconds of one frame: by the clock, and of the processor.
     """
     steps = dict(zip(transform_names(dataset.pipeline.transforms), dataset.pipeline.transforms))
     with one_thread():
-        for index in turns:
+        for index in rounds:
             clock = [_clock()]
             results = dataset.get_data_info(index % len(dataset))
             clock.append(_clock())
@@ -42,13 +42,13 @@ def time_transforms(dataset: BEVDataset, turns: Iterable[int]) -> Iterator[Dict[
 
 
 def time_input(dataset: BEVDataset, preprocess: Callable[[dict, bool], dict],
-               turns: Iterable[int]) -> Iterator[Dict[str, float]]:
+               rounds: Iterable[int]) -> Iterator[Dict[str, float]]:
     """Take frames from the files of their images to what the network reads, on one thread.
 
     Args:
         dataset: the data set; its transforms for images run, not those for scans and targets.
         preprocess: the model's data preprocessor, on the CPU.
-        turns: indices of frames; those beyond the end start over.
+        rounds: indices of frames; those beyond the end start over.
 
     Yields:
         dict: seconds of the processor: ``decoding`` the files alone, which loading them includes;
@@ -58,7 +58,7 @@ def time_input(dataset: BEVDataset, preprocess: Callable[[dict, bool], dict],
     load = [t for t in transforms if 'img' in getattr(t, 'provides', ('img', ))
             and not hasattr(t, 'grid')]
     with one_thread():
-        for index in turns:
+        for index in rounds:
             frame = dataset.get_data_info(index % len(dataset))
             clock = [time.process_time()]
             for camera in frame['images'].values():
@@ -130,9 +130,9 @@ def describe_data(cfg: Config, split: str, frames: int, warmup: int) -> dict:
     if not loader_cfg:
         raise UserError(f'config {cfg.filename}: it has no {split}_dataloader')
     dataset = build_from(DATASETS, loader_cfg.dataset, f'{split}_dataloader.dataset')
-    turns = tqdm(range(warmup + frames), 'transforms', unit='frame')
-    spent = list(time_transforms(dataset, turns))[warmup:]
-    parts = {name: 1000 * np.array([turn[name] for turn in spent]) for name in spent[0]}
+    rounds = tqdm(range(warmup + frames), 'transforms', unit='frame')
+    spent = list(time_transforms(dataset, rounds))[warmup:]
+    parts = {name: 1000 * np.array([times[name] for times in spent]) for name in spent[0]}
     parts['all'] = sum(parts.values())
     whole = parts['all'][:, 0].sum()
     loader = Runner.build_dataloader(loader_cfg, seed=0)
@@ -155,7 +155,7 @@ def describe_input(cfg: Config, dataset: BEVDataset, frames: int, warmup: int) -
         return None
     preprocess = build_from(MODELS, preprocessor, 'model.data_preprocessor')
     spent = list(time_input(dataset, preprocess, range(warmup + frames)))[warmup:]
-    return {part: 1000 * float(np.median([turn[part] for turn in spent])) for part in spent[0]}
+    return {part: 1000 * float(np.median([times[part] for times in spent])) for part in spent[0]}
 
 
 def text_of_data(report: Mapping) -> str:

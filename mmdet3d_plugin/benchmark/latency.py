@@ -33,7 +33,7 @@ class Entry:
         runtime: the backend, built.
         difference: of the head's first output from that of the first backend, largest of a frame.
         peak: memory of a process that does nothing else, MiB.
-        seconds: of each measured turn, by part.
+        seconds: of each measured round, by part.
     """
 
     name: str
@@ -99,7 +99,7 @@ def synthetic_frame(pipeline: Sequence[Mapping], points: int) -> dict:
 
 @torch.no_grad()
 def step(entry: Entry, start: int, size: int) -> Dict[str, float]:
-    """One turn of one model, with ``size`` frames from ``start`` on; seconds by part."""
+    """One round of one model, with ``size`` frames from ``start`` on; seconds by part."""
     clock = [_now()]
     batch = entry.batch(start, size)
     clock.append(_now())
@@ -119,11 +119,11 @@ def _now() -> float:
 
 
 def measure(entries: Sequence[Entry], frames: int, warmup: int, batch_size: int) -> None:
-    """Fill ``seconds`` of every model, turn by turn, after ``warmup`` turns."""
-    for turn in range(warmup + frames):
+    """Fill ``seconds`` of every model, round by round, after ``warmup`` rounds."""
+    for index in range(warmup + frames):
         for entry in entries:
-            for part, seconds in step(entry, turn * batch_size, batch_size).items():
-                if turn >= warmup:
+            for part, seconds in step(entry, index * batch_size, batch_size).items():
+                if index >= warmup:
                     entry.seconds[part].append(seconds)
 
 

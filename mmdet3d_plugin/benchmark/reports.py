@@ -33,8 +33,8 @@ class Settings:
     """How to measure.
 
     Attributes:
-        frames, warmup: turns to measure, and before.
-        batch_size: frames of a turn.
+        frames, warmup: rounds to measure, and before.
+        batch_size: frames of a round.
         synthetic, points: frames of noise in place of the test data, and their LiDAR points.
         backends: names, see :func:`.build_backend`.
         official: measure the official baseline too, as the first.
@@ -201,5 +201,5 @@ def _protocol(report: Mapping) -> str:
     """How the latency was measured, in one sentence."""
     inputs = 'synthetic inputs, not loaded' if report['synthetic'] else 'frames of the test data'
     return (f'{report["device"]}, {report["threads"]} threads ({report["machine"]}), '
-            f'batch {report["batch_size"]}, {report["frames"]} turns after {report["warmup"]} to '
-            f'warm up, {inputs}, models in turn.')
+            f'batch {report["batch_size"]}, {report["frames"]} rounds after {report["warmup"]} to '
+            f'warm up, {inputs}, models alternately.')

@@ -26,17 +26,17 @@ class TrainingStep:
     Args:
         model (BaseModel): In training mode.
         optim_wrapper (dict): Config of its optimiser.
-        batches (list[dict]): Collated; taken in turn.
+        batches (list[dict]): Collated; taken alternately.
     """
 
     def __init__(self, model: BaseModel, optim_wrapper: dict, batches: Sequence[dict]):
         self.model, self.batches = model.train(), batches
         self.optim_wrapper: OptimWrapper = build_optim_wrapper(model, optim_wrapper)
 
-    def __call__(self, turn: int) -> Dict[str, float]:
+    def __call__(self, index: int) -> Dict[str, float]:
         """One step; the seconds it took of the processor and by the clock."""
         start = time.process_time(), time.perf_counter()
-        self.model.train_step(self.batches[turn % len(self.batches)], self.optim_wrapper)
+        self.model.train_step(self.batches[index % len(self.batches)], self.optim_wrapper)
         return dict(cpu=time.process_time() - start[0], clock=time.perf_counter() - start[1])
 
 
@@ -64,30 +64,30 @@ def training_steps(cfg: Config, batches: Sequence[dict]) -> Dict[str, TrainingSt
 
 
 def time_steps(steps: Dict[str, TrainingStep],
-               turns: Iterable[int]) -> Iterator[Dict[str, Dict[str, float]]]:
-    """Take the steps in turn, so that a busy machine slows all of them alike.
+               rounds: Iterable[int]) -> Iterator[Dict[str, Dict[str, float]]]:
+    """Take the steps alternately, so that a busy machine slows all of them alike.
 
     Yields:
         dict: by the steps' names ``cpu`` and ``clock``, seconds.
     """
-    for turn in turns:
-        yield {name: step(turn) for name, step in steps.items()}
+    for index in rounds:
+        yield {name: step(index) for name, step in steps.items()}
 
 
 def describe_steps(spent: Sequence[Dict[str, Dict[str, float]]]) -> Dict[str, Dict[str, float]]:
     """Medians by the steps' names: ``cpu`` and ``clock`` in ms, and ``ratio`` to the first step.
 
-    The ratio is of processor times and taken turn by turn.
+    The ratio is of processor times and taken round by round.
     """
     first = next(iter(spent[0]))
     return {name: dict(
-        **{kind: 1000 * float(np.median([turn[name][kind] for turn in spent]))
+        **{kind: 1000 * float(np.median([times[name][kind] for times in spent]))
            for kind in ('cpu', 'clock')},
-        ratio=float(np.median([turn[name]['cpu'] / turn[first]['cpu'] for turn in spent])))
+        ratio=float(np.median([times[name]['cpu'] / times[first]['cpu'] for times in spent])))
         for name in spent[0]}
 
 
-def describe_training(cfg: Config, turns: int, warmup: int) -> dict:
+def describe_training(cfg: Config, rounds: int, warmup: int) -> dict:
     """Times of the steps, frames a second of them and of two loading workers, peak memory."""
     loader_cfg = dict(cfg.train_dataloader, num_workers=2, persistent_workers=False)
     size = loader_cfg['batch_size']
@@ -95,12 +95,12 @@ def describe_training(cfg: Config, turns: int, warmup: int) -> dict:
     batches = [pseudo_collate([dataset[(size * n + i) % len(dataset)] for i in range(size)])
                for n in range(2)]
     steps = training_steps(cfg, batches)
-    spent = list(time_steps(steps, tqdm(range(warmup + turns), 'training', unit='turn')))[warmup:]
+    spent = list(time_steps(steps, tqdm(range(warmup + rounds), 'training', unit='round')))[warmup:]
     peak = peak_resident()
     loader = Runner.build_dataloader(loader_cfg, seed=0)
-    loading = list(tqdm(time_loader(loader, turns), 'data loader', turns, unit='batch'))
+    loading = list(tqdm(time_loader(loader, rounds), 'data loader', rounds, unit='batch'))
     return dict(batch_size=size, steps=describe_steps(spent), peak_mib=peak,
-                loader_frames_per_second=turns * size / sum(loading))
+                loader_frames_per_second=rounds * size / sum(loading))
 
 
 def text_of_training(report: Mapping) -> str:
@@ -113,6 +113,6 @@ def text_of_training(report: Mapping) -> str:
                   f'{entry["loader_frames_per_second"]:.1f}', str(entry['batch_size'])]
                  for part, ms in entry['steps'].items()]
     peak = max(entry['peak_mib'] for entry in report['training'].values())
-    return (f'{aligned(rows)}\n\nMedians of {report["frames"]} turns after {report["warmup"]} to '
-            f'warm up, {report["threads"]} threads ({report["machine"]}), steps in turn; the '
+    return (f'{aligned(rows)}\n\nMedians of {report["frames"]} rounds after {report["warmup"]} to '
+            f'warm up, {report["threads"]} threads ({report["machine"]}), steps alternately; the '
             f'loader has two workers. Peak memory of the whole process: {peak:.0f} MiB.\n')

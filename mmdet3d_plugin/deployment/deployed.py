@@ -14,11 +14,11 @@ from .views import CALIBRATION, build_view
 
 
 class DeployedStudent(nn.Module):
-    """The network that runs on a car: images to BEV maps, and nothing that only training needs.
+    """A student for inference: images to BEV maps, without the parts that only training needs.
 
-    It equals ``predict`` of the model, but for rounding: images are normalised inside, batch
-    norms are folded into convolutions, the geometry of one rig is constant, tasks that nobody asks
-    for and losses are gone. It runs as it is, under ``torch.compile`` and in exporters.
+    It equals ``predict`` of the model, but for rounding: images are normalised inside, batch norms
+    are folded into convolutions, the geometry of one rig is constant, and losses and outputs that
+    are not asked for are removed. It runs eagerly, under ``torch.compile`` and in exporters.
 
     Args:
         model (nn.Module): A model with a camera branch alone, or a distiller with such a student;

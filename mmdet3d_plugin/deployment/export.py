@@ -36,7 +36,7 @@ class Options:
         half: float16 weights and sums.
         int8: 8-bit convolutions and matrix products, calibrated on ``frames`` training frames.
         test: evaluate the network before and after on the test data.
-        time: turns to time; 0 = none.
+        time: rounds to time; 0 = none.
         threads: of the CPU; 0 = all.
     """
 
@@ -233,10 +233,10 @@ def evaluate(config, dataset, predict: Callable) -> Dict[str, float]:
 
 
 @torch.no_grad()
-def measure(runs: Mapping[str, Callable], turns: int) -> Dict[str, dict]:
-    """Median and least milliseconds of functions that take turns, after two turns to warm up."""
+def measure(runs: Mapping[str, Callable], rounds: int) -> Dict[str, dict]:
+    """Median and least milliseconds of functions that alternate, after two rounds to warm up."""
     seconds = {name: [] for name in runs}
-    for _ in tqdm(range(turns + 2), 'turns'):
+    for _ in tqdm(range(rounds + 2), 'rounds'):
         for name, function in runs.items():
             begin = time.perf_counter()
             function()

@@ -22,7 +22,7 @@ def to_onnx(deployed: DeployedStudent, example: Tuple[Tensor, ...]):
     """Trace a deployed student to ONNX: standard operators, any batch size.
 
     Args:
-        deployed: Of the form ``'grid_sample'`` or ``'dynamic_calibration'``.
+        deployed: Of the form ``'block_dense'``, ``'grid_sample'`` or ``'dynamic_calibration'``.
         example: Inputs of its sizes.
 
     Returns:

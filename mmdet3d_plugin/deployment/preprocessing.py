@@ -28,7 +28,7 @@ def recipe_of(pipeline: Sequence[Mapping], frame: Mapping) -> Recipe:
     found = {step['type']: build_from(TRANSFORMS, step, 'test_dataloader.dataset.pipeline')
              for step in steps if step['type'] in _LOADERS or step['type'] == 'ImageAug3D'}
     unknown = [step['type'] for step in steps if step['type'] not in found and any(
-        word in step['type'] for word in ('Image', 'Panorama', 'Image', 'Views', 'Fisheye'))
+        word in step['type'] for word in ('Image', 'Panorama', 'Views', 'Fisheye'))
         and 'LiDAR' not in step['type']]
     loaders = [kind for kind in found if kind in _LOADERS]
     if len(loaders) != 1 or unknown:

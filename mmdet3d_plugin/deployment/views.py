@@ -120,7 +120,7 @@ class _Reordered(nn.Module):
 
 
 class EmbeddingBagPull(_Reordered):
-    """A cell is a bag of rows; the samples of a batch are columns of one table."""
+    """One ``embedding_bag``: cells sum rows, the samples of a batch are columns of one table."""
 
     def keep(self, rows):
         self.register_buffer('index', F.pad(rows.index, (0, 1)))
@@ -134,7 +134,7 @@ class EmbeddingBagPull(_Reordered):
 
 
 class BlockDensePull(_Reordered):
-    """Neighbouring cells read much the same rows: a tile of them is one matrix product."""
+    """Neighbouring cells read nearly the same rows, so a block of cells is one matrix product."""
 
     def keep(self, rows):
         groups, place = dense_blocks(rows, self.shape, self.outputs)
@@ -172,7 +172,7 @@ class _Lift(nn.Module):
 
 
 class EmbeddingBagLift(_Lift):
-    """A cell is a bag of pixels, weighted by their depths' probabilities."""
+    """One ``embedding_bag``: cells sum pixels, weighted by their depths' probabilities."""
 
     def __init__(self, branch, rig, size):
         super().__init__(branch, rig, size)
@@ -292,36 +292,36 @@ def _alike(sizes: List[int], channels: int) -> Iterator[Tuple[int, int, int]]:
 
 
 def dense_blocks(rows: CSRMatrix, shape: Tuple[int, int], channels: int, side: int = 8
-          ) -> Tuple[List[Tuple[Tensor, Tensor]], Tensor]:
+                 ) -> Tuple[List[Tuple[Tensor, Tensor]], Tensor]:
     """A sparse matrix as dense blocks: ``side`` x ``side`` cells and all rows that they read.
 
     Args:
         rows: Of the cells of a plane.
         shape: Of the plane, (rows, columns).
         channels: Of a row of the table.
-        side: Of a tile, cells.
+        side: Of a block, cells.
 
     Returns:
         tuple: groups of rows (T, K) int64 and weights (T, side^2, K), filled up with row 0 and
-        weight 0; and where each cell is among those of all groups, (cells,), for cells of a tile
+        weight 0; and where each cell is among those of all groups, (cells,), for cells of a block
         without rows the number of those.
     """
     device = rows.index.device
     cells = torch.arange(shape[0] * shape[1], device=device)
     row, col = cells // shape[1], cells % shape[1]
-    tile_of = row // side * -(-shape[1] // side) + col // side
+    block_of = row // side * -(-shape[1] // side) + col // side
     local_of = row % side * side + col % side
     cell = cells.repeat_interleave(rows.start.diff())
-    read, entry = torch.unique(tile_of[cell] * rows.num_rows + rows.index, return_inverse=True)
-    counts = torch.bincount(read // rows.num_rows, minlength=int(tile_of.max()) + 1)
-    rank = entry - (counts.cumsum(0) - counts)[tile_of[cell]]
+    read, entry = torch.unique(block_of[cell] * rows.num_rows + rows.index, return_inverse=True)
+    counts = torch.bincount(read // rows.num_rows, minlength=int(block_of.max()) + 1)
+    rank = entry - (counts.cumsum(0) - counts)[block_of[cell]]
     order = counts.argsort(stable=True)
     order = order[counts[order] > 0]
     position = counts.new_full((len(counts), ), len(order))
     position[order] = torch.arange(len(order), device=device)
-    place = torch.where(position[tile_of] < len(order), position[tile_of] * side**2 + local_of,
+    place = torch.where(position[block_of] < len(order), position[block_of] * side**2 + local_of,
                         len(order) * side**2)
-    groups, at = [], position[tile_of[cell]]
+    groups, at = [], position[block_of[cell]]
     for first, last, size in _alike(counts[order].tolist(), channels):
         chosen = (at >= first) & (at < last)
         where = at[chosen] - first, local_of[cell[chosen]], rank[chosen]

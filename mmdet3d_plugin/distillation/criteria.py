@@ -123,7 +123,7 @@ class PredictionKL(nn.Module):
     r"""KL divergence of the teacher's class probabilities to the student's, cell by cell.
 
     :math:`\mathrm{KL}(p^T \| p^S)`, summed over classes, averaged over cells and batch. Overlapping
-    classes are independent coins, :math:`p = \sigma(z)`, whose divergence has the gradient
+    classes are independent Bernoulli variables, :math:`p = \sigma(z)`; the gradient is
     :math:`\sigma(z^S) - \sigma(z^T)`.
 
     Args:

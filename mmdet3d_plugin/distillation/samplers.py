@@ -53,8 +53,8 @@ class BoxPoints(Sampler):
         offset = torch.cartesian_prod(steps, steps) * self.scale * boxes[:, :, None, 3:5]
         cos, sin = boxes[..., None, 6].cos(), boxes[..., None, 6].sin()
         along, across = offset.unbind(-1)
-        turned = torch.stack([cos * along - sin * across, sin * along + cos * across], -1)
-        xy = boxes[:, :, None, :2] + turned
+        rotated = torch.stack([cos * along - sin * across, sin * along + cos * across], -1)
+        xy = boxes[:, :, None, :2] + rotated
         numbers = torch.arange(boxes.shape[1], device=boxes.device)
         exists = numbers < torch.tensor(counts, device=boxes.device)[:, None]
         return xy, exists[..., None] & ctx.grid.to_index(xy)[1]

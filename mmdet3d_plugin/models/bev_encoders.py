@@ -25,7 +25,7 @@ class BEVUNet(BaseModule):
         in_channels (int): C of the input and of the final map.
         channels (tuple): Channels of the three stages.
         decode (bool): False leaves the decoder out; the last map is then the deepest. For an
-            assistant that is compared there and would train a decoder in vain.
+            assistant that is compared there, whose decoder would have no loss.
     """
 
     def __init__(self, in_channels: int = 128, channels: Tuple[int, int, int] = (64, 128, 256),
@@ -84,7 +84,7 @@ class BEVDecoder(BaseModule):
 
     Args:
         backbone (dict): Returns a tuple of maps.
-        neck (dict): Turns them into one map, or a list with one.
+        neck (dict): Joins them to one map, or a list with one.
     """
 
     def __init__(self, backbone: dict, neck: dict, init_cfg=None):

@@ -14,7 +14,7 @@ class ImageEncoder(BaseModule):
 
     Args:
         backbone (dict): Returns a tuple of feature maps.
-        neck (dict): Turns that tuple into one map.
+        neck (dict): Joins that tuple to one map.
         in_channels (int): Channels of the input. Where a pretrained backbone expects three and
             there are more or fewer, a bias-free 1x1 convolution adapts them.
         wrap (bool): Pad circularly along the width; for panoramas.

@@ -66,8 +66,8 @@ def wrap_columns(network: nn.Module) -> None:
     """Let an image network treat its input as a panorama: columns continue across the border.
 
     Every padding along the width becomes circular, in convolutions, pooling and the layers with an
-    attribute ``wrap``. Turning the panorama by a multiple of the network's stride then turns its
-    features and changes nothing else.
+    attribute ``wrap``. Rolling the columns by a multiple of the network's stride then rolls those
+    of its features and changes nothing else.
 
     Args:
         network (nn.Module): Changed in place; parameters and their names stay.

@@ -39,7 +39,7 @@ def test_each_transform_has_its_own_time_and_name():
     spent = list(data_loading.time_transforms(dataset, range(5)))
     assert dataset.seen == [0, 1, 2, 0, 1] and torch.get_num_threads() == threads
     assert list(spent[0]) == ['info', 'Slow', 'Slow #2', 'Slow(Slow)']
-    wall, cpu = np.median([[turn[name] for name in turn] for turn in spent], 0).T
+    wall, cpu = np.median([[times[name] for name in times] for times in spent], 0).T
     assert 0.02 <= wall[1] < 0.035 and wall[2] < 0.01 and 0.04 <= wall[3] < 0.06
     assert cpu.max() < 0.01  # it slept
 

@@ -34,8 +34,8 @@ class DualPathTerm(Term):
         scope (str): One epsilon for the ``'batch'``, or one for each ``'sample'``, which does not
             depend on how the batch is split.
         channels (str): ``'sum'`` over channels as in Eq. 8, or ``'mean'``.
-        detach_assistant (bool): The assistant is a fixed target of the student; by default it is
-            drawn to the student as it is to the teacher.
+        detach_assistant (bool): The assistant is a fixed target of the student; by default
+            it learns from both distances.
         limits (tuple): Least and largest epsilon.
     """
 

@@ -130,7 +130,7 @@ def oriented_boxes(instances: Tensor, grid: BEVGrid,
     shrunk to the same area).
 
     Convention: yaw is in (-pi/2, pi/2]. A mask does not tell front from rear, so headings are right
-    up to half a turn; a mask without a longer side has yaw 0.
+    up to 180 degrees; a mask without a longer side has yaw 0.
 
     Args:
         instances (Tensor): (K, R, C) int, 0 = none; a number occurs in one channel only.

@@ -136,8 +136,8 @@ def submanifold_rules(sites: SparseMap, kernel_size: Sequence[int]) -> Rules:
 
     Sites are numbered with a margin as wide as the kernel's reach, so that a place in the kernel is
     a constant step from number to number. The search for one step finds the steps after it along
-    the last axis, too: a site's neighbours there are next in order. Places on either side of the
-    middle mirror each other.
+    the last axis, too: a site's neighbours there are next in order. Places at equal
+    distances before and after the middle have inverse rules.
     """
     reach = [length // 2 for length in kernel_size]
     shape = [length + 2 * margin for length, margin in zip(sites.shape, reach)]
@@ -168,7 +168,7 @@ def strided_rules(sites: SparseMap, kernel_size: Sequence[int], stride: Sequence
     shape = tuple((n + 2 * p - k) // s + 1
                   for n, k, s, p in zip(sites.shape, kernel_size, stride, padding))
     sample, *site = sites.index.T
-    axes, weight = [], 1  # at each place along an axis: the site's share of the key, and if it is
+    axes, weight = [], 1  # at each place along an axis: what the site adds to the key, and if it is
     for along, length, k, s, p in reversed([*zip(site, shape, kernel_size, stride, padding)]):
         places = [along + p - offset for offset in range(k)]
         axes.insert(0, [(place // s * weight,
