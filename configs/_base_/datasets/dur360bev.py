@@ -2,21 +2,21 @@
 
 # Often changed ------------------------------------------------------------------------------------
 data_root = 'data/dur360bev/'
-batch_size = 6
+batch_size = 6  # of each GPU
 num_workers = 6
 
 # Sometimes ----------------------------------------------------------------------------------------
 grid = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5, rows='-x', cols='-y')
-panorama_size = (1024, 2048)
-lidar_image_size = (242, 2048)
-classes = [('car', 'bus', 'truck')]
+panorama_size = (1024, 2048)  # 180 by 360 degrees
+lidar_image_size = (242, 2048)  # 42.5 degrees at the panorama's scale
+classes = [('car', 'bus', 'truck')]  # one channel
 
 # Rarely -------------------------------------------------------------------------------------------
 load_camera = dict(type='LoadDualFisheyePanorama', size=panorama_size)
 load_scan = dict(type='LoadOusterScan')
 lidar_image = dict(type='BuildLiDARImage', channels=('range', 'ambient', 'intensity'),
                    size=lidar_image_size)
-targets = dict(type='RasterizeBEV', grid=grid, classes=classes, sigma=3.0)
+targets = dict(type='RasterizeBEV', grid=grid, classes=classes, sigma=3.0)  # cells
 
 camera_pipeline = [load_camera, targets, dict(type='PackBEVInputs', keys=('img', ))]
 fusion_pipeline = [load_camera, load_scan, lidar_image, targets, dict(type='PackBEVInputs')]

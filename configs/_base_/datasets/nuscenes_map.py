@@ -9,7 +9,7 @@ data_root = 'data/nuscenes/'
 grid = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5, rows='+x', cols='+y',
             forward_axis='+y')
 map_classes = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'divider')
-image_size = (256, 704)
+image_size = (256, 704)  # of the network's input
 
 # Rarely -------------------------------------------------------------------------------------------
 statistics = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # ImageNet's
@@ -19,7 +19,7 @@ map_model = dict(  # what a model takes from the data
 load_images = dict(type='LoadMultiViewImages', cameras=(
     'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT',
     'CAM_BACK_RIGHT'))
-augment_views = dict(type='ImageAug3D', size=image_size, resize=(0.38, 0.55))
+augment_views = dict(type='ImageAug3D', size=image_size, resize=(0.38, 0.55))  # of 900 x 1600
 resize_views = dict(type='ImageAug3D', size=image_size, resize=0.48, random=False)
 load_key_scan = dict(type='LoadPointCloud', use_dim=(0, 1, 2, 3))
 augment_bev = dict(type='GlobalRotScaleTransFlip')

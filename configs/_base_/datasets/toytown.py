@@ -12,7 +12,7 @@ load_camera = dict(type='LoadDualFisheyePanorama', size=(128, 512), fov_deg=(30,
 load_scan = dict(type='LoadOusterScan')
 lidar_image = dict(type='BuildLiDARImage', channels=('range', 'ambient', 'intensity'),
                    size=(64, 512))
-targets = dict(type='RasterizeBEV', grid=grid, classes=_base_.classes, sigma=1.5)
+targets = dict(type='RasterizeBEV', grid=grid, classes=_base_.classes, sigma=1.5)  # cells
 camera_pipeline = [load_camera, targets, dict(type='PackBEVInputs', keys=('img', ))]
 fusion_pipeline = [load_camera, load_scan, lidar_image, targets, dict(type='PackBEVInputs')]
 

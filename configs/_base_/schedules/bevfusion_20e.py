@@ -3,8 +3,8 @@
 _base_ = ['./bridgeta_20e.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
-lr, momentum = 1e-4, 0.9
-up, end = 8, 20
+lr, momentum = 1e-4, 0.9  # at the start
+up, end = 8, 20  # epochs: the highest rate, the last
 optim_wrapper = dict(optimizer=dict(lr=lr, betas=(momentum, 0.999)))
 segment = dict(by_epoch=True, convert_to_iter_based=True)
 param_scheduler = [
@@ -16,4 +16,4 @@ param_scheduler = [
     dict(type='CosineAnnealingMomentum', T_max=end - up, eta_min=momentum, begin=up, end=end,
          **segment)
 ]
-auto_scale_lr = dict(base_batch_size=32)
+auto_scale_lr = dict(base_batch_size=32)  # 8 GPUs x 4

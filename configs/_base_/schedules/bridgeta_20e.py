@@ -5,7 +5,7 @@ _base_ = ['../default_runtime.py']
 
 # Often changed ------------------------------------------------------------------------------------
 max_epochs = 20
-lr = 1e-4
+lr = 1e-4  # at the start; 0 at the end
 
 # Sometimes ----------------------------------------------------------------------------------------
 optim_wrapper = dict(
@@ -27,4 +27,4 @@ test_cfg = dict(type='TestLoop')
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     checkpoint=dict(by_epoch=True, interval=1, save_best='map/mean'))
-auto_scale_lr = dict(enable=False, base_batch_size=6)
+auto_scale_lr = dict(enable=False, base_batch_size=6)  # all GPUs together

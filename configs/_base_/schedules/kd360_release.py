@@ -2,7 +2,7 @@
 _base_ = ['./kd360_12k.py']
 
 # Often changed ------------------------------------------------------------------------------------
-accumulated = 5
+accumulated = 5  # batches per update
 
 # Rarely -------------------------------------------------------------------------------------------
 optim_wrapper = dict(accumulative_counts=accumulated, optimizer=dict(weight_decay=1e-7))

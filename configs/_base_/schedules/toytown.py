@@ -2,7 +2,7 @@
 
 # Often changed ------------------------------------------------------------------------------------
 max_iters = 500
-lr = 3e-3
+lr = 3e-3  # the highest
 
 # Sometimes ----------------------------------------------------------------------------------------
 optim_wrapper = dict(
@@ -18,4 +18,4 @@ param_scheduler = [
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-auto_scale_lr = dict(enable=False, base_batch_size=4)
+auto_scale_lr = dict(enable=False, base_batch_size=4)  # all processes together
