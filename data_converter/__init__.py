@@ -1,1 +1,1 @@
-"""Converters from raw data sets, and the synthetic world that stands in for them."""
+"""Converters from raw data sets, and a synthetic data set."""

@@ -1,4 +1,4 @@
-"""What every converter needs: safe split files, resumable work with progress, one way to write."""
+"""Common to all converters: reading split files, resumable conversion, writing info files."""
 
 import contextlib
 import hashlib
@@ -34,8 +34,8 @@ MESSAGES = 20
 def read_split(path: str) -> Dict[str, np.ndarray]:
     """Read a split file: a JSON object of lists, or a pickled dict of integer arrays.
 
-    Only numpy arrays of integers are unpickled, so a foreign pickle cannot run code. A ``.json``
-    file of the same name is taken where the ``.pkl`` is missing.
+    Only numpy arrays of integers are unpickled, so a pickle cannot run code. A ``.json``
+    file of the same name is read where the ``.pkl`` is missing.
 
     Args:
         path: ``.pkl`` or ``.json`` file.
@@ -118,8 +118,8 @@ def parse_time(text: str, where: str) -> float:
     except ValueError:
         pass
     try:
-        whole, _, fraction = text.strip().partition('.')
-        moment = datetime.strptime(whole, '%Y-%m-%d %H:%M:%S').replace(tzinfo=timezone.utc)
+        date, _, fraction = text.strip().partition('.')
+        moment = datetime.strptime(date, '%Y-%m-%d %H:%M:%S').replace(tzinfo=timezone.utc)
         return moment.timestamp() + float(f'0.{fraction or 0}')
     except ValueError as error:
         raise UserError(f'{where}: expected seconds or YYYY-MM-DD HH:MM:SS.fffffffff, got '
@@ -144,11 +144,11 @@ def part_of_frame(kind: str) -> Iterator[None]:
 
 
 class Frames:
-    """The frames of a split, in order, kept on disk: memory holds the one that is looked at.
+    """The frames of a split, in order, kept on disk; one at a time is in memory.
 
     Attributes:
         keys: of the frames.
-        skipped: what was bad -> number of frames that were left out for it.
+        skipped: what was bad -> number of frames that were skipped for it.
         cells: label -> number of BEV cells, where they were counted.
     """
 
@@ -181,10 +181,10 @@ def convert_frames(read: Callable[[Any], dict], keys: Sequence, journal: Optiona
     """Read the frames of a split, in processes, with progress, continued after a stop.
 
     Finished frames are appended to ``journal``; a later call takes them from there if the stamp of
-    the key is unchanged. The caller removes the journal once its own output is written. The result
-    is the same to the byte for any number of processes and stops.
+    the key is unchanged. The caller removes the journal once its own output is written. The
+    result is the same to the byte for any number of processes and stops.
 
-    A bad frame (:class:`FrameError`) is left out and counted. Where many are bad (more than ten,
+    A bad frame (:class:`FrameError`) is skipped and counted. Where many are bad (more than ten,
     and more than one in ten) or all, the set is bad: that is an error.
 
     Args:
@@ -232,7 +232,7 @@ def convert_frames(read: Callable[[Any], dict], keys: Sequence, journal: Optiona
 
 
 def _attempt(read, files, rasterizer, key):
-    """A frame and its cells, or what is wrong with it."""
+    """A frame and its cells, or its error."""
     try:
         frame = read(key)
         if files:
@@ -251,14 +251,14 @@ def count_cells(frame: dict, rasterizer: str) -> Dict[int, int]:
     grid = BEVGrid(BEV['x_range'], BEV['y_range'], BEV['resolution'])
     boxes = np.array([i['bbox_3d'] for i in frame['instances']], np.float64).reshape(-1, 7)
     labels = np.array([i['bbox_label_3d'] for i in frame['instances']], np.int64)
-    if 'lidar2ego' in frame['lidar_points']:  # of a scanner with axes of its own
+    if 'lidar2ego' in frame['lidar_points']:  # the LiDAR frame has other axes
         boxes = rigid.transform_boxes(np.array(frame['lidar_points']['lidar2ego']), boxes)
     maps = raster.rasterize(boxes, labels, grid, labels.max(initial=0) + 1, rasterizer)
     return {label: int(n) for label, n in enumerate(maps['seg'].sum((1, 2))) if n}
 
 
 def bev_metainfo(frames: Frames, categories: Dict[str, int], rasterizer: Optional[str]) -> dict:
-    """``bev`` of the metainfo: what was counted, by class; nothing where nothing was."""
+    """``bev`` of the metainfo: BEV cells of each class; {} without a rasterizer."""
     cells = {name: frames.cells[label] for name, label in categories.items()}
     return dict(bev=dict(BEV, rasterizer=rasterizer, cells=cells)) if rasterizer else {}
 
@@ -274,7 +274,7 @@ def _leave_out(desc, error, bad, total):
 
 @contextlib.contextmanager
 def _appended(path):
-    """A file to append to; what is in it when the disk is full stays."""
+    """Open a file to append to; errors while it is closed do not hide the first one."""
     with disk_errors(path):
         log = open(path, 'ab')
     try:
@@ -288,7 +288,7 @@ def _appended(path):
 
 
 def _read_journal(path) -> dict:
-    """Key -> mark, place and cells of the complete records; a half-written last one is cut off."""
+    """Key -> mark, place and cells of the complete records; an incomplete last one is removed."""
     done = {}
     if os.path.exists(path):
         with open(path, 'rb+') as file:
@@ -304,7 +304,7 @@ def _read_journal(path) -> dict:
 
 
 def _imap(function, keys, workers):
-    """``map`` in processes; a dead worker is an error, not a wait."""
+    """``map`` in processes; a worker that dies raises an error."""
     if workers <= 1 or len(keys) <= 1:
         yield from map(function, keys)
         return
@@ -321,7 +321,7 @@ def _imap(function, keys, workers):
 
 
 def _start_worker(parent):
-    """A worker ends with its parent, however that one ended, and at Ctrl-C without a traceback."""
+    """Let a worker end when its parent has ended, and at Ctrl-C without a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def watch():

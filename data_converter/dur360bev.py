@@ -85,7 +85,7 @@ def splits(root: str, version: str = 'extended') -> Dict[str, List[str]]:
         dict: 'train' and 'val' -> list of frame ids.
 
     Raises:
-        UserError: unknown version, no frames, missing or foreign split file, index out of range
+        UserError: unknown version, no frames, missing or wrong split file, index out of range
             or listed twice.
     """
     ids, arrays = frame_ids(root, version), split_indices(root, version)
@@ -110,7 +110,7 @@ def split_indices(root: str, version: str) -> Dict[str, np.ndarray]:
     ``complete`` is ``initial`` and after it ``extended``.
 
     Raises:
-        UserError: missing or foreign split file.
+        UserError: missing or wrong split file.
     """
     path = os.path.join(root, 'metadata', f'{VERSIONS[version][1]}.pkl')
     own = any(os.path.isfile(path[:-4] + end) for end in ('.pkl', '.json'))
@@ -215,7 +215,7 @@ def metainfo(root: str, version: str, split: str) -> dict:
 
 
 def report(infos: dict) -> dict:
-    """Counts that show at a glance whether a conversion is what it should be."""
+    """Counts of a conversion, to check it."""
     counts, labels, _ = common.summarize(infos)
     objects = {name: labels[index] for name, index in CATEGORIES.items()}
     return dict(counts, objects=dict(objects, ignored=labels[-1]))

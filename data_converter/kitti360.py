@@ -63,7 +63,7 @@ class Options:
         split: 'drives' (``val_drives`` are held out), 'windows' (the official window lists), or a
             folder with ``train.txt`` and ``val.txt``, lines of ``<sequence>;<frame>``.
         val_drives: numbers of the drives held out. The paper follows a split without naming its
-            drives; 10 is what we recall of it, so say which drives were used with every result.
+            drives; 10 is from memory, so state the drives with every result.
         max_frames: frames of train and val at most, drawn evenly; 0 = all. The paper: 20k and 1k.
         radius: metres around the car within which static boxes are looked at.
         min_points: a static box needs so many points of the frame's scan.
@@ -91,7 +91,7 @@ def convert(root_path: str, out_dir: Optional[str] = None, options: Optional[Opt
         root_path: folder with calibration/, data_2d_raw/, data_3d_raw/, data_3d_bboxes/,
             data_poses/.
         out_dir: where the info files go, default the root path.
-        options: :class:`Options`, default the paper's as far as it says.
+        options: :class:`Options`, default the paper's where it states them.
         workers: processes; they change nothing in the files.
         check: decode every image and scan, and read the info files back.
         rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
@@ -131,7 +131,7 @@ def metainfo(split: str, options: Options) -> dict:
 
 
 def report(infos: dict) -> dict:
-    """Counts that show at a glance whether a conversion is what it should be."""
+    """Counts of a conversion, to check it."""
     counts, labels, more = common.summarize(
         infos, dynamic=lambda frame: sum(not i['is_static'] for i in frame['instances']))
     objects = {name: labels[index] for name, index in CATEGORIES.items()}
@@ -147,7 +147,7 @@ def sequence_name(drive: int) -> str:
 
 
 def splits(root: str, options: Options) -> Tuple[Dict[str, List[Tuple[str, int]]], Dict[str, int]]:
-    """Frames of each split, thinned evenly, and counts of the frames left out by reason.
+    """Frames of each split, subsampled evenly, and counts of the skipped frames by reason.
 
     Returns:
         tuple: dict 'train', 'val' -> sorted list of (sequence name, frame number); dict reason ->
@@ -391,7 +391,7 @@ def read_scan(path: str) -> np.ndarray:
     """
     size = os.path.getsize(path) if os.path.isfile(path) else None
     if not size or size % 16:
-        raise FrameError(f'{path}: {size or "no"} bytes, expected whole points of 4 float32; the '
+        raise FrameError(f'{path}: {size or "no"} bytes, expected points of 4 float32; the '
                          'file is cut, copy it again', 'scan')
     points = np.fromfile(path, '<f4').reshape(-1, 4)
     check_points(points, path)
@@ -417,7 +417,7 @@ class Box:
 
 @dataclass
 class Sequence:
-    """What the frames of a drive share; see :func:`sequence`."""
+    """Data common to all frames of a drive; see :func:`sequence`."""
 
     poses: dict
     pose_from_velo: np.ndarray

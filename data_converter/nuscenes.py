@@ -1,7 +1,7 @@
 """nuScenes (or toytown written in its layout) -> info files that mmdet3d's own classes read, too.
 
 Frame of reference is that of LIDAR_TOP, as in mmdet3d: x right, y ahead, z up, tilted with the
-scanner. ``lidar2cam`` has the car's motion between scan and image in it. File names are without
+LiDAR. ``lidar2cam`` has the car's motion between scan and image in it. File names are without
 folder: scans are in ``samples/LIDAR_TOP``, images in ``samples/<camera>``.
 
 The tables are read row by row into columns; that of trainval has millions of rows.
@@ -54,7 +54,7 @@ CAMERAS = ('CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BA
 CHANNELS = (LIDAR, *CAMERAS)
 FEATURES = ['x', 'y', 'z', 'intensity', 'ring']
 BEAMS_DEG = np.linspace(10.67, -30.67, 32)
-"""Elevation of the beams in the scanner's axes."""
+"""Elevation of the beams in the axes of the LiDAR."""
 
 
 def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-trainval',
@@ -123,7 +123,7 @@ def metainfo(version: str, split: str) -> dict:
 
 
 def report(infos: dict) -> dict:
-    """Counts that show at a glance whether a conversion is what it should be."""
+    """Counts of a conversion, to check it."""
     def number(quality):
         return lambda frame: sum(map(quality, frame['instances']))
 
@@ -211,7 +211,7 @@ def read_columns(path: str, fields: Dict[str, Union[type, Callable[[dict], Any]]
             close()
         columns = dict(zip(fields, map(list, zip(*blocks))))
         blocks.clear()
-        for name in columns:  # one after the other: two copies of a whole table are too much
+        for name in columns:  # one after the other: two copies of a table are too much
             columns[name] = np.concatenate(columns[name])
         return columns
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
@@ -535,7 +535,7 @@ def frames(root: str, version: str, keys: Sequence[str], max_sweeps: int = 10, w
         UserError: a file of a frame outside the training split is missing or cut; those of many
             frames of the training split are.
     """
-    load(root, version)  # before the processes fork: they share it
+    load(root, version)  # before the processes fork, so that they share its memory
     mark = stamp(root, version), max_sweeps
     return common.convert_frames(
         partial(_frame, root, version, max_sweeps), keys, journal, lambda key: mark, workers, split,
@@ -571,7 +571,7 @@ def _frame(root, version, max_sweeps, token) -> dict:
         lidar_points=dict(
             lidar_path=os.path.basename(_file(root, tables, rows[0])), feature_names=FEATURES,
             num_pts_feats=len(FEATURES), lidar2ego=lidar2ego.tolist()),
-        **(dict(lidar_sweeps=sweeps) if sweeps else {}),  # mmdet3d wants no empty list
+        **(dict(lidar_sweeps=sweeps) if sweeps else {}),  # mmdet3d does not accept an empty list
         instances=_instances(tables, number, lidar2global))
 
 
@@ -587,7 +587,7 @@ def _file(root, tables, row) -> str:
         raise FrameError(f'{path}: {"no such" if size is None else "empty"} file; extract the part '
                          'of nuScenes that has it again', _kind(channel))
     if channel == LIDAR and size % 20:
-        raise FrameError(f'{path}: {size} bytes, expected whole points of 5 float32; the file is '
+        raise FrameError(f'{path}: {size} bytes, expected points of 5 float32; the file is '
                          'cut, extract it again', 'scan')
     if channel != LIDAR:
         check_image(path)

@@ -1,6 +1,6 @@
 """One nuScenes keyframe with an mmdet3d v2 info file -> an info file and a scan of ours.
 
-The nuScenes LiDAR frame is x right, y forward, z up, and tilted with the scanner. Everything is
+The nuScenes LiDAR frame is x right, y forward, z up, and tilted with the LiDAR. Everything is
 moved into our LiDAR frame, x forward, y left, z up: same origin, axes of the ego vehicle
 (``lidar2ego`` without its translation). So scan, boxes and ``lidar2cam`` agree, and z is vertical.
 """

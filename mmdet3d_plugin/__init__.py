@@ -4,7 +4,6 @@ Importing the package registers its modules in mmdet3d's registries; a config ne
 ``custom_imports = dict(imports=['mmdet3d_plugin'], allow_failed_imports=False)``.
 """
 import importlib
-import os
 from importlib import metadata
 from pathlib import Path
 
@@ -39,10 +38,6 @@ def check_dependencies(window: dict = DEPENDENCIES) -> None:
 
 
 check_dependencies()
-
-# Threads of OpenMP that wait spin by default and slow each other down where other processes run.
-# OpenMP reads this when torch is first imported; the tools set it before.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 for _name in ('structures', 'datasets', 'models', 'distillation', 'evaluation', 'visualization',
               'engine'):

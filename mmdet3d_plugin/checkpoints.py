@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole or absent, and that load without running code."""
+"""Checkpoint files: written atomically, loaded strictly and without running code."""
 import contextlib
 import inspect
 import os

@@ -3,5 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python="$(bash tools/setup_env.sh)"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # threads that wait sleep; see docs/performance.md
 PATH="$(dirname "$python"):$PATH" exec "$python" tools/quickstart.py "$@"

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python="$(bash tools/setup_env.sh)"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # also of processes with more threads
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # waiting threads must not take the cores of other tests
 PATH="$(dirname "$python"):$PATH" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" \
     "$python" -m pytest -q --durations=15 -n "${TEST_WORKERS:-logical}" --maxprocesses 4 \
     --dist worksteal "$@"

@@ -13,7 +13,6 @@ command -v srun >/dev/null || {
 }
 GPUS="${GPUS:-8}"
 GPUS_PER_NODE="${GPUS_PER_NODE:-8}"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # threads that wait sleep
 # shellcheck disable=SC2086  # SRUN_ARGS is a list of words
 srun -p "$1" --job-name="$2" --gres="gpu:$GPUS_PER_NODE" --ntasks="$GPUS" \
     --ntasks-per-node="$GPUS_PER_NODE" --cpus-per-task="${CPUS_PER_TASK:-5}" \

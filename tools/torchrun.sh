@@ -15,6 +15,6 @@ launch() {
         where=(--nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}"
                --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}")
     fi
-    OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" exec "$python" -m torch.distributed.run \
+    OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec "$python" -m torch.distributed.run \
         "${where[@]}" --nproc_per_node "$number" "$tools/$script" "$@" --launcher pytorch
 }

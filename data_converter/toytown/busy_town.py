@@ -1,4 +1,4 @@
-"""A town with what nuScenes tells apart besides cars, buses, trucks and pedestrians."""
+"""A town with the other classes of nuScenes besides cars, buses, trucks and pedestrians."""
 
 import numpy as np
 
@@ -41,14 +41,14 @@ CLEAR = 4.0
 
 
 class BusyTown(Town):
-    """A town with two of each of ``NEAR`` and ``FAR`` by the ego car's way.
+    """A town with two of each of ``NEAR`` and ``FAR`` along the ego car's path.
 
-    They stand in the parking lanes: small things on the ego car's side, large ones on the other.
-    Parked vehicles make room for them; nothing moves there. Otherwise it is the :class:`Town` of
-    the same arguments.
+    They are in the parking lanes: small objects on the ego car's side, large ones on the other.
+    Parked vehicles that would overlap are removed; nothing moves there. Otherwise it is the
+    :class:`Town` of the same arguments.
 
     Attributes:
-        car_parks: list of ((x0, x1), (y0, y1)), those of whole blocks.
+        car_parks: list of ((x0, x1), (y0, y1)) of blocks that are car parks.
     """
 
     def __init__(self, seed: int = 0, sequence: int = 0, duration: float = 8.0) -> None:

@@ -10,7 +10,7 @@ What a frame holds (``<id>`` = '1000' and a six-digit running number):
   everything but time and ring is 0.
 * ``labels/data/<id>.txt``: one object a line, ``class h w l x y z yaw`` in the LiDAR frame,
   (x, y, z) = box centre; every car, van (as Car), bus, truck and pedestrian with at least
-  ``MIN_RETURNS`` LiDAR returns, as real labels are drawn from what the scanner saw.
+  ``MIN_RETURNS`` LiDAR returns, as real labels are drawn from LiDAR points.
 * ``oxts/data/<id>.txt``: lat lon alt roll pitch yaw (deg, deg, m, rad).
 
 Unlike the real data there are ``metadata/calibration.json`` (``lidar2cam``, 4×4) and
@@ -184,16 +184,16 @@ def write(out_dir: Union[str, Path], frames: int, seed: int = 0,
           image_size: Tuple[int, int] = (640, 1280), scan_size: Tuple[int, int] = (128, 2048),
           sequences: Optional[int] = None, workers: int = 1, supersample: int = 2,
           progress: bool = True) -> dict:
-    """Writes a data set, or finishes one that was begun with the same settings.
+    """Writes a data set, or completes one that was started with the same settings.
 
     Args:
-        out_dir: folder; new, empty, or begun by this function with the same settings.
+        out_dir: folder; new, empty, or started by this function with the same settings.
         frames: number of frames over all sequences, at least 2.
         seed: of the world.
         image_size: (H, W) of the dual-fisheye image, W = 2·H.
         scan_size: (beams, columns) of a scan.
         sequences: number of sequences (towns), at least 2; about ``frames / 12`` when None.
-            The last fifth of them, whole, is the test split.
+            The last fifth of them is the test split.
         workers: processes; they change nothing in the files.
         supersample: n × n rays per pixel.
         progress: whether to show a progress bar.

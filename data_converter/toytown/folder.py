@@ -1,4 +1,4 @@
-"""Writing a toytown folder in any layout: claim it, divide the work, finish what was begun."""
+"""Writing a toytown folder in any layout: check the folder, distribute the work, resume."""
 
 import json
 import math
@@ -20,7 +20,7 @@ FRAMES_PER_SEQUENCE = 12
 def make_settings(layout: str, frames: int, seed: int, image_size: Tuple[int, int],
                   scan_size: Tuple[int, int], sequences: Optional[int], supersample: int,
                   limit: Optional[int] = None) -> dict:
-    """The settings that make a folder what it is; kept in it as ``metadata/toytown.json``.
+    """The settings of a folder; stored in it as ``metadata/toytown.json``.
 
     Raises:
         ValueError: for impossible settings.
@@ -57,7 +57,7 @@ def write(out_dir: Path, settings: dict, render: Callable[..., Dict[str, bytes]]
     """Writes the frames of a folder that are not there yet.
 
     Args:
-        out_dir: folder; new, empty, or begun by this function with the same settings.
+        out_dir: folder; new, empty, or started by this function with the same settings.
         settings: see :func:`make_settings`.
         render: picklable, (settings, sequence, frames of it, frame's number in the data set, and in
             its sequence) -> {path in the folder: bytes}.
@@ -100,7 +100,7 @@ def _check_run_dir(out_dir, settings):
         if other:
             was, now = ({k: d.get(k) for k in other} for d in (there, settings))
             raise FileExistsError(
-                f'{out_dir} was begun with other settings: there {was}, asked {now}. '
+                f'{out_dir} was started with other settings: there {was}, asked {now}. '
                 'Use the same settings to finish it, or another --out-dir'
             )
         for left in out_dir.rglob('.*.tmp'):
@@ -141,7 +141,7 @@ def _run(jobs, workers, frames, progress):
 
 
 def _in_processes(jobs, workers):
-    """Yields the number of frames of each finished job; a dead worker is an error, not a wait."""
+    """Yields the number of frames of each finished job; a worker that dies raises an error."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
@@ -216,7 +216,7 @@ def to_json(value: Any) -> bytes:
 
 
 def save(path: Path, data: bytes) -> None:
-    """Writes bytes so that the file is there whole or not at all."""
+    """Writes bytes atomically: the file is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     part.write_bytes(data)

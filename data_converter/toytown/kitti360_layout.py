@@ -6,7 +6,7 @@ Drives are named after those with public labels; a drive's frames count from 0. 
   are kilometres large.
 * Fisheyes are square images of the MEI model, black beyond 92.5 degrees. p1 and p2 are in the
   calibration, but as in the original's devkit nobody applies them.
-* Scans are float32 x y z reflectance of 64 unevenly spaced beams, echoes only. The scanner is
+* Scans are float32 x y z reflectance of 64 unevenly spaced beams, echoes only. The LiDAR is
   tilted by half a degree. Scans are taken at once, without the car's motion.
 * ``data_3d_bboxes/train/<drive>.xml`` has every standing road user of the town once, seen or not,
   and every moving one for each frame in which the scan has ``MIN_RETURNS`` echoes of it; also an
@@ -179,7 +179,7 @@ def write(out_dir: Union[str, Path], frames: int, seed: int = 0,
           image_size: Tuple[int, int] = (1400, 1400), scan_size: Tuple[int, int] = (64, 2048),
           sequences: Optional[int] = None, workers: int = 1, supersample: int = 1,
           progress: bool = True) -> dict:
-    """Writes a data set, or finishes one that was begun with the same settings.
+    """Writes a data set, or completes one that was started with the same settings.
 
     Args, Returns and Raises are those of :func:`.dur360bev_layout.write`, but for:
 
@@ -219,7 +219,7 @@ def write(out_dir: Union[str, Path], frames: int, seed: int = 0,
 
 
 def windows(length: int) -> List[Tuple[int, int]]:
-    """First and last frames of the two annotated windows of a drive, which share a frame."""
+    """First and last frames of the two annotated windows of a drive; one frame is in both."""
     return [(0, length // 2), (length // 2, length - 1)]
 
 

@@ -13,10 +13,10 @@ split. As in the original:
   direction of its own in its map. ``maps/expansion`` has the map (:mod:`.street_map`) and
   ``maps/basemap`` an image of it; the prior masks are black.
 
-The towns have two of each class by the way (:class:`BusyTown`). Unlike the original there are no
-radars, and there are ``metadata/toytown.json`` with the settings and
-``metadata/seen/<scene>/<frame>.json``: the frame's files, and road user -> points in its box, share
-of it that is visible.
+The towns have two objects of each class along the path (:class:`BusyTown`). Unlike the original
+there are no radars, and there are ``metadata/toytown.json`` with the settings and
+``metadata/seen/<scene>/<frame>.json``: the frame's files, and road user -> points in its box,
+fraction of it that is visible.
 """
 
 import json
@@ -90,7 +90,7 @@ ATTRIBUTES = ('cycle.with_rider', 'cycle.without_rider', 'pedestrian.moving',
               'vehicle.parked', 'vehicle.stopped')
 VISIBILITY = ('v0-40', 'v40-60', 'v60-80', 'v80-100')
 NEAR, MOSTLY = 45.0, 0.4
-"""Metres, and share of a road user that must be visible to be annotated without points."""
+"""Metres, and fraction of a road user that must be visible to be annotated without points."""
 
 MAPS = {  # location -> prior mask; width and height in metres, towns beside and above each other
     'singapore-queenstown': ('93406b464a165eaba6d9de76ca09f5da', (3228.6, 3687.1), (3, 4)),
@@ -223,7 +223,7 @@ def render(settings: dict, sequence: int, length: int, number: int, index: int) 
                                      rays(channel, size, settings['supersample']))
                 files[path] = folder.jpeg(digital(light, rng))
         if channel == LIDAR:
-            seen = look(town, scene, t, scan)
+            seen = visibility(town, scene, t, scan)
     record = dict(files=list(map(str, files)), seen=seen)
     files[_seen_path(settings, sequence, index)] = folder.to_json(record)
     return files
@@ -245,8 +245,9 @@ def records(scan: Scan) -> np.ndarray:
     return values[::-1].swapaxes(0, 1).reshape(-1, 5).astype('<f4')
 
 
-def look(town: BusyTown, scene: RayScene, t: float, scan: Scan) -> Dict[int, Tuple[int, float]]:
-    """{road user: (points of a scan in its box, share of it that is visible from the scanner)}."""
+def visibility(town: BusyTown, scene: RayScene, t: float,
+               scan: Scan) -> Dict[int, Tuple[int, float]]:
+    """{road user: (points of a scan in its box, fraction that is visible from the LiDAR)}."""
     pose = car_pose(town, t) @ RIG[LIDAR]
     to_town = pose @ np.linalg.inv(RFU_TO_FLU)
     points = scan.xyz[scan.range_mm > 0].astype(np.float64) @ to_town[:3, :3].T + to_town[:3, 3]
@@ -279,7 +280,7 @@ def write(out_dir: Union[str, Path], frames: int, seed: int = 0, image_size: Tup
           scan_size: Tuple[int, int] = (32, 1084), sequences: Optional[int] = None,
           workers: int = 1, supersample: int = 1, progress: bool = True,
           sweeps: Tuple[int, int] = (9, 5)) -> dict:
-    """Writes a data set, or finishes one that was begun with the same settings.
+    """Writes a data set, or completes one that was started with the same settings.
 
     Args, Returns and Raises are those of :func:`.dur360bev_layout.write`, but for:
 
@@ -407,7 +408,7 @@ def _add_user(out, town, scene, samples, user, seen):
             length, width, height = user.size
             rows.append(dict(
                 token=token(name, index), sample_token=sample, instance_token=name,
-                visibility_token=str(1 + sum(visible >= share for share in (0.4, 0.6, 0.8))),
+                visibility_token=str(1 + sum(visible >= limit for limit in (0.4, 0.6, 0.8))),
                 attribute_tokens=[token('attribute', a) for a in attributes(user)],
                 size=[width, length, height], num_lidar_pts=points, num_radar_pts=0,
                 **_placed(pose)))
@@ -444,7 +445,7 @@ def _placed(matrix):
 
 
 def _chain(rows):
-    """Rows that know their neighbours."""
+    """Add ``prev`` and ``next`` tokens to rows."""
     rows = list(rows)
     names = ['', *(row['token'] for row in rows), '']
     return [dict(row, prev=before, next=after)

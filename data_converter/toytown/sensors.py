@@ -94,7 +94,7 @@ def sunlight(scene: RayScene, position: np.ndarray, normal: np.ndarray,
         weather: the town's weather.
 
     Returns:
-        tuple: (N,) float32 shares of the sun and of the sky in [0, 1].
+        tuple: (N,) float32 fractions of the sun and of the sky in [0, 1].
     """
     start = position + normal * np.float32(0.01)
     sunlit = np.zeros(len(position), np.float32)
@@ -223,7 +223,7 @@ class SpinningLidar:
         fov_deg: vertical field of view, symmetric; the beams are the centres of equal rows.
         max_range: metres; weak echoes are lost before that.
         noise: standard deviation of the range, metres.
-        dropout: share of echoes lost at random.
+        dropout: fraction of echoes lost at random.
     """
 
     beams: int = 128
@@ -264,7 +264,7 @@ class Scan:
     Attributes:
         direction: (beams, columns, 3) float32 unit vectors in the sensor frame.
         range_mm: int64.
-        intensity, reflectivity, ambient: float32, whole numbers as the sensor counts them.
+        intensity, reflectivity, ambient: float32, integer values as the sensor gives them.
         instance: int32 road-user id of the surface, 0 = scenery, -1 = no echo.
     """
 

@@ -222,8 +222,8 @@ def radiance(direction: np.ndarray, normal: np.ndarray, albedo: np.ndarray, shin
     Args:
         direction, normal: (N, 3) unit vectors, from the camera and out of the surface.
         albedo, shine, glow: as returned by :func:`surface`.
-        sunlit: (N,) share of the sun that is not shadowed.
-        open_sky: (N,) share of the sky that is not occluded nearby.
+        sunlit: (N,) fraction of the sun that is not shadowed.
+        open_sky: (N,) fraction of the sky that is not occluded nearby.
         weather: :class:`Weather`.
     """
     sun_dir, sun = weather.sun_dir.astype(np.float32), weather.sun.astype(np.float32)

@@ -243,7 +243,7 @@ class _Street:
             road_block_token=block)
 
     def lane(self, ahead, side, start, end, ends):
-        """The lane of a direction, if the whole of it is on the map."""
+        """The lane of a direction, if it is completely on the map."""
         if not self.map.window.covers(self.strip((start, end), (0.0, side * LANE))):
             return
         edges = [[self.at(s, d) for s in (start, end)] for d in (0.0, side * LANE)]

@@ -147,7 +147,7 @@ class Town:
     """A random town and what moves in it, a function of (seed, sequence, duration) alone.
 
     Args:
-        seed: of the whole world.
+        seed: of the world.
         sequence: number of this town in it.
         duration: seconds that the ego car drives.
 

@@ -201,7 +201,7 @@ class Kitti360BEVDataset(BEVDataset):
 class NuScenesBEVDataset(BEVDataset):
     """NuScenes: six pinhole images and one 32-beam scan a frame.
 
-    Info files of a whole set are in nuScenes' LiDAR frame, as mmdet3d wants them; their samples
+    Info files of a whole set are in nuScenes' LiDAR frame, as mmdet3d expects them; their samples
     are transformed to the axes of the car by :func:`change_frame`. So the BEV is that of Lift-Splat
     and SimpleBEV, and heights are those of the other data sets. As there, every ``vehicle.*`` box
     is a vehicle (``VEHICLES``), emergency vehicles and boxes without points included.

@@ -14,7 +14,7 @@ from ..checkpoints import atomic_write, from_plain, to_plain
 
 @register_backend('atomic')
 class AtomicBackend(LocalBackend):
-    """Local files that are written whole or not at all."""
+    """Local files that are written atomically."""
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
         """Write bytes atomically."""
@@ -28,7 +28,7 @@ class AtomicBackend(LocalBackend):
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's checkpoint hook, safe against kills and against foreign pickles.
+    """mmengine's checkpoint hook, with atomic writes and without pickled code.
 
     * files are written atomically; ``last_checkpoint`` names a file only after it is complete,
       and an old file is removed only after that;

@@ -1,4 +1,4 @@
-"""What the command line tools share."""
+"""Functions common to the command line tools."""
 import json
 import logging
 import os

@@ -34,7 +34,7 @@ class PluginRunner(Runner):
     """mmengine's Runner, which also
 
     * names the config path in errors about the model,
-    * has checkpoints that a kill cannot spoil and resumes exactly, unless the config names other
+    * writes checkpoints atomically and resumes exactly, unless the config names other
       hooks for the slots ``checkpoint`` and ``sampler_seed``,
     * resumes checkpoints under torch's ``weights_only`` loading,
     * starts a distiller's student from a checkpoint of the student alone (``load_from``),

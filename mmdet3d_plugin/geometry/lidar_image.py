@@ -264,17 +264,17 @@ def close_gaps(image, rows: bool = False) -> np.ndarray:
 
 
 def undistort(points, motion) -> np.ndarray:
-    """Move the points of a turning scanner to where they were when it looked ahead.
+    """Compensate the motion of the vehicle during one revolution of the LiDAR.
 
-    A point at azimuth phi (left positive) was measured the share s = phi / 2 pi of a revolution
-    before that, and goes through the share s of the motion: p' = R(s r) p + s t.
+    All points are moved to the time at which the LiDAR points forward. A point at azimuth phi (left
+    positive) was measured s = phi / 2 pi revolutions before that, so p' = R(s r) p + s t.
 
-    Convention: the scanner turns clockwise seen from above, from the left over ahead to the right.
+    Convention: the LiDAR rotates clockwise seen from above, from the left over ahead to the right.
 
     Args:
         points: (P, >=3) x forward, y left, z up, and other columns, which stay.
         motion: (6,) rotation vector r (rad) and translation t (m) of the transform from the
-            scanner's frame one revolution before to its frame now.
+            LiDAR's frame one revolution before to its frame now.
 
     Returns:
         (P, >=3) like ``points``.
@@ -282,8 +282,8 @@ def undistort(points, motion) -> np.ndarray:
     from scipy.spatial.transform import Rotation
     points = np.array(points)
     xyz = points[:, :3].astype(np.float64)
-    share = np.arctan2(xyz[:, 1], xyz[:, 0])[:, None] / (2 * np.pi)
-    motion = share * np.asarray(motion, np.float64)
+    fraction = np.arctan2(xyz[:, 1], xyz[:, 0])[:, None] / (2 * np.pi)
+    motion = fraction * np.asarray(motion, np.float64)
     points[:, :3] = Rotation.from_rotvec(motion[:, :3]).apply(xyz) + motion[:, 3:]
     return points
 

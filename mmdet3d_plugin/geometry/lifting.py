@@ -34,7 +34,7 @@ def frustum(size: Tuple[int, int], feature_size: Tuple[int, int], depths: Tensor
         depths (Tensor): (D,) metres.
         pixel (str): ``'center'``: a feature sits at the centre of the pixels it covers.
             ``'corner'``: the first and the last are at the centres of the image's outermost
-            pixels (Lift-Splat's release and its heirs).
+            pixels (Lift-Splat's release and code derived from it).
 
     Returns:
         tuple: image positions (D * h * w, 2) as (column, row), and depths (D * h * w,); float32.

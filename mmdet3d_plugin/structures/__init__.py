@@ -1,4 +1,4 @@
-"""What a frame is on disk (infos) and the names under which its parts travel."""
+"""Info files, and the names of model inputs and of fields of a data sample."""
 from . import fields
 from .files import check_image, check_points
 from .info import INFO_VERSION, load_infos, save_infos, validate_infos

@@ -1,4 +1,4 @@
-"""Files of a frame: which are whole, and which are not fit for training."""
+"""Checks of the files of a frame: complete, and usable for training."""
 import os
 import struct
 from typing import Optional, Tuple
@@ -9,7 +9,7 @@ from ..errors import FrameError
 
 
 def check_image(path: str) -> Optional[Tuple[int, int]]:
-    """Tell from its first and last bytes that a PNG or JPEG file was not cut.
+    """Check by its first and last bytes that a PNG or JPEG file is complete.
 
     Args:
         path: the file.
@@ -39,7 +39,7 @@ def check_image(path: str) -> Optional[Tuple[int, int]]:
 
 
 def check_points(points: np.ndarray, path: str) -> None:
-    """Tell that a scan saw something and holds no rubbish.
+    """Check that a scan has returns and only plausible values.
 
     Args:
         points: (P, >=3) x, y, z first.
@@ -50,10 +50,10 @@ def check_points(points: np.ndarray, path: str) -> None:
             points are at the origin (no return).
     """
     sizes = np.abs(points)
-    whole = sizes < 1e12  # NaN is not
-    if not whole.all():
-        raise FrameError(f'{path}: {np.count_nonzero(~whole)} values are not finite or beyond all '
-                         'measure; copy the scan again', 'scan')
+    good = sizes < 1e12  # False for NaN
+    if not good.all():
+        raise FrameError(f'{path}: {np.count_nonzero(~good)} values are not finite or beyond 1e12; '
+                         'copy the scan again', 'scan')
     farthest = sizes[:, :3].max(initial=0)
     if farthest > 1e5:
         raise FrameError(f'{path}: a point is {farthest:.3g} m away; copy the scan again', 'scan')

@@ -1,14 +1,14 @@
 """The info file: mmdet3d's v2 schema plus our few fields, checked on write and on load.
 
 ``{'metainfo': {...}, 'data_list': [frame, ...]}``; geometry is in the LiDAR frame, x forward,
-y left, z up (in that of nuScenes' scanner where ``lidar_frame`` of the metainfo says so); metres,
+y left, z up (in that of nuScenes' LiDAR where ``lidar_frame`` of the metainfo says so); metres,
 radians, seconds; paths are relative to the data root.
 
 metainfo
     ``categories`` {name: index >= 0, or -1 to ignore}, ``dataset``, ``version``, ``info_version``,
     ``split``; ``skipped`` (optional) {what was bad: number of frames without which the conversion
     went on}; ``bev`` (optional) the BEV ``cells`` of each class that a ``rasterizer`` draws;
-    ``lidar_image`` (optional) what all scans share: ``projection`` ``'staggered'`` (with
+    ``lidar_image`` (optional) common to all scans: ``projection`` ``'staggered'`` (with
     ``height``, ``width``, ``pixel_shift_by_row``, ``fov_up``, ``fov_down``) or ``'spherical'``.
 frame
     ``sample_idx`` int, ``token``, ``scene_token``, ``frame_id`` str, ``timestamp`` float,
@@ -176,7 +176,7 @@ class _Check:
 
 
 def _check_metainfo(check, meta) -> dict:
-    """The categories, after the check of the whole."""
+    """Check the metainfo; returns its categories."""
     for key in ('dataset', 'version', 'info_version'):
         check.key(meta, key, str, 'metainfo')
     categories = check.key(meta, 'categories', dict, 'metainfo')
@@ -257,7 +257,7 @@ def _check_sweeps(check, sweeps, path):
 
 
 def _good_sweeps(sweeps) -> bool:
-    """Whether all sweeps of a frame are as they should be, told at once."""
+    """Whether all sweeps of a frame follow the schema; one check for all, for speed."""
     try:
         points = [sweep['lidar_points'] for sweep in sweeps]
         return all(isinstance(p['lidar_path'], str) for p in points) and is_rigid(
@@ -310,7 +310,7 @@ def _check_instances(check, instances, path, categories):
 
 
 def _good_instances(instances, known) -> bool:
-    """Whether all instances of a frame are as they should be, told at once."""
+    """Whether all instances of a frame follow the schema; one check for all, for speed."""
     try:
         boxes = np.array([i['bbox_3d'] for i in instances], np.float64).reshape(-1, 7)
         labels = {i['bbox_label_3d'] for i in instances}

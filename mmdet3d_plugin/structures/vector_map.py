@@ -30,7 +30,7 @@ def map_path(data_root: str, location: str) -> str:
 
 
 def load_map(data_root: str, location: str) -> Dict[str, MapLayer]:
-    """The layers of a map; read at the first call of a process, and shared by its later forks.
+    """The layers of a map; read once in a process, and shared with processes forked later.
 
     Args:
         data_root: folder with ``maps/``.

@@ -446,7 +446,7 @@ def first_file(root, folder):
     (lambda r: (r / key_file(r, 'CAM_BACK')).write_bytes(b'\xff\xd8 cut'),
      r'CAM_BACK__\d+\.jpg: unreadable image: not a complete PNG or JPEG file \(6 bytes\)'),
     (lambda r: (r / key_file(r, 'LIDAR_TOP')).write_bytes(b'1' * 21),
-     r'pcd\.bin: 21 bytes, expected whole points of 5 float32'),
+     r'pcd\.bin: 21 bytes, expected points of 5 float32'),
     (lambda r: edit(r, 'sample', lambda rows: rows.append(rows[0])), r'sample\.json: two records'),
     (lambda r: edit(r, 'sample_data', lambda rows: rows.append(dict(rows[0], token='x'))),
      'two key frames of one sensor'),

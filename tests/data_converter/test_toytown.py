@@ -437,4 +437,4 @@ def test_command_line(tmp_path):
     assert '2 frames in 2 sequences (1 train, 1 test), 2 written now' in done.stdout
     failed = subprocess.run([*base, '--seed', '2'], capture_output=True, text=True)
     assert failed.returncode != 0 and 'Traceback' not in failed.stderr
-    assert failed.stderr.strip().count('\n') == 0 and 'begun with other settings' in failed.stderr
+    assert failed.stderr.strip().count('\n') == 0 and 'started with other settings' in failed.stderr

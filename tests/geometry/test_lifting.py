@@ -65,7 +65,7 @@ def test_one_feature_lands_where_its_ray_is():
     assert out.sum() == 2.0
 
 
-def test_convention_features_sit_amid_their_pixels_or_in_the_corners():
+def test_convention_features_sit_at_the_centres_of_pixels_or_in_the_corners():
     for pixel, cols in (('center', [1.5, 5.5, 9.5]), ('corner', [0.0, 5.5, 11.0])):
         position, depth = frustum((8, 12), (2, 3), torch.tensor([1.0, 2.0]), pixel)
         assert position[:3, 0].tolist() == cols and depth.tolist() == [1.0] * 6 + [2.0] * 6

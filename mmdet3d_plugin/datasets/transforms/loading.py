@@ -249,7 +249,7 @@ class LoadStitchedPanorama(BaseTransform):
     Args:
         size (tuple): (H, W) of the panorama.
         fov_deg (tuple): Elevation of the top and bottom edge, degrees.
-        center (tuple): Of the panorama in the LiDAR frame, metres; amid the cameras is best.
+        center (tuple): Of the panorama in the LiDAR frame, metres; between the cameras is best.
         radius (float): Assumed distance of what is seen, metres; ``float('inf')`` is allowed.
         ground_z (float, optional): Height of the road in the LiDAR frame, metres.
         feather_px (float): Width of the fade at the images' borders, their pixels; 0 = a hard cut
@@ -338,7 +338,7 @@ class LoadPointCloud(BaseTransform):
         points = read_points(info['lidar_path'], info['num_pts_feats'], expected)
         if self.undistort and 'motion' in info:
             points = lidar_image.undistort(points, info['motion'])
-        if 'scan2lidar' in info:  # points without a return are where the scanner is
+        if 'scan2lidar' in info:  # points without a return are at the origin of the LiDAR
             points = points[points[:, :3].any(1)]
         x, y, z = points[:, :3].T
         kept = None
@@ -440,7 +440,7 @@ class SphericalLiDARImage(BaseTransform):
     Args:
         channels (tuple): Of range, intensity, and mask (1 = a return).
         size (tuple): (h, w) of the image.
-        native (tuple): Beams and columns of the scanner.
+        native (tuple): Beams and columns of the LiDAR.
         max_range (float, optional): As in :class:`BuildLiDARImage`.
         interpolation (str): ``'linear'`` or ``'nearest'``.
     """

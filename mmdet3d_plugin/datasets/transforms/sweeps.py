@@ -22,7 +22,7 @@ class LoadSweeps(BaseTransform):
         count (int): Sweeps at most. Those stored are the nearest first, so without ``random`` the
             nearest are taken.
         random (bool): Draw them from all that are stored, as BEVFusion does, for training.
-        remove_close (float): Drop a sweep's points within so many metres of its scanner along both
+        remove_close (float): Drop a sweep's points within so many metres of its LiDAR along both
             axes: they are on the car itself.
         pad_empty (bool): A frame without sweeps repeats its own points ``count`` times, as in
             BEVFusion's release.
