@@ -75,7 +75,7 @@ def make_stages(out: Path, smoke: bool, seed: int, keep: bool = False) -> List[S
         [*_test(out), _benchmark(out, SMOKE_BENCHMARK if smoke else BENCHMARK)],
         'evaluation/benchmark.json', 'evaluation', tuple(MODELS), (TEACHER, STUDENT))
     add('report', 'draw the images and write the report', [_draw(out)], 'report.html', 'images',
-        ('evaluate', ), after=lambda: write_report(out, stages))
+        ('evaluate', ), after=lambda: write_report(out, stages, smoke))
     return list(stages.values())
 
 

@@ -150,19 +150,19 @@ def count_frames(data: Path) -> Dict[str, Tuple[int, int]]:
     return counts
 
 
-def write_report(out: Path, stages: Mapping[str, Stage]) -> None:
+def write_report(out: Path, stages: Mapping[str, Stage], smoke: bool = False) -> None:
     """Write ``report.html`` and print its table.
 
     Args:
         out: folder of the quickstart.
         stages: by name; what they took and their commands go into the report.
+        smoke: whether this was a smoke run, whose numbers mean nothing.
     """
     results = read_results(out)
     iou, benchmark = results['iou'], results['benchmark']
     frames = count_frames(out / 'toytown')
     commands = [line for stage in stages.values() for line in stage.begun['commands']]
     seed = re.search(r'randomness\.seed=(\d+)', ' '.join(commands))[1]
-    smoke = 'train_cfg.max_iters=' in ' '.join(commands)
     header = ['model', 'reads', *(f'IoU {side} m, %' for side in RANGES), 'parameters', 'frames/s',
               'training, min']
     notes = (
@@ -175,7 +175,9 @@ def write_report(out: Path, stages: Mapping[str, Stage]) -> None:
         'in their speed is noise of the measurement.')
     curves = html.figure(html.line_charts(*charts_of(results['curves'])),
                          'Losses are means over the last iterations before a point, each with the '
-                         'weight that its model has learned for it.')
+                         'weight that its model has learned for it. A learned weight adds the '
+                         'logarithm of its variance, so that a loss may become negative; that is '
+                         'not an error.')
     panels = [html.figure(cv2.imread(str(path))[..., ::-1], alt=f'held-out frame {path.stem}')
               for path in sorted((out / 'images').glob('*.png'))]
     facts = [map(escape, fact) for fact in facts_of(stages, frames, benchmark, seed)]

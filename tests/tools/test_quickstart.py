@@ -5,6 +5,9 @@ import re
 import pytest
 import torch
 
+from mmdet3d_plugin.experiments.quickstart import make_stages
+from mmdet3d_plugin.experiments.quickstart_report import write_report
+
 
 @pytest.mark.slow
 def test_smoke(tmp_path, run_command):
@@ -47,6 +50,10 @@ def test_smoke(tmp_path, run_command):
     assert done.returncode == 2
     assert done.stderr.startswith(f'error: {out}/teacher was made with other settings')
     assert before == {p: p.stat().st_mtime_ns for p in before}
+
+    write_report(out, {stage.name: stage for stage in make_stages(out, smoke=False, seed=0)})
+    full = (out / 'report.html').read_text()  # the page of the full run
+    assert 'smoke run' not in full and 'loss may become negative' in full
 
 
 def test_bad_out_dir(run_command, tmp_path):
