@@ -93,7 +93,7 @@ FILES = [  # which file, damage, whether the converter sees it without --check, 
     ('scan', zeros, (K, ), 'a scan without any return'),
     ('scan', one_nan, (K, ), '1 values are not finite'),
     ('scan', far_away, (K, ), '1 values are .* beyond 1e12'),
-    ('scan', empty, LAYOUTS, r'expected .* points|empty file|without any return'),
+    ('scan', empty, LAYOUTS, r'expected (.* )?points|empty file|without any return'),
     ('scan', os.unlink, LAYOUTS, 'missing LiDAR scan|no such|no bytes|cannot read'),
 ]
 NAMES = [f'{damage.__name__} {kind}' for kind, damage, _, _ in FILES]
