@@ -68,8 +68,8 @@ def load_model(config, checkpoint, args):
     model.model.load_teachers()
     options = {key: value for key, value in args.cfg_options.items()
                if key.startswith('test_dataloader')}
-    model.dataset_cfg = load_config(
-        model.model.teacher.config_file(), options).test_dataloader.dataset
+    teacher, *_ = model.model.teachers.values()  # its test data has what all roles read
+    model.dataset_cfg = load_config(teacher.config_file(), options).test_dataloader.dataset
     return model
 
 

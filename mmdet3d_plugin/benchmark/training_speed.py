@@ -55,8 +55,7 @@ def training_steps(cfg: Config, batches: Sequence[dict]) -> Dict[str, TrainingSt
     model = build_from(MODELS, copy.deepcopy(cfg.model), 'model')
     if not isinstance(model, Distiller):
         return dict(model=TrainingStep(model, cfg.optim_wrapper, batches))
-    if model.teacher is not None:
-        model.build_teachers()
+    model.build_teachers()
     student = copy.deepcopy(model.student)
     images = [dict(batch, inputs={fields.IMG: batch['inputs'][fields.IMG]}) for batch in batches]
     return dict(student=TrainingStep(student, cfg.optim_wrapper, images),

@@ -90,6 +90,8 @@ def describe(deployed: DeployedStudent, rig: CameraRig, grid, classes, recipe: M
     values = calibration_of(rig)
     for name in deployed.inputs[1:]:
         inputs[name] = dict(shape=list(values[name].shape), dtype='float32')
+    if 'lens' in inputs:
+        inputs['lens']['columns'] = list(rig.param_names)
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)}
     return dict(
         format=FORMAT, **source, inputs=inputs,
