@@ -25,7 +25,7 @@ SOURCE = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2), resolution=0.8)
 
 @lru_cache
 def build(name):
-    return MODELS.build(Config.fromfile(CONFIGS / f'{name}_nuscenes.py').model)
+    return MODELS.build(Config.fromfile(CONFIGS / f'{name}_20e_nuscenes.py').model)
 
 
 def count(module):

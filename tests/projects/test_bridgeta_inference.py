@@ -22,7 +22,8 @@ def shapes(model):
 
 @pytest.fixture(scope='module', params=[
     ('student_r18_500it_toytown', 'distill_r18_500it_toytown'),
-    pytest.param(('student_swint_nuscenes', 'distill_swint_nuscenes'), marks=pytest.mark.slow)])
+    pytest.param(('student_swint_20e_nuscenes', 'distill_swint_20e_nuscenes'),
+                 marks=pytest.mark.slow)])
 def pair(request):
     torch.manual_seed(0)
     plain, distiller = map(build, request.param)

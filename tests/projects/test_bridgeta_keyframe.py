@@ -12,7 +12,7 @@ from mmdet3d_plugin.apis import BEVInferencer
 from mmdet3d_plugin.geometry import CameraRig
 from mmdet3d_plugin.structures import load_infos, load_plain
 from mmdet3d_plugin.visualization.draw import map_colours
-from tools import visualize
+from mmdet3d_plugin.visualization.frames import draw_predictions
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/bridgeta'
 MODELS = dict(student='student_swint', teacher='teacher_swint-voxel')
@@ -102,7 +102,7 @@ def test_full_size_predictions(role, inferencers):
 
 @pytest.mark.slow
 def test_the_image(inferencers, tmp_path):
-    token, image = visualize.draw_frame(0, inferencers, 900, [0.5])
+    token, image = draw_predictions(0, inferencers, 900, [0.5])
     assert token == 'ca9a282c9e77460f8360f564131a8af5' and image.shape[1] == 900
     cv2.imwrite(str(tmp_path / 'keyframe.png'), image[..., ::-1])
     colours = set(map(tuple, image[-40:].reshape(-1, 3).tolist()))

@@ -211,7 +211,8 @@ def test_whole_networks_compute_what_the_release_computes():
                                levels=whole.bev_encoder).items():
             record(teacher, name, part)
         teacher.update(whole(inputs))
-        teacher.update(lidar_voxels=lidar.view_transform(
+        lidar.view_transform.order = 'sample_first'
+        teacher.update(lidar_voxels=lidar.view_transform.to_voxels(
             teacher['lidar_encoder'][:, None], inputs['lidar_rig'], inputs['points']))
         teacher.update(encoder_feature=teacher['levels'][2], raw_feat=teacher['levels'][3])
         compare(teacher, TEACHER, rel=1e-3, single=2e-2)

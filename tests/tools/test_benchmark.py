@@ -54,9 +54,9 @@ def test_table(start, tmp_path):
     row = next(line for line in out.splitlines() if line.startswith('| student'))
     cells = [cell.strip() for cell in row.strip('|').split('|')]
     assert cells[1] == '442,079' and cells[4:7] == ['10.00', '20.00', '22.62']
-    channels = {len(line) for line in out.split('\n\n')[0].splitlines()}
-    assert len(channels) == 1  # aligned
-    assert 'batch 1, 3 turns after 1 to warm up, synthetic inputs' in out
+    widths = {len(line) for line in out.split('\n\n')[0].splitlines()}
+    assert len(widths) == 1  # aligned
+    assert 'batch 1, 3 rounds after 1 to warm up, synthetic inputs' in out
 
 
 def test_evaluation_of_a_checkpoint(start, tmp_path, toytown):
@@ -107,7 +107,7 @@ def test_training_steps(start, toytown, tmp_path):
     assert distillation['cpu'] > student['cpu'] > 1
     assert entry['batch_size'] == 2 and entry['peak_mib'] > 100
     assert entry['loader_frames_per_second'] > 1
-    assert 'steps in turn; the loader has two workers' in out
+    assert 'steps alternately; the loader has two workers' in out
 
 
 def test_loading_takes_configs_only(start):
