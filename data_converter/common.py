@@ -83,7 +83,7 @@ def read_json(path: str) -> dict:
         UserError: the file is missing, no JSON, or holds something else.
     """
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             content = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path}: cannot read: {error}') from error
@@ -99,7 +99,7 @@ def read_lines(path: str) -> List[str]:
         UserError: the file is missing or no text.
     """
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             return file.read().rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path}: cannot read: {error}') from error

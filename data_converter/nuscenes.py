@@ -151,7 +151,7 @@ def read_rows(path: str) -> Iterator[dict]:
     """
     decode, gap = json.JSONDecoder().raw_decode, re.compile(r'[\s,]*')
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             text = file.read(_CHUNK).lstrip()
             if not text.startswith('['):
                 raise ValueError('it does not start with [')

@@ -138,7 +138,7 @@ def calibrate(exported: Exported, file: Path) -> None:
         raise InputError(f'--calibration {file}: that of {exported.path} is a constant; export it '
                          'with --calibration input')
     try:
-        given = json.loads(file.read_text())
+        given = json.loads(file.read_text(encoding='utf-8-sig'))
         values = {name: np.array(value, np.float32) for name, value in given.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f'--calibration {file}: {error}; expected a JSON with '

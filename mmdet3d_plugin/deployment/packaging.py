@@ -40,7 +40,7 @@ def first_frame(inferencer, info: Optional[str] = None) -> dict:
                 return camera
     elif Path(info).suffix == '.json':
         try:
-            images = json.loads(Path(info).read_text())
+            images = json.loads(Path(info).read_text(encoding='utf-8-sig'))
             images = images.get('images', images)
             return dict(images={name: dict(view, lidar2cam=np.array(view['lidar2cam'], np.float64))
                                 for name, view in images.items()})

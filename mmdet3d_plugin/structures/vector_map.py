@@ -48,7 +48,7 @@ def load_map(data_root: str, location: str) -> Dict[str, MapLayer]:
 @cache
 def _load(path):
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             raw = json.load(file)
     except FileNotFoundError:
         folder = os.path.dirname(path)

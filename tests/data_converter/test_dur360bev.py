@@ -351,3 +351,10 @@ def test_a_dead_worker_is_an_error_not_a_wait():
 
 def die(key):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path):
+    for name, content in (('a.txt', '1 2\n3'), ('a.json', '{"x": 1}')):
+        (tmp_path / name).write_bytes(b'\xef\xbb\xbf' + content.encode())
+    assert common.read_lines(str(tmp_path / 'a.txt')) == ['1 2', '3']
+    assert common.read_json(str(tmp_path / 'a.json')) == {'x': 1}
