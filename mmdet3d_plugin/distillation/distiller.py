@@ -16,6 +16,7 @@ from .context import Context
 from .teacher import FrozenTeacher
 
 _OWN_ROLES = ('student', 'assistant')
+_TEACHER_KEYS = ('config', 'checkpoint', 'bf16', 'inputs')
 
 
 @MODELS.register_module()
@@ -213,8 +214,19 @@ def _teachers(teacher: Optional[dict],
         if name in _OWN_ROLES:
             raise UserError(f'model.teachers: {name!r} is the name of another role; choose another')
     path = {name: 'teacher' if teacher else f'teachers.{name}' for name in named}
-    return {name: FrozenTeacher(**cfg, role=name, path=path[name]) for name, cfg in named.items()
-            if cfg is not None}
+    return {name: FrozenTeacher(**_checked(cfg, f'model.{path[name]}'), role=name, path=path[name])
+            for name, cfg in named.items() if cfg is not None}
+
+
+def _checked(cfg: Mapping, path: str) -> Mapping:
+    """The config of a teacher, whose keys are arguments of :class:`FrozenTeacher`."""
+    for key in cfg:
+        if key not in _TEACHER_KEYS:
+            raise UserError(f'{path}.{key}: a teacher has no such argument'
+                            f'{did_you_mean(key, _TEACHER_KEYS)}', path)
+    if 'config' not in cfg:
+        raise UserError(f'{path}.config: missing; name the config that trained the teacher', path)
+    return cfg
 
 
 def _iteration() -> int:

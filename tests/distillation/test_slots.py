@@ -283,6 +283,9 @@ def test_two_teachers_teach_together(two_teachers):
 
 
 @pytest.mark.parametrize('extra, message', [
+    (dict(teacher=dict(config='a', chekpoint='b')),
+     "model.teacher.chekpoint: a teacher has no such argument; did you mean 'checkpoint'"),
+    (dict(teacher=dict(checkpoint='b')), 'model.teacher.config: missing'),
     (dict(teacher=dict(config='a'), teachers=dict(b=dict(config='b'))), 'not both'),
     (dict(teachers=dict(student=dict(config='a'))), "'student' is the name of another role"),
     (dict(teachers=dict(a=dict(config='a'), b=dict(config='b')), assistant=None,
