@@ -55,8 +55,19 @@ def load_config(path: Union[str, Path], options: Optional[Mapping] = None) -> Co
     except (KeyError, IndexError, TypeError, AssertionError) as error:
         raise UserError(f'--cfg-options {dict(options)}: cannot be merged into {path} '
                         f'({error})') from error
+    _settle_loaders(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     return cfg
+
+
+def _settle_loaders(cfg: Config) -> None:
+    """Without workers a loader has no options of workers: torch refuses them."""
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader and loader.get('num_workers') == 0:
+            loader.pop('prefetch_factor', None)
+            if 'persistent_workers' in loader:
+                loader.persistent_workers = False
 
 
 def check_config(cfg: Config) -> None:
