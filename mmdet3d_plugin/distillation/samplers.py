@@ -21,9 +21,10 @@ class Sampler(metaclass=ABCMeta):
     def __call__(self, ctx: Context, feature: Tensor) -> Tensor:
         """Features (B, K, P, C) of a map (B, C, rows, columns) that covers the grid, bilinear."""
         xy, _ = ctx.once((type(self), repr(vars(self))), lambda: self.points(ctx))
-        cells = ctx.grid.to_pixel(xy.to(feature))
-        normalised = 2 * cells / cells.new_tensor(ctx.grid.shape) - 1
-        sampled = F.grid_sample(feature, normalised.flip(-1), align_corners=False)
+        row, col = ctx.grid.to_pixel(xy.to(feature)).unbind(-1)
+        rows, cols = ctx.grid.shape
+        position = torch.stack([2 * col / cols, 2 * row / rows], -1) - 1
+        sampled = F.grid_sample(feature, position, align_corners=False)
         return sampled.permute(0, 2, 3, 1)
 
     def mask(self, ctx: Context) -> Tensor:

@@ -3,9 +3,11 @@ import copy
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.config import Config
 from mmengine.hooks import EMAHook  # noqa: F401  (registers the EMA wrappers)
 from mmengine.model import ExponentialMovingAverage
+from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet3d_plugin.engine import PluginRunner
@@ -25,7 +27,7 @@ PARTS = ['assistant']
 
 
 def term(student=f'student.{LOGITS}', teacher=f'teacher.{LOGITS}', **extra):
-    return dict(type='FeatureTerm', student=student, teacher=teacher, criterion=KL, **extra)
+    return dict(dict(type='FeatureTerm', student=student, teacher=teacher, criterion=KL), **extra)
 
 
 @pytest.fixture
@@ -351,11 +353,19 @@ def test_the_detector_sees_every_way():
 
 
 def test_a_distillation_step_reads_no_value(teacher_files):
+    parts = dict(criterion=dict(type='SquaredDistance'), reduction='region')
     model = distiller(teacher_files, terms=dict(
-        student=term(weight='learned'), assistant=term(student=f'assistant.{LOGITS}')))
+        student=term(weight='learned'), assistant=term(student=f'assistant.{LOGITS}'),
+        region=term(**parts, regions=[dict(type='GTForeground', background=0.1)],
+                    weight=dict(value=2.0, ramp=10)),
+        points=term(**parts, sampler=dict(type='BoxPoints'))))
     model.init_weights()
     model.train()
     data = model.data_preprocessor(batch(), True)
+    for n, sample in enumerate(data['data_samples']):  # one box, two boxes
+        boxes = torch.tensor([[3.0, 1, 0, 4, 2, 1.5, 0.3]] * (n + 1))
+        sample.gt_instances_3d = InstanceData(
+            bboxes_3d=LiDARInstance3DBoxes(boxes), labels_3d=torch.zeros(n + 1))
     sum(model(**data, mode='loss').values()).backward()  # builds the constant geometry
     with Syncs() as syncs:
         loss, _ = model.parse_losses(model(**data, mode='loss'))
