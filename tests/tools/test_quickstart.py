@@ -2,14 +2,12 @@
 import json
 import re
 
-import pytest
 import torch
 
 from mmdet3d_plugin.experiments.quickstart import make_stages
 from mmdet3d_plugin.experiments.quickstart_report import write_report
 
 
-@pytest.mark.slow
 def test_smoke(tmp_path, run_command):
     out = tmp_path / 'out'
     done = run_command('tools/quickstart.py', '--smoke', '--out-dir', out, timeout=600)
