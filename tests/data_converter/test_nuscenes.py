@@ -121,7 +121,7 @@ def test_mmdet3d_reads_the_same_files(root, tmp_path, capsys):
                                  sample_idx=info['sample_idx'])])
     scores = metric.evaluate(len(data))
     assert scores['NuScenes metric/pred_instances_3d_NuScenes/mAP'] == pytest.approx(1, abs=1e-12)
-    # upright boxes of the world are written as upright in the tilted frame of the scanner
+    # upright boxes of the world are written as upright in the tilted frame of the LiDAR
     assert scores['NuScenes metric/pred_instances_3d_NuScenes/NDS'] == pytest.approx(1, abs=1e-3)
 
 

@@ -19,7 +19,7 @@ LIDAR = [dict(type='LoadPointCloud', min_range=2.5),
          dict(type='SphericalLiDARImage', native=(32, 1024), size=(64, 1024))]
 
 
-# A made-up keyframe: x right, y forward, scanner pitched by 0.1 rad ----------------------------
+# A made-up keyframe: x right, y forward, LiDAR pitched by 0.1 rad ----------------------------
 
 
 @pytest.fixture
@@ -141,9 +141,9 @@ def test_boxes_of_the_keyframe_hold_their_points(keyframe):
     boxes = np.array([i['bbox_3d'] for i in frame['instances']])
     counted = rigid.points_in_boxes(points, boxes).sum(1)
     listed = np.array([i['num_lidar_pts'] for i in frame['instances']])
-    # boxes are upright in the world, the file's are upright in the tilted frame of the scanner
+    # boxes are upright in the world, the file's are upright in the tilted frame of the LiDAR
     assert np.corrcoef(counted, listed)[0, 1] > 0.99 and (counted > 0).mean() > 0.8
-    # the road under the scanner lies at its mounting height
+    # the road under the LiDAR lies at its mounting height
     below = np.hypot(points[:, 0], points[:, 1])
     road = points[(below > 3) & (below < 8) & (points[:, 2] < -1.2), 2]
     assert np.median(road) == pytest.approx(-1.84, abs=0.1) and road.std() < 0.12

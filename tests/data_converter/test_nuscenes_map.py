@@ -341,9 +341,9 @@ def test_the_pose_is_that_of_the_scanner(root, towns):
     town = towns[1]
     transform = TRANSFORMS.build(dict(type='RasterizeMap', data_root=str(root), grid=GRID,
                                       classes=('divider', 'lane_divider', 'lane')))
-    scanner = layout.RIG['LIDAR_TOP']
-    mounted = frame_at(town, lidar_points=dict(lidar2ego=scanner.tolist()))
-    moved = dict(frame_at(town), ego2global=(np.array(mounted['ego2global']) @ scanner).tolist())
+    LiDAR = layout.RIG['LIDAR_TOP']
+    mounted = frame_at(town, lidar_points=dict(lidar2ego=LiDAR.tolist()))
+    moved = dict(frame_at(town), ego2global=(np.array(mounted['ego2global']) @ LiDAR).tolist())
     masks = [transform.transform(frame)[fields.GT_BEV]['seg'] for frame in (mounted, moved)]
     np.testing.assert_array_equal(*masks)
     plain = transform.transform(frame_at(town))[fields.GT_BEV]['seg']

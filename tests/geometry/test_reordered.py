@@ -43,11 +43,11 @@ def test_equals_pulling_first_forward_and_backward(wrap, border, views, fov, ker
                          requires_grad=True)
     plain = F.conv2d(pull_dense(features, pull, SHAPE, **style), weight, padding=kernel_size // 2)
     maps = build_reordered_maps(pull, SHAPE, SIZE, kernel_size, **style)
-    commuted = pull_fused(features, weight, maps, SHAPE)
-    torch.testing.assert_close(commuted, plain, atol=2e-4, rtol=0)
+    fused = pull_fused(features, weight, maps, SHAPE)
+    torch.testing.assert_close(fused, plain, atol=2e-4, rtol=0)
     grad = torch.randn_like(plain)
     for ours, theirs in zip(*(torch.autograd.grad(out, (features, weight), grad)
-                              for out in (commuted, plain))):
+                              for out in (fused, plain))):
         torch.testing.assert_close(ours, theirs, atol=5e-4, rtol=0)
 
 
@@ -61,11 +61,11 @@ def test_occupied_voxels_equal_pulling_first_forward_and_backward(views, fov, ke
     weight = torch.randn(7, 20, kernel_size, kernel_size, dtype=torch.double, requires_grad=True)
     plain = F.conv2d(pull_occupied(features, pull, occupied, SHAPE), weight,
                      padding=kernel_size // 2)
-    commuted = pull_occupied_fused(features, weight, pull, occupied, SHAPE)
-    torch.testing.assert_close(commuted, plain)
+    fused = pull_occupied_fused(features, weight, pull, occupied, SHAPE)
+    torch.testing.assert_close(fused, plain)
     grad = torch.randn_like(plain)
     for ours, theirs in zip(*(torch.autograd.grad(out, (features, weight), grad)
-                              for out in (commuted, plain))):
+                              for out in (fused, plain))):
         torch.testing.assert_close(ours, theirs)
 
 

@@ -178,8 +178,8 @@ def test_both_orders_of_pulling_and_compressing_train_alike(branch, flips):
         losses.append(loss.detach())
         gradients.append([p.grad for p in getattr(model, name).parameters()])
     torch.testing.assert_close(*losses)
-    for pulled, convolved in zip(*gradients):
-        torch.testing.assert_close(pulled, convolved, atol=1e-4, rtol=1e-3)
+    for sampled, fused in zip(*gradients):
+        torch.testing.assert_close(sampled, fused, atol=1e-4, rtol=1e-3)
 
 
 def test_orders_are_checked():
