@@ -1,4 +1,5 @@
 """What terms, regions and samplers know of a training step."""
+import pickle
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Callable, Dict, Hashable, List, Mapping, Optional, Sequence
@@ -9,6 +10,15 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..geometry import BEVGrid, CameraRig
+
+
+class Shared:
+    """A part whose results several terms share where their settings are equal."""
+
+    @cached_property
+    def key(self) -> Hashable:
+        """Equal for parts of one class with equal settings."""
+        return type(self), pickle.dumps(vars(self))
 
 
 @dataclass

@@ -30,8 +30,8 @@ def reduce_cells(values: Tensor, weight: Optional[Tensor] = None,
             with weights of 1.
         reduction (str): ``'mean'``: mean of the weighted values over cells and batch; ``'batch'``:
             their sum over the batch size; ``'region'``: for each region the sum of its weighted
-            values over the sum of its weights, in the whole batch; then the mean over the regions.
-            Several regions add up in ``'mean'`` and ``'batch'``. An empty region gives 0.
+            values over the sum of its weights, in the batch of this process; then the mean over
+            the regions. Several regions add up in ``'mean'`` and ``'batch'``; an empty one gives 0.
     """
     if weight is None:
         return values.sum() / len(values) if reduction == 'batch' else values.mean()
@@ -65,30 +65,46 @@ class ChannelWiseKL(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None,
                 reduction: str = 'mean') -> Tensor:
-        """Compare.
+        r"""Compare.
 
         Args:
             student (Tensor): (N, C, H, W).
             teacher (Tensor): (N, C, H, W), detached by the term.
-            weight (Tensor, optional): (N, R, H, W) >= 0; multiplies the pointwise divergence.
-                Each region's is normalised to mean 1 in each sample, and the regions are averaged.
+            weight (Tensor, optional): (N, R, H, W) >= 0. Each region has distributions of its own,
+                :math:`\phi \propto w \exp(x / T)`: cells of weight 0 do not count. The regions are
+                averaged; an empty one gives 0.
             reduction (str): The divergence is of distributions over the map, so cells are always
                 summed; ``'batch'`` sums the channels, the others average them.
 
         Returns:
             Tensor: Scalar, 0 for equal inputs.
         """
-        log_student, log_teacher = ((x.float().flatten(2) / self.temperature).log_softmax(-1)
-                                    for x in (student, teacher))
-        divergence = F.kl_div(log_student, log_teacher, reduction='none', log_target=True)
+        logits = [x.float().flatten(2) / self.temperature for x in (student, teacher)]
         if weight is None:
-            divergence = divergence.sum(-1)
+            divergence = _kl(*logits)
         else:
-            weight = weight.flatten(2)
-            weight = weight / weight.mean(-1, keepdim=True).clamp_min(1e-6)
-            divergence = torch.einsum('nch,nrh->nc', divergence, weight) / weight.shape[1]
+            divergence = torch.stack([
+                _kl(*logits, region) for region in weight.flatten(2).unbind(1)]).mean(0)
         factor = divergence.shape[1] if reduction == 'batch' else 1
         return factor * divergence.mean() * self.temperature**2
+
+
+def _kl(student: Tensor, teacher: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+    """Divergences of distributions over cells.
+
+    Args:
+        student, teacher (Tensor): (N, C, cells) logits.
+        weight (Tensor, optional): (N, cells) >= 0, factors of the probabilities.
+
+    Returns:
+        Tensor: (N, C), 0 where all weights of a sample are 0.
+    """
+    if weight is not None:
+        shift = weight[:, None].clamp_min(torch.finfo(weight.dtype).tiny).log()
+        student, teacher = student + shift, teacher + shift
+    divergence = F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction='none',
+                          log_target=True).sum(-1)
+    return divergence if weight is None else divergence * (weight.amax(-1, keepdim=True) > 0)
 
 
 @MODELS.register_module()
@@ -166,6 +182,7 @@ class WindowAffinity(nn.Module):
         block (int): Cells on a side of the blocks of A.
         by_batch (bool): Divide by the batch size once more, as in the authors' release.
     """
+    any_channels = True  # the two sides may differ in them
 
     def __init__(self, window: int = 100, block: int = 2000, by_batch: bool = False):
         super().__init__()
@@ -206,11 +223,13 @@ class WindowAffinity(nn.Module):
 
 
 class _AffinityDistance(Function):
-    """Mean |S S^T - T T^T| of (windows, n, C) and (windows, n, C'), differentiable in S."""
+    """Mean |S S^T - T T^T| of (windows, n, C) and (windows, n, C'), differentiable in both."""
 
     @staticmethod
     def forward(ctx, student: Tensor, teacher: Tensor, block: int) -> Tensor:
-        gradient = torch.zeros_like(student) if ctx.needs_input_grad[0] else None
+        sides = [(student, 1), (teacher, -1)]
+        gradients = [torch.zeros_like(x) if needed else None
+                     for (x, _), needed in zip(sides, ctx.needs_input_grad)]
         total = student.new_zeros((), dtype=torch.float64)
         for window, (s, t) in enumerate(zip(student, teacher)):
             parts = [slice(start, start + block) for start in range(0, len(s), block)]
@@ -219,18 +238,18 @@ class _AffinityDistance(Function):
                     difference = torch.addmm(t[rows] @ t[cols].T, s[rows], s[cols].T, beta=-1)
                     twice = 1 if cols == rows else 2
                     total += twice * difference.abs().sum(dtype=torch.float64)
-                    if gradient is None:
-                        continue
                     sign = difference.sign_()
-                    gradient[window, rows] += sign @ s[cols]
-                    if twice == 2:
-                        gradient[window, cols] += sign.T @ s[rows]
+                    for gradient, (x, factor) in zip(gradients, sides):
+                        if gradient is None:
+                            continue
+                        gradient[window, rows] += factor * (sign @ x[window, cols])
+                        if twice == 2:
+                            gradient[window, cols] += factor * (sign.T @ x[window, rows])
         count = len(student) * student.shape[1]**2
-        if gradient is not None:
-            ctx.save_for_backward(gradient.mul_(2 / count))
+        ctx.save_for_backward(*(g if g is None else g.mul_(2 / count) for g in gradients))
         return (total / count).to(student.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream: Tensor):
-        return upstream * ctx.saved_tensors[0], None, None
+        return *(None if g is None else upstream * g for g in ctx.saved_tensors), None

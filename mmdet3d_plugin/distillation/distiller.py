@@ -4,16 +4,16 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Uni
 import torch
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
-from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from torch import nn
 
 from ..checkpoints import load_state_strictly
 from ..errors import UserError, build_from, did_you_mean
+from ..models.parts import build_parts, merge_losses
 from ..models.taps import Tap, TapRecorder, record_taps
 from .context import Context
-from .teacher import FrozenTeacher
+from .teacher import FrozenTeacher, read_model
 
 _OWN_ROLES = ('student', 'assistant')
 _TEACHER_KEYS = ('config', 'checkpoint', 'bf16', 'inputs')
@@ -51,16 +51,14 @@ class Distiller(BaseModel):
                  init_from_teacher: Union[Sequence[str], Mapping[str, str], None] = None,
                  data_preprocessor: Optional[dict] = None, init_cfg=None):
         if isinstance(student, str):
-            student = Config.fromfile(student).model
+            student = read_model(student, 'student', 'name the config of the student')
         data_preprocessor = data_preprocessor or student.get('data_preprocessor')
         super().__init__(
             build_from(MODELS, data_preprocessor, 'model.data_preprocessor'), init_cfg)
         self.student = build_from(MODELS, student, 'model.student')
         self.assistant = build_from(MODELS, assistant, 'model.assistant',
                                     grid=getattr(self.student, 'grid', None))
-        self.terms = nn.ModuleDict({
-            name: build_from(MODELS, term, f'model.terms.{name}')
-            for name, term in (terms or {}).items() if term is not None})
+        self.terms = build_parts(terms, 'model.terms')
         self.teachers = _teachers(teacher, teachers)
         self.init_from_teacher = self._sources(init_from_teacher)
         owners = [*self.terms.values(), *([self.assistant] if self.assistant else [])]
@@ -116,14 +114,16 @@ class Distiller(BaseModel):
             return self.student(inputs, data_samples, mode)
         recorder = TapRecorder()
         for teacher in self.teachers.values():
-            teacher.run(inputs, data_samples, self._taps, recorder, self._device())
+            if any(tap.role == teacher.role for tap in self._taps):
+                teacher.run(inputs, data_samples, self._taps, recorder, self._device())
         with record_taps('student', self.student, self._taps, recorder):
             losses = self.student(inputs, data_samples, mode='loss')
         self._run_assistant(recorder)
         ctx = Context(inputs, data_samples, self._roles(), recorder,
                       getattr(self.student, 'grid', None), _iteration())
         for name, term in self.terms.items():
-            losses.update({f'{key}_{name}': value for key, value in term(recorder, ctx).items()})
+            own = {f'{key}_{name}': value for key, value in term(recorder, ctx).items()}
+            losses = merge_losses(losses, own, f'model.terms.{name}')
         return losses
 
     @torch.no_grad()
@@ -198,7 +198,8 @@ class Distiller(BaseModel):
                        for name in modules or () for address in self._parts(name)}
         pairs = {Tap.parse(target): Tap.parse(source) for target, source in modules.items()}
         for target, source in pairs.items():
-            if target.role not in _OWN_ROLES or source.role not in self.teachers:
+            if target.role not in _OWN_ROLES or source.role not in self.teachers or any(
+                    tap.key is not None or tap.run is not None for tap in (target, source)):
                 raise UserError(f'init_from_teacher: {target.address} from {source.address}: '
                                 'expected a module of student or assistant, and one of a teacher '
                                 f'({", ".join(self.teachers) or "there is none"})')

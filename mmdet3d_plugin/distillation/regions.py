@@ -8,10 +8,10 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ..errors import UserError
-from .context import Context
+from .context import Context, Shared
 
 
-class Region(metaclass=ABCMeta):
+class Region(Shared, metaclass=ABCMeta):
     """Weights of cells, computed from the context without gradient."""
 
     @abstractmethod
@@ -31,7 +31,7 @@ def multiply_regions(regions: Sequence[Region], ctx: Context,
     weight = None
     with torch.no_grad():
         for region in regions:
-            values = ctx.once((type(region), repr(vars(region)), tuple(size)),
+            values = ctx.once((region.key, tuple(size)),
                               lambda region=region: region(ctx, size))
             weight = values if weight is None else weight * values
     return weight

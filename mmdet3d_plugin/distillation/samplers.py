@@ -8,10 +8,10 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .context import Context
+from .context import Context, Shared
 
 
-class Sampler(metaclass=ABCMeta):
+class Sampler(Shared, metaclass=ABCMeta):
     """P points of each of K objects; samples with fewer objects are padded."""
 
     @abstractmethod
@@ -20,7 +20,7 @@ class Sampler(metaclass=ABCMeta):
 
     def __call__(self, ctx: Context, feature: Tensor) -> Tensor:
         """Features (B, K, P, C) of a map (B, C, rows, columns) that covers the grid, bilinear."""
-        xy, _ = ctx.once((type(self), repr(vars(self))), lambda: self.points(ctx))
+        xy, _ = ctx.once(self.key, lambda: self.points(ctx))
         row, col = ctx.grid.to_pixel(xy.to(feature)).unbind(-1)
         rows, cols = ctx.grid.shape
         position = torch.stack([2 * col / cols, 2 * row / rows], -1) - 1
@@ -29,7 +29,7 @@ class Sampler(metaclass=ABCMeta):
 
     def mask(self, ctx: Context) -> Tensor:
         """Which points count, (B, K, P) bool."""
-        return ctx.once((type(self), repr(vars(self))), lambda: self.points(ctx))[1]
+        return ctx.once(self.key, lambda: self.points(ctx))[1]
 
 
 @MODELS.register_module()

@@ -1,15 +1,15 @@
 """Frozen teachers: loaded strictly when training starts, never part of the student's state."""
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from mmdet3d.registry import MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from ..checkpoints import load_state_strictly, read_checkpoint, weights_of
+from ..checkpoints import load_state_strictly, read_checkpoint, student_weights, weights_of
 from ..errors import UserError, build_from
 from ..models.taps import Tap, TapRecorder, record_taps
 
@@ -55,7 +55,7 @@ class FrozenTeacher:
         Raises:
             UserError: The config file does not exist.
         """
-        model = build_from(MODELS, Config.fromfile(self.config_file()).model, self.role)
+        model = build_from(MODELS, read_model(self.config_file(), f'{self.path}.config'), self.role)
         self.model = model.eval().requires_grad_(False)
         return self.model
 
@@ -71,8 +71,11 @@ class FrozenTeacher:
                 f'{self.path}.checkpoint is not set; {hint}, then pass its best checkpoint with '
                 f'--cfg-options model.{self.path}.checkpoint=PATH')
         path = _find(_best_in(self.checkpoint), f'{self.path}.checkpoint', hint)
+        state = weights_of(read_checkpoint(path))
+        if not hasattr(self.model, 'student'):
+            state = student_weights(state)  # a distilled student may teach
         load_state_strictly(
-            self.model, weights_of(read_checkpoint(path)),
+            self.model, state,
             f'{self.path}.checkpoint: {path} is not a checkpoint of {self.config}', hint)
 
     def match_normalisation(self, preprocessor: nn.Module) -> None:
@@ -144,6 +147,22 @@ class FrozenTeacher:
 
     def __deepcopy__(self, memo) -> 'FrozenTeacher':
         return self
+
+
+def read_model(config: Union[str, Path], what: str, hint: str = 'correct it') -> ConfigDict:
+    """The model of a config file, looked up like a teacher's.
+
+    Raises:
+        UserError: There is no such file, it is no config, or it has no model.
+    """
+    path = _find(str(config), what, hint)
+    try:
+        model = Config.fromfile(path).get('model')
+    except Exception as error:  # a config is code
+        raise UserError(f'{what}: {path} is no config: {type(error).__name__}: {error}') from error
+    if not model:
+        raise UserError(f'{what}: {path} has no model; {hint}')
+    return model
 
 
 def _best_in(name: str) -> str:

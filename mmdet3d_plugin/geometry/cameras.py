@@ -345,11 +345,16 @@ class CameraRig:
         arrays['lidar2cam'] = np.round(arrays['lidar2cam'] * 2.0**36) / 2.0**36 + 0.0
         size = (first['height'], first['width'])
         raw_size = (first.get('raw_height', size[0]), first.get('raw_width', size[1]))
+        if first['lens'] == 'equirect' and any(
+                (c.get('raw_height', c['height']), c.get('raw_width', c['width'])) != raw_size
+                for views in cameras for c in views):
+            raise ValueError('panoramas of one batch must have one raw size; resize them in the '
+                             'loader, or load them with batch_size 1')
         # One distinct geometry is stored once, whatever the batch size: batches of a fixed rig
         # share their cached sampling positions.
         if all((value == value[:1]).all() for value in arrays.values()):
             arrays = {key: value[:1] for key, value in arrays.items()}
-        fingerprint = (first['lens'], raw_size, size,
+        fingerprint = (first['lens'], raw_size, size, arrays['lidar2cam'].shape[:2],
                        *(value.tobytes() for value in arrays.values()))
         tensors = {key: torch.as_tensor(value, dtype=torch.float32, device=device)
                    for key, value in arrays.items()}

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..errors import UserError, build_from
+from .parts import build_parts, merge_losses
 from .taps import Tap, TapRecorder, record_taps
 
 _ROLE = 'model'
@@ -49,10 +50,8 @@ class AuxLosses(nn.ModuleDict):
     """
 
     def __init__(self, losses: Mapping[str, Optional[dict]], model: nn.Module):
-        super().__init__({
-            name: build_from(MODELS, loss, f'model.aux_losses.{name}', grid=model.grid)
-            for name, loss in losses.items() if loss is not None})
-        self._taps = tuple(Tap.parse(tap) for loss in self.values() for tap in sorted(loss.taps))
+        super().__init__(build_parts(losses, 'model.aux_losses', grid=model.grid))
+        self._taps = tuple(map(Tap.parse, sorted({t for loss in self.values() for t in loss.taps})))
         for tap in self._taps:
             tap.check({_ROLE: model})
 
@@ -66,8 +65,11 @@ class AuxLosses(nn.ModuleDict):
     def forward(self, taps: TapRecorder, inputs: dict,
                 samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
         """All losses of a recorded forward."""
-        return {f'{key}_{name}': value for name, loss in self.items()
-                for key, value in loss(taps, inputs, samples).items()}
+        losses: Dict[str, Tensor] = {}
+        for name, loss in self.items():
+            own = {f'{key}_{name}': value for key, value in loss(taps, inputs, samples).items()}
+            losses = merge_losses(losses, own, f'model.aux_losses.{name}')
+        return losses
 
 
 @MODELS.register_module()

@@ -43,10 +43,9 @@ class CameraBranch(_ImageBranch):
         if images.dim() != 5:
             raise UserError('CameraBranch reads the images of one time, but the batch has '
                             f'{images.shape[1]}: set LoadMultiViewImages.num_past to 0')
-        if flips is None:
-            return self.view_transform(self.encode_views(images), rig)
-        features = flips.run_on_image(self.encode_views, images)
-        return self.view_transform(features, rig, flips=flips)
+        features = self.encode_views(images) if flips is None else flips.run_on_image(
+            self.encode_views, images)
+        return self.view_transform(features, rig, inputs.get('points'), flips)
 
 
 @MODELS.register_module()

@@ -51,6 +51,9 @@ class BEVDataPreprocessor(Det3DDataPreprocessor):
             inputs['lidar_img'] = self._normalize_lidar(self.cast_data(images))
             inputs['lidar_rig'] = self._rig(
                 samples, [[sample.metainfo['lidar_camera']] for sample in samples])
+        for key, clouds in data['inputs'].items():
+            if fields.is_points(key) and key != fields.POINTS:
+                inputs[key] = self.cast_data(clouds)
         return processed
 
     def collate_data(self, data: dict) -> dict:

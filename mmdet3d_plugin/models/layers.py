@@ -1,5 +1,4 @@
 """Small building blocks shared by encoders, necks and heads."""
-from contextlib import contextmanager
 from functools import partial
 from typing import Optional, Tuple
 
@@ -90,16 +89,22 @@ def _pad_input(layer: nn.Module, args: tuple, cols: Tuple[int, int]) -> tuple:
     return (pad(args[0], cols), *args[1:])
 
 
-@contextmanager
-def freeze_bn_stats(network: nn.Module):
-    """Run a network in training mode without updating its running statistics."""
-    norms = [m for m in network.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-    kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, count in kept:
+class freeze_bn_stats:  # noqa: N801 (used like a function)
+    """Run a network in training mode without updating its running statistics.
+
+    It may be entered more than once, as by two backward passes over a checkpointed part.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.norms = [m for m in network.modules()
+                      if isinstance(m, _NormBase) and m.track_running_stats]
+
+    def __enter__(self) -> None:
+        self.saved = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *error) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.saved):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(count)

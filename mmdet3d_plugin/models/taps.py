@@ -54,6 +54,11 @@ class Tap:
             key = int(key)
         return cls(address, match['role'], match['module'], key, None if run is None else int(run))
 
+    def of_run(self, run: int) -> str:
+        """The address of the same tensor in one of the module's runs."""
+        key = '' if self.key is None else f'[{self.key}]'
+        return f'{self.role}.{self.module}@{run}{key}'
+
     def check(self, roles: Mapping[str, nn.Module]) -> None:
         """Resolve the address without running anything.
 
@@ -138,14 +143,14 @@ def record_taps(role: str, module: nn.Module, taps: Iterable[Tap], recorder: Tap
     Raises:
         UserError: A module ran more than once, and the tap does not say which run it means.
     """
-    own = [tap for tap in taps if tap.role == role]
+    own = list(dict.fromkeys(tap for tap in taps if tap.role == role))
     pending, runs = set(own), dict.fromkeys(own, 0)
 
     def on_output(tap, output):
         run, runs[tap] = runs[tap], runs[tap] + 1
         if tap.run is None and run > 0:
             raise UserError(f'tap {tap.address!r}: its module runs more than once in a forward; '
-                            f"say which run is meant, '{role}.{tap.module}@0' for the first")
+                            f"say which run is meant, '{tap.of_run(0)}' for the first")
         if run == (tap.run or 0):
             recorder.record(tap, output)
             pending.discard(tap)

@@ -5,7 +5,8 @@ Model inputs (``data['inputs']``):
 * ``img`` (N, 3, H, W) uint8 RGB; a panorama is N = 1. With T - 1 past times (T, N, 3, H, W),
   newest first, and a ``time`` in each camera dict
 * ``lidar_img`` (C, h, w) float32 in [0, 1]
-* ``points`` (P, F) float32, x y z first, LiDAR frame after ``bev_aug``
+* ``points`` (P, F) float32, x y z first, LiDAR frame after ``bev_aug``; other point clouds, such as
+  those of a teacher, have names that start with ``points_``
 
 Data sample: ``gt_bev`` and ``pred_bev`` are ``PixelData`` with ``seg`` (K, R, C) in [0, 1],
 ``centerness`` (1, R, C) and ``offset`` (2, R, C), (row, col) in cells from a cell to its object;
@@ -34,3 +35,8 @@ def at_time(cameras: Sequence[dict], time: int = 0) -> List[dict]:
 def num_times(cameras: Sequence[dict]) -> int:
     """T."""
     return 1 + max((camera.get('time', 0) for camera in cameras), default=0)
+
+
+def is_points(key: str) -> bool:
+    """Whether an entry of a frame, or an input, is a point cloud."""
+    return key == POINTS or key.startswith(f'{POINTS}_')

@@ -64,8 +64,11 @@ def test_times_follow_each_other_newest_first(frame):
 
 def test_the_oldest_time_is_repeated_where_a_scene_starts(frame):
     assert bright(load(frame, 4)['img']) == [0, 0, 1, 1, 2, 2, 2, 2, 2, 2]
-    del frame['image_sweeps']
+    frame['image_sweeps'] = []
     assert bright(load(frame, 1)['img']) == [0, 0, 0, 0]
+    del frame['image_sweeps']
+    with pytest.raises(UserError, match='image_sweeps'):
+        load(frame, 1)
     with pytest.raises(UserError, match='num_past: expected >= 0, got -1'):
         LoadMultiViewImages(num_past=-1)
 

@@ -97,6 +97,32 @@ def test_regions_of_channel_wise_kl_are_averaged():
     assert float(kl(one, other, weight)) == pytest.approx(sum(each) / 2, rel=1e-5)
 
 
+def test_channel_wise_kl_of_a_region_is_that_of_its_cells():
+    one, other = torch.randn(2, 1, 3, 4, 4)
+    weight = torch.zeros(1, 1, 4, 4)
+    weight[..., :2, :2] = 1
+    expected = ChannelWiseKL()(one[..., :2, :2], other[..., :2, :2])
+    torch.testing.assert_close(ChannelWiseKL()(one, other, weight), expected)
+    student = other.clone().requires_grad_()
+    loss = ChannelWiseKL()(student, other, torch.rand(1, 2, 4, 4))
+    gradient, = torch.autograd.grad(loss, student)
+    assert abs(float(loss.detach())) < 1e-6 and gradient.abs().max() < 1e-6
+    assert all(float(ChannelWiseKL()(one, other, torch.rand(1, 1, 4, 4))) > 0 for _ in range(5))
+
+
+def test_affinity_teaches_an_adapter_of_the_teacher_of_other_channels():
+    student, teacher = (torch.randn(1, c, 4, 4, dtype=torch.float64, requires_grad=True)
+                        for c in (2, 3))
+    criterion = WindowAffinity(4, block=5)
+    assert torch.autograd.gradcheck(criterion, (student, teacher))
+    maps = {'student.a': torch.randn(1, 2, 4, 4, requires_grad=True),
+            'teacher.a': torch.randn(1, 3, 4, 4)}
+    adapter = dict(type='ConvAdapter', in_channels=3, out_channels=5)
+    one = feature_term(criterion=dict(type='WindowAffinity', window=4), teacher_adapter=adapter)
+    one(maps, context())['loss'].backward()
+    assert one.teacher_adapter.conv.weight.grad.abs().sum() > 0
+
+
 def test_what_a_criterion_cannot_do():
     with pytest.raises(UserError, match='takes no regions'):
         WindowAffinity(2)(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
@@ -186,12 +212,45 @@ def test_a_sampler_on_the_whole_batch():
     assert float(empty['loss'].detach()) == 0
 
 
+@pytest.mark.parametrize('reduction, factor', [('mean', 1), ('region', 1), ('batch', 1)])
+@pytest.mark.parametrize('criterion', ['SquaredDistance', 'ChannelWiseKL'])
+def test_padded_points_do_not_count(criterion, reduction, factor):
+    """A second sample with more boxes pads the first; the first's boxes alone differ."""
+    boxes = [[1.5, -0.5, 0, 2, 2, 1, 0.0], [-2, 2, 0, 1, 2, 1, 0.3]]
+    options = dict(criterion=dict(type=criterion), sampler=dict(type='BoxPoints'),
+                   reduction=reduction, log_distance=True)
+    alone = feature_term(**options)(feats(), context(sample(boxes)))
+    maps = {key: torch.cat([value, feats()['teacher.a']]) for key, value in feats().items()}
+    padded = feature_term(**options)(maps, context(sample(boxes), sample(boxes * 10)))
+    shares = dict(mean=1 / 11, region=1 / 11, batch=1 / 2)  # of 22 boxes, of two samples
+    share = 1 / 2 if criterion == 'ChannelWiseKL' else shares[reduction]
+    assert float(padded['loss'].detach()) == pytest.approx(
+        share * float(alone['loss'].detach()), rel=1e-4)
+    assert float(padded['distance']) == pytest.approx(float(alone['distance']) / 11**0.5, rel=1e-4)
+
+
 def test_a_sampler_without_boxes():
     with pytest.raises(UserError, match='the sample has no gt_instances_3d'):
         BoxPoints().points(context(Det3DDataSample()))
 
 
 # Adapters -----------------------------------------------------------------------------------------
+
+
+class Masked(Region):
+    def __init__(self, mask):
+        self.mask = mask
+
+    def __call__(self, ctx, size):
+        return self.mask
+
+
+def test_regions_that_differ_in_a_large_mask_are_two():
+    masks = [torch.zeros(1, 1, 40, 40) for _ in range(2)]
+    masks[1][0, 0, 20, 20] = 5
+    ctx = context()
+    assert [float(multiply_regions([Masked(mask)], ctx, (40, 40)).sum()) for mask in masks] == [
+        0.0, 5.0]
 
 
 class AddOne(Adapter):
@@ -231,7 +290,9 @@ def test_schedules():
     (dict(value=1, ramp=-1), 'expected start, ramp and decay >= 0'),
     (dict(value=1, decay=5), 'and stop with a decay'),
     (dict(value=1, start=5, ramp=5, stop=8), 'stop=8 is before the end of start'),
-    ('lerned', "expected a number, 'learned', or a schedule")])
+    ('lerned', "expected a number, 'learned', or a schedule"),
+    (dict(value=1, begin=5), "unexpected keyword argument 'begin'; a schedule is dict"),
+    (dict(start=5), "missing .* 'value'; a schedule is dict")])
 def test_bad_weights(weight, message):
     with pytest.raises(UserError, match=message):
         feature_term(weight=weight)
@@ -323,6 +384,67 @@ def test_a_teacher_reads_inputs_of_its_own(teacher_files):  # noqa: F811
     data = model.data_preprocessor(copy.deepcopy(_batch()), True)
     data['inputs']['points_sweeps'] = data['inputs'].pop('points')
     assert model(**data, mode='loss')['loss_student'].isfinite()
+
+
+def test_the_pipeline_brings_a_teachers_points():
+    from mmdet3d.structures import LiDARPoints
+
+    from mmdet3d_plugin.datasets.transforms import (
+        GlobalRotScaleTransFlip,
+        KeepPoints,
+        PackBEVInputs,
+    )
+    results = dict(points=LiDARPoints(torch.rand(5, 4), points_dim=4))
+    results = KeepPoints(name='sweeps')(results)
+    results['points'] = results['points'][:2]
+    results = GlobalRotScaleTransFlip(flip=(0, 0), translation_std=9.0)(results)
+    packed = PackBEVInputs(keys=('points', 'points_sweeps'))(results)
+    assert torch.equal(packed['inputs']['points_sweeps'][:2], packed['inputs']['points'])
+    data = dict(inputs={key: [value] for key, value in packed['inputs'].items()},
+                data_samples=[packed['data_samples']])
+    inputs = MODELS.build(dict(type='BEVDataPreprocessor'))(data, False)['inputs']
+    assert [cloud.shape for cloud in inputs['points_sweeps']] == [(5, 4)]
+
+
+def test_a_distilled_student_teaches(teacher_files, tmp_path):  # noqa: F811
+    first = distiller(teacher_files)
+    first.init_weights()
+    torch.save(dict(state_dict=first.state_dict()), tmp_path / 'distilled.pth')
+    from mmengine.config import Config
+
+    from tests.factories import model_config
+    Config(dict(model=model_config())).dump(tmp_path / 'student.py')
+    second = distiller(dict(config=str(tmp_path / 'student.py'),
+                            checkpoint=str(tmp_path / 'distilled.pth')),
+                       assistant=None, terms=dict(student=term()))
+    second.init_weights()
+    for key, value in first.student.state_dict().items():
+        assert torch.equal(second.teacher.model.state_dict()[key], value)
+
+
+def test_a_teacher_that_nobody_taps_does_not_run(teacher_files):  # noqa: F811
+    model = distiller(teacher_files, assistant=None, terms={}, init_from_teacher=['student.head'])
+    model.init_weights()
+    ran = []
+    model.teacher.model.register_forward_hook(lambda *_: ran.append(1))
+    assert set(run(model)) == {'loss_segmentation', 'loss_centerness', 'loss_offset'} and not ran
+
+
+@pytest.mark.parametrize('terms, message', [
+    ({'segmentation': term()}, "has a loss 'loss_segmentation' already"),
+    ({'kd_loss': term()}, "model.terms: 'kd_loss' cannot be a name here"),
+    ({'a.b': term()}, "model.terms: 'a.b' cannot be a name here"),
+    ({'items': term()}, "model.terms: 'items' cannot be a name here")])
+def test_names_of_terms(teacher_files, terms, message):  # noqa: F811
+    with pytest.raises(UserError, match=message):
+        model = distiller(teacher_files, assistant=None, terms=terms)
+        model.init_weights()
+        run(model)
+
+
+def test_a_missing_student_is_one_line():
+    with pytest.raises(UserError, match='student: nope.py does not exist'):
+        distiller(None, student='nope.py', terms={}, assistant=None)
 
 
 def _batch():

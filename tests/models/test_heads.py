@@ -10,7 +10,6 @@ from mmdet3d_plugin.models.heads import BEVHead
 from tests.factories import CAMERA, GRID, batch, build
 
 SEG = dict(type='BEVSegHead', in_channels=8, tasks=('segmentation', ))
-CENTRES = dict(type='BEVSegHead', in_channels=8, tasks=('centerness', 'offset'))
 
 
 def features():
@@ -52,9 +51,21 @@ def test_deployment_keeps_what_is_asked_for():
     head = build_head(dict(type='BEVSegHead', in_channels=8))
     with pytest.raises(UserError, match="no task 'offsets'; did you mean 'offset'"):
         head.keep_outputs(('offsets', ))
+    with pytest.raises(UserError, match='tasks: none is named; the head has segmentation'):
+        head.keep_outputs(())
     assert head.keep_outputs(('offset', )) == ('offset', )
     assert set(head(features())) == {'offset'} and not hasattr(head, 'segmentation')
     assert list(head.outputs()) == ['offset'] and not list(head.losses or ())
+
+
+@pytest.mark.parametrize('cfg, message', [
+    (dict(tasks=('offset', )), 'the task offset and prior_prob need the task segmentation'),
+    (dict(tasks=('centerness', ), prior_prob=0.1), 'prior_prob need the task segmentation'),
+    (dict(tasks=('segmentation', 'segmentation')), 'expected each once and one at least'),
+    (dict(tasks=()), 'expected each once and one at least')])
+def test_tasks_that_cannot_be_learned(cfg, message):
+    with pytest.raises(UserError, match=message):
+        build_head(dict(type='BEVSegHead', in_channels=8, **cfg))
 
 
 # Several heads ------------------------------------------------------------------------------------
@@ -134,7 +145,7 @@ def test_two_tasks_train_predict_and_deploy(two_tasks):
 
 
 @pytest.mark.parametrize('cfg, message', [
-    (dict(heads=dict(a=SEG, b=CENTRES)), 'two heads fill the same field'),
+    (dict(heads=dict(a=SEG, b=SEG)), 'two heads fill the same field'),
     (dict(heads=dict(a=SEG), loss_weights=dict(b=1)), "there is no head 'b'; the heads are a"),
     (dict(heads=dict(a=dict(SEG, num_class=2))), 'model.head.heads.a.num_class: .*num_classes')])
 def test_bad_multi_task_heads(cfg, message):
@@ -165,6 +176,12 @@ def test_an_auxiliary_head_trains_with_the_model_and_changes_no_prediction():
         one.eval()
     torch.testing.assert_close(model(data['inputs']), plain(data['inputs']))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_two_auxiliary_losses_on_one_tap():
+    model = build(CAMERA, aux_losses=dict(one=DEEP, two=dict(DEEP, weight=0.5)))
+    losses = model(**model.data_preprocessor(batch(), True), mode='loss')
+    assert {'loss_segmentation_one', 'loss_segmentation_two'} <= set(losses)
 
 
 @pytest.mark.parametrize('cfg, message', [

@@ -13,10 +13,11 @@ from .loading import (
                       SphericalLiDARImage,
 )
 from .maps import RasterizeMap
-from .sweeps import LoadSweeps
+from .sweeps import KeepPoints, LoadSweeps
 from .views import ImageAug3D
 
-__all__ = ['GlobalRotScaleTransFlip', 'ImageAug3D', 'BuildLiDARImage', 'Cached', 'LoadDualFisheye',
+__all__ = ['GlobalRotScaleTransFlip', 'ImageAug3D', 'BuildLiDARImage', 'Cached', 'KeepPoints',
+           'LoadDualFisheye',
            'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadMultiViewImages', 'LoadPointCloud',
            'LoadStitchedPanorama', 'LoadSweeps', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV',
            'RasterizeMap', 'SphericalLiDARImage']

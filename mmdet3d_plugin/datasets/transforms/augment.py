@@ -141,8 +141,8 @@ class GlobalRotScaleTransFlip(BaseTransform):
 def apply_bev_aug(results: dict, bev_aug: np.ndarray) -> None:
     """Add a (4, 4) transform to a frame's ``bev_aug``, and transform its points if any."""
     results[fields.BEV_AUG] = bev_aug @ results.get(fields.BEV_AUG, np.eye(4))
-    if fields.POINTS in results:
-        points = results[fields.POINTS] = results[fields.POINTS].clone()
+    for key in filter(fields.is_points, list(results)):
+        points = results[key] = results[key].clone()
         xyz = rigid.apply(bev_aug, points.tensor[:, :3].double().numpy())
         points.tensor[:, :3] = torch.from_numpy(xyz)
 

@@ -96,7 +96,7 @@ class PackBEVInputs(BaseTransform):
                  meta_keys: Sequence[str] = ()):
         known = (fields.IMG, fields.LIDAR_IMG, fields.POINTS)
         for key in keys:
-            if key not in known:
+            if key not in known and not fields.is_points(key):
                 raise UserError(f'keys: unknown input {key!r}{did_you_mean(key, known)}')
         self.keys, self.meta_keys = tuple(keys), (*fields.META_KEYS, *meta_keys)
 
@@ -104,7 +104,8 @@ class PackBEVInputs(BaseTransform):
         """Pack."""
         pack = {fields.IMG: self._images, fields.POINTS: lambda points: points.tensor,
                 fields.LIDAR_IMG: torch.from_numpy}
-        inputs = {key: pack[key](results[key]) for key in self.keys if key in results}
+        inputs = {key: pack[fields.POINTS if fields.is_points(key) else key](results[key])
+                  for key in self.keys if key in results}
         times = fields.num_times(results.get(fields.CAMERAS, ()))
         if fields.IMG in inputs and times > 1:
             inputs[fields.IMG] = inputs[fields.IMG].unflatten(0, (times, -1))

@@ -227,7 +227,7 @@ class LoadMultiViewImages(BaseTransform):
         images = require_key(results, 'images')
         if not self.num_past:
             return self._cameras(images)
-        past = [sweep['images'] for sweep in results.get('image_sweeps', ())[:self.num_past]]
+        past = [sweep['images'] for sweep in require_key(results, 'image_sweeps')[:self.num_past]]
         past += [(past or [images])[-1]] * (self.num_past - len(past))
         return [dict(camera, time=time) for time, images_then in enumerate([images, *past])
                 for camera in self._cameras(images_then, list(self.cameras or images))]

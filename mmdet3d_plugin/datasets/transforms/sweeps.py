@@ -65,3 +65,23 @@ class LoadSweeps(BaseTransform):
     def _without_close(self, points):
         x, y = abs(points[:, 0]), abs(points[:, 1])
         return points[(x >= self.remove_close) | (y >= self.remove_close)]
+
+
+@TRANSFORMS.register_module()
+class KeepPoints(BaseTransform):
+    """Keep the points as they are now under a second name, for a teacher that reads others.
+
+    ``LoadPointCloud, LoadSweeps, KeepPoints(name='sweeps'), LoadPointCloud`` gives the student
+    ``points`` of one scan and the teacher ``points_sweeps``; see ``teacher.inputs``.
+
+    Args:
+        name (str): They are kept as ``points_<name>``.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def transform(self, results: dict) -> dict:
+        """Keep."""
+        results[f'{fields.POINTS}_{self.name}'] = results[fields.POINTS].clone()
+        return results

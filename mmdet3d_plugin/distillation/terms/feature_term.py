@@ -8,7 +8,7 @@ from torch import Tensor
 from ...errors import UserError, build_from
 from ..adapters import build_adapter
 from ..context import Context
-from ..criteria import check_reduction, squared_distance
+from ..criteria import check_reduction, reduce_cells, squared_distance
 from ..regions import multiply_regions
 from .term import Term
 
@@ -62,8 +62,8 @@ class FeatureTerm(Term):
             loss = self.criterion(student, teacher, weight, self.reduction)
             logs = dict(loss=self.weigh(loss, ctx))
             if self.log_distance:
-                logs['distance'] = squared_distance(
-                    student.detach(), teacher.detach()).mean().sqrt()
+                square = squared_distance(student.detach(), teacher.detach())
+                logs['distance'] = reduce_cells(square, weight, 'region').sqrt()
             return logs
 
     def _adapt(self, student: Tensor, teacher: Tensor) -> Tuple[Tensor, Tensor]:
@@ -72,7 +72,10 @@ class FeatureTerm(Term):
             teacher = target = self.teacher_adapter(teacher, own)
         if self.adapter is not None:
             student = self.adapter(student, target.detach())
-        if student.shape != teacher.shape:
+        channels = slice(1, 2) if getattr(self.criterion, 'any_channels', False) else slice(0)
+        shapes = [[n for k, n in enumerate(x.shape) if k not in range(4)[channels]]
+                  for x in (student, teacher)]
+        if shapes[0] != shapes[1]:
             raise UserError(
                 f'{self.student} is {tuple(student.shape)}, but {self.teacher} is '
                 f'{tuple(teacher.shape)}; add an adapter to the term, or tap the same level')
@@ -82,6 +85,8 @@ class FeatureTerm(Term):
         """Features as maps (B, C, K, P) of K objects and P points, with their weights."""
         student, teacher = (self.sampler(ctx, x).permute(0, 3, 1, 2) for x in (student, teacher))
         mask = self.sampler.mask(ctx)[:, None].to(student)
+        if self.reduction == 'mean':  # over the points that exist
+            mask = mask * (mask.numel() / mask.sum().clamp_min(1))
         if weight is None:
             return student, teacher, mask
         return student, teacher, mask * self.sampler(ctx, weight).permute(0, 3, 1, 2)

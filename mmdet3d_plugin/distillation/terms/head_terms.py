@@ -66,8 +66,13 @@ class TaskTerm(Term):
 
     def forward(self, feats: Mapping[str, Tensor], ctx: Context) -> Dict[str, Tensor]:
         """See :class:`Term`."""
-        losses = ctx.roles['assistant'].head.loss({self.output: feats[self.tap]}, ctx.samples)
-        return dict(loss=self.weigh(sum(losses.values()), ctx))
+        head = ctx.roles['assistant'].head
+        try:
+            losses = head.loss({self.output: feats[self.tap]}, ctx.samples)
+        except KeyError as error:
+            raise UserError(f"TaskTerm: the assistant's head also learns {error}; leave the tasks "
+                            f'other than {self.output!r} out of it') from error
+        return dict(loss=self.weigh(sum(v for k, v in losses.items() if 'loss' in k), ctx))
 
 
 def run_head(head: nn.Module, features: Tuple[Tensor, ...], freeze: bool) -> Dict[str, Tensor]:

@@ -11,6 +11,14 @@ from ..context import Context
 from ..schedule import WeightSchedule
 
 
+def _schedule(cfg: Mapping) -> WeightSchedule:
+    try:
+        return WeightSchedule(**cfg)
+    except TypeError as error:
+        raise UserError(f'weight: {error}; a schedule is dict(value=..., start=..., ramp=..., '
+                        f'stop=..., decay=...), got {dict(cfg)}') from error
+
+
 class Term(BaseModule, metaclass=ABCMeta):
     r"""A distillation loss: which taps, how aligned, how compared, how weighed.
 
@@ -30,8 +38,7 @@ class Term(BaseModule, metaclass=ABCMeta):
             raise UserError("weight: expected a number, 'learned', or a schedule "
                             f'dict(value=..., start=..., ramp=..., stop=..., decay=...); got '
                             f'{weight!r}')
-        schedule = isinstance(weight, Mapping)
-        self.weight = WeightSchedule(**weight) if schedule else weight
+        self.weight = _schedule(weight) if isinstance(weight, Mapping) else weight
         learned = weight == 'learned'
         self.log_variance: Optional[nn.Parameter] = (
             nn.Parameter(torch.zeros(())) if learned else None)

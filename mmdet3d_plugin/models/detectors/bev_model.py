@@ -14,6 +14,7 @@ from ...geometry import BEVGrid
 from ..aux_losses import AuxLosses
 from ..flips import Flips
 from ..layers import freeze_bn_stats
+from ..parts import merge_losses
 
 
 @MODELS.register_module()
@@ -92,7 +93,7 @@ class BEVModel(BaseModel):
             return self.head.loss(self._run(inputs), samples)
         with self.aux_losses.record(self) as taps:
             losses = self.head.loss(self._run(inputs), samples)
-        return {**losses, **self.aux_losses(taps, inputs, samples)}
+        return merge_losses(losses, self.aux_losses(taps, inputs, samples), 'model.aux_losses')
 
     def _run(self, inputs: dict) -> Dict[str, Tensor]:
         flips = self._draw_flips(inputs)

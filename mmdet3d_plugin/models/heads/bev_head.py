@@ -85,10 +85,12 @@ class BEVHead(BaseModule, metaclass=ABCMeta):
             UserError: There is no such output.
         """
 
-    def check_outputs(self, names: Sequence[str]) -> None:
-        """Raise a UserError if an output does not exist."""
+    def check_outputs(self, names: Optional[Sequence[str]]) -> None:
+        """Raise a UserError if no output is named, or one does not exist; None names none."""
         known = self.outputs()
-        for name in names:
+        if names is not None and not names:
+            raise UserError(f'tasks: none is named; the head has {", ".join(known)}')
+        for name in names or ():
             if name not in known:
                 raise UserError(f'tasks: the head has no task {name!r}{did_you_mean(name, known)}')
 

@@ -87,7 +87,7 @@ class BEVMapHead(BEVMapsHead):
 
     def keep_outputs(self, names: Optional[Sequence[str]] = None) -> Tuple[str, ...]:
         """See :class:`BEVHead`."""
-        self.check_outputs(names or ())
+        self.check_outputs(names)
         self.criterion = None
         return ('segmentation', )
 

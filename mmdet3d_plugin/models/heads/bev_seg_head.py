@@ -53,6 +53,11 @@ class BEVSegHead(BEVMapsHead):
             if unknown:
                 raise UserError(f'BEVSegHead: unknown task {sorted(unknown)}; known: '
                                 f'{", ".join(channels)}')
+        if len(set(self.tasks)) != len(self.tasks) or not self.tasks:
+            raise UserError(f'tasks: expected each once and one at least, got {self.tasks}')
+        if 'segmentation' not in self.tasks and ('offset' in self.tasks or prior_prob is not None):
+            raise UserError('the task offset and prior_prob need the task segmentation, but tasks '
+                            f'is {self.tasks}')
         if instances is not None and set(self.tasks) != set(channels):
             raise UserError(f'instances need the tasks {", ".join(channels)}, but tasks is '
                             f'{self.tasks}; add the others or set instances=None')

@@ -3,9 +3,10 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...errors import UserError, build_from
+from ...errors import UserError
+from ..parts import build_parts
 from .bev_head import BEVHead, HeadOutput
 
 
@@ -25,9 +26,7 @@ class MultiTaskHead(BEVHead):
     def __init__(self, heads: Mapping[str, Optional[dict]],
                  loss_weights: Optional[Mapping[str, float]] = None, grid=None, init_cfg=None):
         super().__init__(grid, init_cfg)
-        self.heads = nn.ModuleDict({
-            name: build_from(MODELS, head, f'model.head.heads.{name}', grid=self.grid)
-            for name, head in heads.items() if head is not None})
+        self.heads = build_parts(heads, 'model.head.heads', grid=self.grid)
         self.loss_weights = dict(loss_weights or {})
         for name in self.loss_weights.keys() - self.heads.keys():
             raise UserError(f'loss_weights: there is no head {name!r}; the heads are '
@@ -38,6 +37,7 @@ class MultiTaskHead(BEVHead):
                             'leave one of them out')
         self.gt_fields = tuple(field for head in self.heads.values() for field in head.gt_fields)
         self.pred_fields = tuple(filled)
+        self.class_names = next((h.class_names for h in self.heads.values() if h.class_names), ())
 
     def forward(self, features: Tuple[Tensor, ...]) -> Dict[str, Tensor]:
         """See :class:`BEVHead`."""
@@ -73,7 +73,7 @@ class MultiTaskHead(BEVHead):
 
     def keep_outputs(self, names: Optional[Sequence[str]] = None) -> Tuple[str, ...]:
         """See :class:`BEVHead`; a head without any of the names is removed."""
-        self.check_outputs(names or ())
+        self.check_outputs(names)
         kept: List[str] = []
         for name, head in list(self.heads.items()):
             own = None if names is None else [n.removeprefix(f'{name}.') for n in names

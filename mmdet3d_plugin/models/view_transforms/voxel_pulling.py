@@ -101,7 +101,7 @@ class VoxelPulling(ViewTransform):
 
     def _voxels_of(self, points):
         if points is None:
-            raise ValueError('VoxelPulling(occupied=True) needs the LiDAR points; load them in the '
+            raise UserError('VoxelPulling(occupied=True) needs the LiDAR points; load them in the '
                              'pipeline and keep them in PackBEVInputs')
         return [occupied_voxels(cloud, self.grid) for cloud in points]
 
