@@ -77,6 +77,13 @@ class BEVDataPreprocessor(Det3DDataPreprocessor):
         data.setdefault('data_samples', None)
         return data
 
+    def _get_pad_shape(self, data: dict) -> list:
+        """As mmdet3d's, with past images taken for more views."""
+        images = data['inputs'].get('img')
+        if images is not None and images[0].dim() == 5:
+            data = dict(data, inputs=dict(img=[image.flatten(0, 1) for image in images]))
+        return super()._get_pad_shape(data)
+
     def _normalize_lidar(self, images: Sequence[Tensor]) -> Tensor:
         batch = _stack(images)
         if batch.shape[1] != len(self.lidar_mean):

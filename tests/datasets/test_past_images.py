@@ -76,7 +76,9 @@ def test_the_oldest_time_is_repeated_where_a_scene_starts(frame):
 def batch_of(frame, num_past, *transforms):
     packed = PackBEVInputs(keys=('img', ))(load(frame, num_past, *transforms))
     preprocessor = MODELS.build(dict(type='BEVDataPreprocessor'))
-    return preprocessor(pseudo_collate([packed, copy.deepcopy(packed)]), True)['inputs']
+    processed = preprocessor(pseudo_collate([packed, copy.deepcopy(packed)]), True)
+    assert [sample.pad_shape for sample in processed['data_samples']] == [(40, 64)] * 2
+    return processed['inputs']
 
 
 def test_one_time_is_the_path_without_past_images(frame):
