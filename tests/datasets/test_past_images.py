@@ -145,14 +145,14 @@ def test_the_schema_checks_past_images(frame):
 
 
 def test_paths_of_past_images_are_joined(frame):
-    reader = NuScenesBEVDataset('none.pkl', data_root='/root', lazy_init=True, test_mode=True,
+    reader = NuScenesBEVDataset('none.pkl', data_root='/data', lazy_init=True, test_mode=True,
                                 load_eval_anns=False)
     for images in (frame['images'], *(s['images'] for s in frame['image_sweeps'])):
         for view in images.values():
             view['img_path'] = 'a/b.png'
     info = reader.parse_data_info(frame)
     assert {view['img_path'] for sweep in info['image_sweeps']
-            for view in sweep['images'].values()} == {'/root/a/b.png'}
+            for view in sweep['images'].values()} == {'/data/a/b.png'}
 
 
 def test_a_branch_of_one_time_refuses_several(frame):
