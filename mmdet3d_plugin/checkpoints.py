@@ -20,7 +20,7 @@ _STATISTICS = ('min', 'max', 'mean', 'current')
 RENAMED_ENTRIES = (
     (r'(camera|lidar)_branch\.compressor\.', r'\1_branch.view_transform.compressor.'),
     (r'_branch\.encoder\.adapter\.', '_branch.encoder.input_proj.'))
-"""Pattern and replacement of entries that checkpoints of version 0.1 name otherwise."""
+"""Pattern and replacement of entries that had other names in earlier checkpoints."""
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ class Context:
 
     @property
     def rig(self) -> CameraRig:
-        """The cameras, without augmentation of the scene."""
+        """The newest cameras; they project points of the augmented scene."""
         return self.inputs['rig']
 
     @property

@@ -201,7 +201,8 @@ class Distiller(BaseModel):
             if target.role not in _OWN_ROLES or source.role not in self.teachers or any(
                     tap.key is not None or tap.run is not None for tap in (target, source)):
                 raise UserError(f'init_from_teacher: {target.address} from {source.address}: '
-                                'expected a module of student or assistant, and one of a teacher '
+                                'expected a module of student or assistant, and one of a teacher, '
+                                'both without index or run '
                                 f'({", ".join(self.teachers) or "there is none"})')
         return pairs
 

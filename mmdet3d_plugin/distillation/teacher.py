@@ -84,7 +84,7 @@ class FrozenTeacher:
         Raises:
             UserError: They differ in the number or order of channels, or in whether they normalise.
         """
-        own = self.model.data_preprocessor
+        own, self._normalisation = self.model.data_preprocessor, {}
         for name in ('_enable_normalize', '_channel_conversion'):
             if getattr(own, name, None) != getattr(preprocessor, name, None):
                 raise UserError(f"{self.path}: its data_preprocessor and the student's differ in "

@@ -39,5 +39,5 @@ def merge_losses(losses: Dict[str, Tensor], more: Mapping[str, Tensor],
     for key in more:
         if key in losses:
             raise UserError(f'{owner}: the model has a loss {key!r} already, which this one would '
-                            f'replace; choose another name than that in {owner}')
+                            f'replace; rename {owner}')
     return {**losses, **more}

@@ -190,7 +190,7 @@ def test_weights_of_a_distiller_and_of_its_student(tmp_path):
 
 
 def test_entries_that_were_renamed_load(tmp_path):
-    """A checkpoint of version 0.1 in its own model, in a distiller, and as a start of training."""
+    """An earlier checkpoint, loaded for inference and as the start of a training."""
     lidar = copy.deepcopy(LIDAR)
     lidar['encoder']['in_channels'] = 2
     model = build(CAMERA, lidar)

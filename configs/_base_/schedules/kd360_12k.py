@@ -9,7 +9,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=1e-5))
 param_scheduler = [
-    # 100 steps of margin, as in the release: the last rate is above the final one
+    # total_steps as in the release, 100 more than are run
     dict(type='OneCycleLR', eta_max=lr, total_steps=max_iters + 100, pct_start=0.1,
          anneal_strategy='linear', by_epoch=False)
 ]

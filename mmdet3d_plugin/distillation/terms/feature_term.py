@@ -72,10 +72,10 @@ class FeatureTerm(Term):
             teacher = target = self.teacher_adapter(teacher, own)
         if self.adapter is not None:
             student = self.adapter(student, target.detach())
-        channels = slice(1, 2) if getattr(self.criterion, 'any_channels', False) else slice(0)
-        shapes = [[n for k, n in enumerate(x.shape) if k not in range(4)[channels]]
-                  for x in (student, teacher)]
-        if shapes[0] != shapes[1]:
+        any_channels = getattr(self.criterion, 'any_channels', False) and not self.log_distance
+        one, other = ((len(x), *x.shape[2:]) if any_channels else x.shape
+                      for x in (student, teacher))
+        if one != other:
             raise UserError(
                 f'{self.student} is {tuple(student.shape)}, but {self.teacher} is '
                 f'{tuple(teacher.shape)}; add an adapter to the term, or tap the same level')

@@ -86,7 +86,7 @@ class BEVHead(BaseModule, metaclass=ABCMeta):
         """
 
     def check_outputs(self, names: Optional[Sequence[str]]) -> None:
-        """Raise a UserError if no output is named, or one does not exist; None names none."""
+        """Raise a UserError if the list is empty or has an unknown output; None is allowed."""
         known = self.outputs()
         if names is not None and not names:
             raise UserError(f'tasks: none is named; the head has {", ".join(known)}')
