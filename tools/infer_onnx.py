@@ -23,7 +23,7 @@ from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 import cv2
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 Source = Tuple[str, Callable[[], List[np.ndarray]]]

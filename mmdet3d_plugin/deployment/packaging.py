@@ -16,7 +16,7 @@ from ..version import __version__
 from .deployed import DeployedStudent
 from .views import CALIBRATION
 
-FORMAT = 1
+FORMAT = 2
 _PACKAGES = ('torch', 'mmdet3d', 'onnx', 'onnxruntime', 'openvino')
 
 

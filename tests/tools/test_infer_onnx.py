@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmdet3d_plugin.datasets.transforms.views import ImageAug3D
+from mmdet3d_plugin.deployment import packaging
 from mmdet3d_plugin.deployment.preprocessing import recipe_of
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import panorama
@@ -130,3 +131,11 @@ def test_another_calibration(tool, tmp_path):
             tool.calibrate(model, file)
     with pytest.raises(ValueError, match='that of m.onnx is a constant'):
         tool.calibrate(SimpleNamespace(path=Path('m.onnx'), feed={}), file)
+
+
+def test_a_description_of_another_format_is_refused(tool, tmp_path):
+    assert tool.FORMAT == packaging.FORMAT == 2  # stands twice: the tool runs without the package
+    keys = ('inputs', 'outputs', 'preprocessing', 'calibration', 'thresholds', 'sha256')
+    (tmp_path / 'm.onnx.json').write_text(json.dumps(dict.fromkeys(keys, {}) | dict(format=1)))
+    with pytest.raises(tool.InputError, match='of format 1, this program reads 2; export'):
+        tool._read_meta(tmp_path / 'm.onnx')
