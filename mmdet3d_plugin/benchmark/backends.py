@@ -3,7 +3,7 @@ import copy
 import multiprocessing
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 import torch
 from mmdet3d.structures import Det3DDataSample
@@ -60,10 +60,10 @@ class Eager:
 
 
 class Deployed:
-    """A :class:`DeployedStudent` in torch, with all tasks of its head."""
+    """A :class:`DeployedStudent` in torch, in its fastest form, with all tasks of its head."""
 
     def __init__(self, model: nn.Module, batch: dict, dtype=None):
-        self.network, self.dtype = _deployed(model, batch, 'embedding_bag'), dtype
+        self.network, self.dtype = _deployed(model, batch), dtype
         self.device = model.data_preprocessor.device
 
     def compile(self, batch: dict) -> 'Deployed':
@@ -225,7 +225,7 @@ def build_backend(name: str, model: nn.Module, batch: dict):
     return OnnxRuntime(model, batch)
 
 
-def _deployed(model: nn.Module, batch: dict, form: str) -> DeployedStudent:
+def _deployed(model: nn.Module, batch: dict, form: Optional[str] = None) -> DeployedStudent:
     student = getattr(model, 'student', model)
     rig = model.data_preprocessor(batch, False)['inputs']['rig']
     return DeployedStudent(model, rig, tuple(student.head.outputs()), form)

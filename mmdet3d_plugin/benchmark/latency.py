@@ -1,5 +1,4 @@
 """What a prediction costs: latency by part, multiply-adds, and how far backends differ."""
-import time
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Sequence
 
@@ -15,7 +14,7 @@ from ..apis import BEVInferencer
 from ..datasets.transforms.loading import equirect_camera
 from ..errors import UserError
 from ..structures import fields
-from .tables import statistics
+from .tables import now, statistics
 
 PARTS = ('load', 'preprocess', 'network', 'predict')
 
@@ -100,22 +99,16 @@ def synthetic_frame(pipeline: Sequence[Mapping], points: int) -> dict:
 @torch.no_grad()
 def step(entry: Entry, start: int, size: int) -> Dict[str, float]:
     """One round of one model, with ``size`` frames from ``start`` on; seconds by part."""
-    clock = [_now()]
+    clock = [now()]
     batch = entry.batch(start, size)
-    clock.append(_now())
+    clock.append(now())
     data = entry.runtime.preprocess(batch)
-    clock.append(_now())
+    clock.append(now())
     outs = entry.runtime.run(data)
-    clock.append(_now())
+    clock.append(now())
     entry.runtime.postprocess(outs)
-    clock.append(_now())
+    clock.append(now())
     return dict(zip(PARTS, np.diff(clock).tolist()))
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def measure(entries: Sequence[Entry], frames: int, warmup: int, batch_size: int) -> None:

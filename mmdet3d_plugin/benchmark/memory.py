@@ -1,4 +1,5 @@
 """How much memory a prediction takes."""
+import copy
 import ctypes
 import multiprocessing
 import re
@@ -29,8 +30,10 @@ def peak_memory(model: nn.Module, backend: str, batch: dict) -> float:
     """
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
+    device = next(model.parameters()).device  # sent as it is, a GPU's weights would be the parent's
     process = context.Process(target=_measure, args=(
-        sender, model, backend, batch, torch.get_num_threads()))
+        sender, model if device.type == 'cpu' else copy.deepcopy(model).cpu(), device, backend,
+        batch, torch.get_num_threads()))
     process.start()
     sender.close()
     try:
@@ -43,8 +46,9 @@ def peak_memory(model: nn.Module, backend: str, batch: dict) -> float:
 
 
 @torch.no_grad()
-def _measure(sender, model, name, batch, threads):
+def _measure(sender, model, device, name, batch, threads):
     torch.set_num_threads(threads)
+    model.to(device)
     if hasattr(ctypes.CDLL(None), 'mallopt') and sys.platform == 'linux':
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**16)  # what is freed goes back at once
     backend = build_backend(name, model, batch)
@@ -53,7 +57,7 @@ def _measure(sender, model, name, batch, threads):
         backend.postprocess(backend.run(backend.preprocess(batch)))
 
     predict()  # constants are made, and all that is done once
-    if next(model.parameters()).is_cuda:
+    if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         predict()
         return sender.send(torch.cuda.max_memory_allocated() / 2**20)

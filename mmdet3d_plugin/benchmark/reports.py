@@ -24,7 +24,7 @@ from .latency import (
     synthetic_frame,
 )
 from .memory import peak_memory
-from .tables import STATISTICS, aligned, machine
+from .tables import STATISTICS, aligned, device_name, machine
 from .training_speed import describe_training
 
 
@@ -119,8 +119,7 @@ def report_on_models(settings: Settings, entries: Sequence[Entry]) -> dict:
     entries = in_backends(entries, settings)
     compare(entries)
     measure(entries, settings.frames, settings.warmup, settings.batch_size)
-    gpu = next(entries[0].network.parameters()).is_cuda
-    report = dict(device=torch.cuda.get_device_name() if gpu else 'CPU', machine=machine(),
+    report = dict(device=device_name(settings.device), machine=machine(),
                   threads=torch.get_num_threads(), batch_size=settings.batch_size,
                   frames=settings.frames, warmup=settings.warmup, synthetic=settings.synthetic,
                   models={})
@@ -150,10 +149,11 @@ def report_on_training(settings: Settings, entries: Sequence[Entry]) -> dict:
     """The training steps of each config."""
     _refuse_checkpoints('--train', entries)
     keep_freed_memory()  # as tools/train.py does
-    return dict(machine=machine(), threads=torch.get_num_threads(), frames=settings.frames,
+    return dict(device=device_name(settings.device), machine=machine(),
+                threads=torch.get_num_threads(), frames=settings.frames,
                 warmup=settings.warmup, training={entry.name: describe_training(
                     load_config(entry.config, settings.cfg_options), settings.frames,
-                    settings.warmup) for entry in entries})
+                    settings.warmup, settings.device) for entry in entries})
 
 
 def _refuse_checkpoints(flag: str, entries: Sequence[Entry]) -> None:

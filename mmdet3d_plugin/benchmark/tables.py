@@ -1,16 +1,31 @@
-"""What the tables of a benchmark share."""
+"""What the measurements and tables of a benchmark share."""
 import os
 import platform
 import re
+import time
 from pathlib import Path
-from typing import Callable, Dict, Sequence
+from typing import Callable, Dict, Optional, Sequence
 
 import numpy as np
 import torch
+from mmengine.device import get_device
 
 STATISTICS: Dict[str, Callable[[np.ndarray], float]] = {
     'mean': np.mean, 'median': np.median, 'p90': lambda ms: np.percentile(ms, 90),
     'p95': lambda ms: np.percentile(ms, 95), 'min': np.min}
+
+
+def now() -> float:
+    """Seconds by the clock; what was asked of a GPU is done before."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def device_name(device: Optional[str] = None) -> str:
+    """Of the GPU, where the device is one or there is one; else ``'CPU'``."""
+    device = torch.device(device or get_device())
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
 
 
 def statistics(values: np.ndarray) -> Dict[str, float]:

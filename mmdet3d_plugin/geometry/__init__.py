@@ -4,6 +4,7 @@ from .cameras import CameraRig
 from .pooling import (
     PullMap,
     build_pull_map,
+    occupancy,
     occupied_voxels,
     pull_dense,
     pull_occupied,
@@ -12,6 +13,7 @@ from .pooling import (
 from .reordered import build_reordered_maps, pull_fused, pull_occupied_fused
 
 __all__ = [
-    'BEVGrid', 'CameraRig', 'PullMap', 'build_reordered_maps', 'build_pull_map', 'occupied_voxels',
-    'pull_fused', 'pull_dense', 'pull_occupied', 'pull_occupied_fused', 'sample_features'
+    'BEVGrid', 'CameraRig', 'PullMap', 'build_reordered_maps', 'build_pull_map', 'occupancy',
+    'occupied_voxels', 'pull_fused', 'pull_dense', 'pull_occupied', 'pull_occupied_fused',
+    'sample_features'
 ]

@@ -26,6 +26,13 @@ class PullMap(NamedTuple):
         return PullMap(self.position[geometry:geometry + 1, :, index], None if self.seen is None
                        else self.seen[geometry:geometry + 1, :, index])
 
+    def only(self, kept: Tensor) -> 'PullMap':
+        """With the voxels of each sample that are not ``kept`` (B, P) bool as unseen."""
+        kept = kept[:, None].to(self.position.dtype)
+        seen = kept.expand(-1, self.position.shape[1], -1) if self.seen is None \
+            else self.seen * kept
+        return PullMap(self.position, seen)
+
 
 def build_pull_map(grid: BEVGrid, rig: CameraRig, bounds: bool = True) -> PullMap:
     """Project the grid's voxel centres into the rig.
@@ -60,8 +67,8 @@ def locate(points: Tensor, rig: CameraRig, bounds: bool = True) -> Tuple[Tensor,
         is seen, (B or 1, N, P) bool.
     """
     pixel, _, valid = rig.project(points, bounds)
-    size = pixel.new_tensor([rig.size[1], rig.size[0]])
-    return (2 * pixel + 1) / size - 1, valid
+    x, y = (2 * pixel + 1).unbind(-1)  # not one tensor of both, which is copied to the device
+    return torch.stack([x / rig.size[1], y / rig.size[0]], -1) - 1, valid
 
 
 def sample_features(features: Tensor, position: Tensor, wrap: bool = False,
@@ -83,7 +90,8 @@ def sample_features(features: Tensor, position: Tensor, wrap: bool = False,
         if wrap:
             width = maps.shape[-1]
             maps = torch.cat([maps[..., -1:], maps, maps[..., :1]], -1)
-            position = position * position.new_tensor([width / (width + 2), 1.0])
+            x, y = position.unbind(-1)
+            position = torch.stack([x * (width / (width + 2)), y], -1)
         sampled = F.grid_sample(maps, position, mode='bilinear', padding_mode=padding_mode,
                                 align_corners=False)
     return sampled.to(features.dtype)
@@ -107,13 +115,13 @@ def pull_dense(features: Tensor, pull: PullMap, shape: Tuple[int, int, int], wra
     """
     batch, views, channels = features.shape[:3]
     levels, rows, cols = shape
-    geometries, total, count = len(pull.position), None, 0
+    total, count = None, 0
     for view in range(views):
-        position = pull.position[:, view].reshape(geometries, levels * rows, cols, 2)
+        position = pull.position[:, view].unflatten(1, (levels * rows, cols))
         sampled = sample_features(features[:, view], position.expand(batch, -1, -1, -1), wrap,
                                   padding_mode)
         if pull.seen is not None:
-            seen = pull.seen[:, view].reshape(geometries, 1, levels * rows, cols)
+            seen = pull.seen[:, view].unflatten(1, (1, levels * rows, cols))
             sampled, count = sampled * seen, count + seen
         total = sampled if total is None else total + sampled
     if views > 1:
@@ -121,27 +129,38 @@ def pull_dense(features: Tensor, pull: PullMap, shape: Tuple[int, int, int], wra
     return total.reshape(batch, channels * levels, rows, cols)
 
 
-def occupied_voxels(points: Tensor, grid: BEVGrid) -> Tensor:
-    """Flat indices of the voxels that contain at least one point.
+def occupancy(points: Tensor, grid: BEVGrid) -> Tensor:
+    """Which voxels contain at least one point; a device does not wait for it.
 
     Args:
         points (Tensor): (P, >=3) LiDAR points, metres.
         grid (BEVGrid): A grid with height levels.
 
     Returns:
-        Tensor: (M,) int64, sorted, ``(level * rows + row) * columns + column``.
+        Tensor: (levels * rows * columns,) bool, at ``(level * rows + row) * columns + column``.
     """
     index, inside = grid.to_index(points[:, :3])
-    level, row, col = index[inside].unbind(-1)
+    level, row, col = index.unbind(-1)
     rows, cols = grid.shape
-    occupied = torch.zeros(grid.num_levels * rows * cols, dtype=torch.bool, device=points.device)
-    occupied[(level * rows + row) * cols + col] = True
-    return occupied.nonzero()[:, 0]
+    count = grid.num_levels * rows * cols
+    cell = torch.where(inside, (level * rows + row) * cols + col, count)
+    return torch.zeros(count + 1, dtype=torch.bool, device=points.device).index_fill(
+        0, cell, True)[:-1]
+
+
+def occupied_voxels(points: Tensor, grid: BEVGrid) -> Tensor:
+    """Flat indices of the voxels that contain at least one point, (M,) int64, sorted.
+
+    Their number is read from the device; see :func:`occupancy`.
+    """
+    return occupancy(points, grid).nonzero()[:, 0]
 
 
 def pull_occupied(features: Tensor, pull: PullMap, occupied, shape: Tuple[int, int, int],
                   wrap: bool = False, padding_mode: str = 'zeros') -> Tensor:
     """As :func:`pull_dense`, but only the occupied voxels are sampled; the others are zero.
+
+    The same as ``pull_dense`` of ``pull.only(occupancy)``, which reads no number from the device.
 
     Args:
         features (Tensor): (B, N, C, h, w).

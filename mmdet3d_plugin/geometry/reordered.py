@@ -103,7 +103,8 @@ def _windows(voxels, kernel_size):
 def _corners(pull, size, wrap, padding_mode):
     """(G, P, N * 4) pixels of all views and their bilinear weights, shared among the views."""
     height, width = size
-    x, y = ((pull.position + 1) * pull.position.new_tensor([width, height]) - 1).div(2).unbind(-1)
+    x, y = (((value + 1) * count - 1) / 2
+            for value, count in zip(pull.position.unbind(-1), (width, height)))
     if padding_mode == 'border':
         x, y = x if wrap else x.clamp(0, width - 1), y.clamp(0, height - 1)
     share = 1 / pull.position.shape[1]
@@ -164,7 +165,8 @@ def pull_occupied_fused(features: Tensor, weight: Tensor, pull: PullMap,
                             wrap: bool = False, padding_mode: str = 'zeros') -> Tensor:
     """``F.conv2d(pull_occupied(features, ...), weight, padding=K // 2)`` at the occupied voxels.
 
-    Each occupied voxel adds its feature times a tap's matrix to the cells under the kernel.
+    Each occupied voxel adds its feature times a tap's matrix to the cells under the kernel. Their
+    number decides on the sizes, so a GPU would wait for it: this order is meant for CPUs.
 
     Args:
         features (Tensor): (B, N, C, h, w).

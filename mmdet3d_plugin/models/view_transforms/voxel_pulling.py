@@ -2,6 +2,7 @@
 from collections import OrderedDict
 from typing import Optional, Sequence
 
+import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from ...geometry import (
     PullMap,
     build_pull_map,
     build_reordered_maps,
+    occupancy,
     occupied_voxels,
     pull_dense,
     pull_fused,
@@ -37,7 +39,8 @@ class VoxelPulling(ViewTransform):
         num_levels (int): Number of height levels L.
         levels (str): ``'-z'`` (level 0 highest) or ``'+z'`` (level 0 lowest); the order in which
             a checkpoint's height compressor expects them.
-        occupied (bool): Fill only voxels that contain a LiDAR point; dense otherwise.
+        occupied (bool): Fill only voxels that contain a LiDAR point; dense otherwise. A CPU samples
+            those alone; other devices sample all and mask, since they would wait for the number.
         wrap (bool): Sample across the seam of a panorama. False reproduces the authors' release.
         border (str): ``'clamp'``: a voxel inside the image reads full features up to its edge,
             one outside reads zero. ``'fade'``: bilinear fading to zero around the edge, as in the
@@ -97,13 +100,17 @@ class VoxelPulling(ViewTransform):
         style = self.sampling(rig)
         if not self.occupied:
             return pull_dense(features, self.pull_map(rig), shape, **style)
-        return pull_occupied(features, self.pull_map(rig), self._voxels_of(points), shape, **style)
+        pull = self.pull_map(rig)
+        if features.device.type == 'cpu':
+            return pull_occupied(features, pull, self._voxels_of(points), shape, **style)
+        occupied = torch.stack(self._voxels_of(points, occupancy))
+        return pull_dense(features, pull.only(occupied), shape, **style)
 
-    def _voxels_of(self, points):
+    def _voxels_of(self, points, find=occupied_voxels):
         if points is None:
             raise UserError('VoxelPulling(occupied=True) needs the LiDAR points; load them in the '
                              'pipeline and keep them in PackBEVInputs')
-        return [occupied_voxels(cloud, self.grid) for cloud in points]
+        return [find(cloud, self.grid) for cloud in points]
 
     def forward_fused(self, features: Tensor, rig: CameraRig, weight: Tensor,
                   points: Optional[Sequence[Tensor]] = None) -> Tensor:
