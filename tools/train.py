@@ -1,7 +1,7 @@
 """Train a model.
 
     python tools/train.py CONFIG [--work-dir DIR] [--amp [TYPE]] [--resume [PATH]]
-        [--cfg-options K=V ...]
+        [--extend] [--cfg-options K=V ...]
 """
 import argparse
 import os
@@ -27,11 +27,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto',
                         help='continue from the newest checkpoint of the work dir, if there is '
                         'one, or from a path')
+    parser.add_argument('--extend', action='store_true',
+                        help='with --resume: take learning rate, schedule and optimizer settings '
+                        'from the config instead of the checkpoint, at its step')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='how the processes were started')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.extend and not args.resume:
+        parser.error('--extend: continues a run by another schedule; give --resume too')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -49,7 +54,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.auto_scale_lr.enable = True
     if args.resume:
         path = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
-        cfg.resume = path is not None
+        cfg.resume, cfg.extend = path is not None, args.extend
         cfg.load_from = path or cfg.get('load_from')
     return cfg
 

@@ -4,25 +4,29 @@ import logging
 import os
 import sys
 import traceback
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
 from pathlib import Path
 from typing import Callable, Dict, Sequence
 
 import torch.distributed
-from mmengine.config import DictAction
 
 from ..errors import UserError
+from .options import OptionText
 
 
-class CfgOptions(DictAction):
-    """``--cfg-options key=value ...``; a word without '=' is an error of one line."""
+class CfgOptions(Action):
+    """``--cfg-options key=value ...`` as ``{key: OptionText}``, which :func:`load_config` reads."""
 
     def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Sequence[str],
                  option_string: str = None) -> None:
+        options = dict(getattr(namespace, self.dest) or {})
         for word in values:
-            if '=' not in word:
-                parser.error(f'{option_string}: expected key=value, got {word!r}')
-        super().__call__(parser, namespace, values, option_string)
+            key, found, text = word.partition('=')
+            if not found or not key:
+                parser.error(f'{option_string}: expected key=value, got {word!r}; a value with '
+                             'spaces needs quotes')
+            options[key] = OptionText(text)
+        setattr(namespace, self.dest, options)
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:

@@ -1,28 +1,43 @@
 """Load configs and find misspelt names in them before anything expensive starts."""
 import difflib
 import inspect
+import logging
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Optional, Union
+from typing import Any, Iterable, Mapping, Optional, Set, Tuple, Union
 
 from mmdet3d.registry import (
     DATA_SAMPLERS,
     DATASETS,
     HOOKS,
+    LOG_PROCESSORS,
     LOOPS,
     METRICS,
     OPTIM_WRAPPERS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
     TRANSFORMS,
+    VISUALIZERS,
 )
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader
 
 from ..errors import UserError, check_from, did_you_mean
+from .options import OptionText, entries_like, entry, evaluate, reaches, value_of
+from .settings import check_settings
 
-_RUNNER_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
+_KNOWN_KEYS = {
+    'env_cfg': {'cudnn_benchmark', 'keep_freed_memory', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
+    'randomness': set(inspect.signature(set_random_seed).parameters),
+    'auto_scale_lr': {'enable', 'base_batch_size'}}
+"""Keys that mmengine reads and does not check."""
+RUNNER_KEYS = (set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}) | {
+    'custom_imports', 'extend', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type',
+    'sync_bn'}
 _LOADER_KEYS = (set(inspect.signature(DataLoader.__init__).parameters) - {'self'}) | {
     'num_batch_per_epoch', 'disable_subprocess_warning'}
 
@@ -32,31 +47,66 @@ def load_config(path: Union[str, Path], options: Optional[Mapping] = None) -> Co
 
     Args:
         path (str | Path): The config file.
-        options (dict, optional): ``{'a.b.c': value}`` of ``--cfg-options``.
+        options (dict, optional): ``{'a.b.c': value}`` of ``--cfg-options``. A variable that the
+            config files assign, such as ``batch_size``, changes what they compute from it.
 
     Returns:
         Config: The config, with its ``custom_imports`` done and its scope set.
 
     Raises:
-        UserError: No such file, it does not parse, or an option cannot be merged.
+        UserError: No such file, it does not parse, or an option cannot be merged or would change
+            nothing.
     """
     path = Path(path)
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path('configs')
         found = [p.name for p in folder.glob('**/*.py')]
         raise UserError(f'config {path}: no such file{did_you_mean(path.name, found)}')
+    cfg, _ = _evaluate(path, {})
+    options = {key: value_of(key, value, entry(cfg, key)) if isinstance(value, OptionText)
+               else value for key, value in (options or {}).items()}
+    variables = set(cfg) - RUNNER_KEYS
+    for name in {key.split('.')[0] for key in options} - RUNNER_KEYS - variables:
+        close = difflib.get_close_matches(name, variables, n=1, cutoff=0.85)
+        if close:
+            raise UserError(f'--cfg-options {name}: no such variable in {path}; did you mean '
+                            f'{close[0]!r}?')
+    chosen = {key: value for key, value in options.items() if key.split('.')[0] in variables}
     try:
-        cfg = Config.fromfile(path)
-    except (SyntaxError, NameError, KeyError, OSError, ImportError, AttributeError, TypeError,
-            ValueError) as error:
-        raise UserError(f'config {path}: {type(error).__name__}: {error}') from error
-    try:
-        cfg.merge_from_dict(dict(options or {}))
+        if chosen:
+            cfg = _with_variables(path, chosen)
+        cfg.merge_from_dict({key: value for key, value in options.items() if key not in chosen})
     except (KeyError, IndexError, TypeError, AssertionError) as error:
-        raise UserError(f'--cfg-options {dict(options)}: cannot be merged into {path} '
+        raise UserError(f'--cfg-options {options}: cannot be merged into {path} '
                         f'({error})') from error
     _settle_loaders(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    return cfg
+
+
+def _evaluate(path: Path, variables: Mapping) -> Tuple[Config, Set[str]]:
+    try:
+        return evaluate(path, variables)
+    except (SyntaxError, NameError, KeyError, OSError, ImportError, AttributeError, TypeError,
+            ValueError) as error:
+        given = f' with {dict(variables)}' if variables else ''
+        raise UserError(f'config {path}{given}: {type(error).__name__}: {error}') from error
+
+
+def _with_variables(path: Path, options: Mapping) -> Config:
+    """The config with other values of variables; each must change an entry, or be read by code."""
+    cfg, read = _evaluate(path, options)
+    for name in {key.split('.')[0] for key in options}:
+        others = {key: value for key, value in options.items() if key.split('.')[0] != name}
+        plain, _ = _evaluate(path, others)
+        if reaches(cfg, plain, name):
+            continue
+        instead = entries_like(plain, name, RUNNER_KEYS)
+        if name in read or any(name in key.split('.') for key in instead):
+            raise UserError(f'--cfg-options {name}: no entry of {path} follows this variable; set '
+                            f'the entry itself{": " if instead else ""}{", ".join(instead[:6])}')
+        print_log(f'--cfg-options {name}: no entry of {path} follows it; only code that reads '
+                  f'this key sees it', 'current', logging.WARNING)
     return cfg
 
 
@@ -64,8 +114,9 @@ def _settle_loaders(cfg: Config) -> None:
     """Without workers a loader has no options of workers: torch refuses them."""
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
-        if loader and loader.get('num_workers') == 0:
-            loader.pop('prefetch_factor', None)
+        if loader and loader.get('num_workers', 0) == 0:
+            for key in ('prefetch_factor', 'multiprocessing_context', 'timeout'):
+                loader.pop(key, None)
             if 'persistent_workers' in loader:
                 loader.persistent_workers = False
 
@@ -89,23 +140,43 @@ def check_config(cfg: Config) -> None:
         _check_loop(cfg.get(f'{split}_cfg'), f'{split}_cfg')
     for name, hook in (cfg.get('default_hooks') or {}).items():
         if hook is not None:
-            check_from(HOOKS, hook, f'default_hooks.{name}', strict=True)
+            _check_hook(hook, f'default_hooks.{name}')
     for hook, path in _listed(cfg.get('custom_hooks'), 'custom_hooks'):
-        check_from(HOOKS, hook, path, strict=True)
+        _check_hook(hook, path)
     for scheduler, path in _listed(cfg.get('param_scheduler'), 'param_scheduler'):
         own = {k: v for k, v in scheduler.items() if k != 'convert_to_iter_based'}  # the Runner's
         check_from(PARAM_SCHEDULERS, own, path, strict=True)
     _check_optim_wrapper(cfg.get('optim_wrapper'))
+    for path, known in _KNOWN_KEYS.items():
+        for name in set(entry(cfg, path) or ()) - known:
+            raise UserError(f'{path}.{name}: no such key{did_you_mean(name, known)}')
+    for path, registry in (('log_processor', LOG_PROCESSORS), ('visualizer', VISUALIZERS)):
+        if isinstance(cfg.get(path), Mapping):
+            check_from(registry, {'type': 'LogProcessor', **cfg[path]}, path, strict=True)
+    check_settings(cfg)
 
 
 def _check_top_level(cfg: Config) -> None:
     if not cfg.get('model'):
         raise UserError("config: it has no key 'model'; a config to run needs one "
                         '(files in configs/_base_ are parts of configs)')
-    for name in set(cfg) - _RUNNER_KEYS:
-        close = difflib.get_close_matches(name, _RUNNER_KEYS, n=1, cutoff=0.8)
+    for name in set(cfg) - RUNNER_KEYS:
+        close = difflib.get_close_matches(name, RUNNER_KEYS, n=1, cutoff=0.8)
         if close:
             raise UserError(f'{name}: no such key of a config; did you mean {close[0]!r}?')
+
+
+def _check_hook(cfg: Any, path: str) -> None:
+    """A checkpoint hook passes what it does not know on to the Runner, at the first checkpoint."""
+    if not isinstance(cfg, Mapping):
+        return
+    hook = check_from(HOOKS, cfg, path, strict=True)
+    if inspect.isclass(hook) and issubclass(hook, CheckpointHook):
+        known = {name for init in (hook.__init__, CheckpointHook.__init__)
+                 for name in inspect.signature(init).parameters} - {'self', 'args', 'kwargs'}
+        for name in set(cfg) - known - {'type', '_scope_'}:
+            raise UserError(f'{path}.{name}: {hook.__name__} has no such argument'
+                            f'{did_you_mean(name, known)}', path)
 
 
 def _check_loop(cfg: Any, path: str) -> None:

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dist import is_distributed
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
 from ..checkpoints import (
@@ -21,8 +21,10 @@ from ..checkpoints import (
     weights_of,
 )
 from ..errors import UserError, build_from
-from .config import check_config
+from .config import RUNNER_KEYS, check_config
 from .memory import keep_freed_memory
+from .resuming import follow_config, hyperparameters, say_differences
+from .settings import check_batches
 
 _DEFAULT_HOOKS = dict(
     checkpoint=dict(type='SafeCheckpointHook'),
@@ -63,6 +65,13 @@ class PluginRunner(Runner):
         """Build the model; errors start with the path of the wrong part, ``model.…``."""
         return build_from(MODELS, model, 'model')
 
+    def build_train_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
+        """Build the loop; a training set without a batch is an error."""
+        loop = super().build_train_loop(loop)
+        infinite = isinstance(loop, IterBasedTrainLoop)
+        check_batches(loop.dataloader, infinite, self.world_size)
+        return loop
+
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """Wrap for distributed training; CPU processes have no device ids."""
         if self.distributed and not torch.cuda.is_available():
@@ -94,12 +103,27 @@ class PluginRunner(Runner):
             options = dict(strict=bool(self._resume),
                            revise_keys=[(r'^module\.', ''), *RENAMED_ENTRIES])
             with known_types():
-                return super().load_checkpoint(filename, *args, **{**options, **kwargs})
+                checkpoint = super().load_checkpoint(filename, *args, **{**options, **kwargs})
         except RuntimeError as error:
             reason = ' '.join(str(error).split())
             raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
                             f'config ({reason[:300]}); resume with the config that trained it, '
                             'or start anew from it: --cfg-options load_from=PATH') from error
+        if self._resume:
+            say_differences(self, checkpoint, filename, RUNNER_KEYS)
+        return checkpoint
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        """Continue a training.
+
+        Schedule and settings of the optimiser are those of the checkpoint, and what the config has
+        otherwise is logged; with ``extend=True`` in the config they are the config's.
+        """
+        if not self.cfg.get('extend', False):
+            return super().resume(filename, *args, **kwargs)
+        groups = hyperparameters(self)
+        super().resume(filename, *args, **{**kwargs, 'resume_param_scheduler': False})
+        follow_config(self, groups)
 
     def _is_of_a_student(self, filename: str) -> bool:
         """Whether the model is a distiller and the checkpoint is not of one."""

@@ -2,6 +2,8 @@
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import ParamSchedulerHook
 
+from .resuming import say_end_of_schedule
+
 
 @HOOKS.register_module()
 class UpdateSchedulerHook(ParamSchedulerHook):
@@ -10,6 +12,11 @@ class UpdateSchedulerHook(ParamSchedulerHook):
     With ``optim_wrapper.accumulative_counts = n`` one update takes n iterations; a schedule of N
     updates then has ``total_steps`` about N and ``train_cfg.max_iters`` n N.
     """
+
+    def before_train(self, runner) -> None:
+        """Say so where the schedule ends before the training."""
+        super().before_train(runner)
+        say_end_of_schedule(runner)
 
     def after_train_iter(self, runner, *args, **kwargs) -> None:
         """Step where the optimiser stepped."""

@@ -62,6 +62,10 @@ class BEVInstanceMetric(BaseMetric):
         super().__init__(**kwargs)
         self.ranges, self.class_names = tuple(ranges), class_names
 
+    def names(self) -> List[str]:
+        """Names of the metrics, known without data; those of single channels begin with them."""
+        return [f'{name}{side:g}' for side in self.ranges for name in ('PQ', 'SQ', 'RQ')]
+
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Append (ranges, K, 4) float64 of :func:`match_instances`, one array per sample."""
         for sample in data_samples:

@@ -31,6 +31,10 @@ class BEVIoUMetric(BaseMetric):
         super().__init__(**kwargs)
         self.ranges, self.threshold, self.class_names = tuple(ranges), threshold, class_names
 
+    def names(self) -> List[str]:
+        """Names of the metrics, known without data; those of single channels begin with them."""
+        return [f'IoU{side:g}' for side in self.ranges]
+
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Append (ranges, K, 2) int64 counts of intersection and union, one array per sample."""
         for sample in data_samples:

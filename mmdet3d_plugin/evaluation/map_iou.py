@@ -31,6 +31,10 @@ class MapIoUMetric(BaseMetric):
         super().__init__(**kwargs)
         self.classes, self.thresholds = tuple(classes), tuple(thresholds)
 
+    def names(self) -> List[str]:
+        """Names of the metrics, known without data; those of single thresholds begin with them."""
+        return ['mean', *self.classes]
+
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Append (classes, thresholds, 3) int64 counts of TP, FP and FN, one array per sample.
 

@@ -122,7 +122,9 @@ def load_infos(path: str) -> dict:
         UserError: the file is missing, not an info file, or breaks the schema.
     """
     if not os.path.isfile(path):
-        raise UserError(f'{path}: no such info file; write it with tools/create_data.py')
+        raise UserError(f'{path}: no such info file; write it with tools/create_data.py, or '
+                        'name the folder that has it: --cfg-options data_root=DIR (of one loader: '
+                        'train_dataloader.dataset.data_root=DIR)')
     try:
         with open(path, 'rb') as file:
             infos = load_plain(file)

@@ -3,6 +3,8 @@ _base_ = ['./nuscenes_map.py']
 
 # Often changed ------------------------------------------------------------------------------------
 data_root = 'data/toytown_nuscenes/'
+batch_size = 4
+num_workers = 1
 
 # Sometimes ----------------------------------------------------------------------------------------
 grid = dict(x_range=(-30, 30), y_range=(-30, 30), resolution=1.0, rows='+x', cols='+y',
@@ -23,8 +25,10 @@ fusion_pipeline = [_base_.load_images, augment_views, *train_scan, _base_.augmen
 camera_test_pipeline = [_base_.load_images, resize_views, map_targets, _base_.pack_camera]
 fusion_test_pipeline = [_base_.load_images, resize_views, *test_scan, map_targets, _base_.pack]
 
-train_dataloader = dict(batch_size=4, num_workers=1, persistent_workers=True, dataset=dict(
-    data_root=data_root, pipeline=camera_pipeline))
-val_dataloader = dict(batch_size=4, num_workers=1, persistent_workers=True, dataset=dict(
-    data_root=data_root, pipeline=camera_test_pipeline))
+train_dataloader = dict(
+    batch_size=batch_size, num_workers=num_workers, persistent_workers=num_workers > 0,
+    dataset=dict(data_root=data_root, pipeline=camera_pipeline))
+val_dataloader = dict(
+    batch_size=batch_size, num_workers=num_workers, persistent_workers=num_workers > 0,
+    dataset=dict(data_root=data_root, pipeline=camera_test_pipeline))
 test_dataloader = val_dataloader

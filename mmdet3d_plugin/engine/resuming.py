@@ -1,0 +1,122 @@
+"""What a resumed run takes from its checkpoint and what from its config."""
+import copy
+import warnings
+from typing import Dict, List, Mapping, Tuple
+
+from mmengine.runner import Runner
+
+from ..errors import UserError
+from .config_text import read_config_text
+from .options import MISSING, differences
+
+_FROM_CHECKPOINT = ('optim_wrapper.optimizer.', 'optim_wrapper.paramwise_cfg.', 'param_scheduler.',
+                    'randomness.seed')
+_OF_THE_RUN = ('extend', 'launcher', 'load_from', 'log_level', 'resume', 'work_dir',
+               'experiment_name')
+_SHOWN = 12
+
+
+def compare_configs(stored: Mapping, cfg: Mapping, keys) -> Tuple[Dict, Dict]:
+    """What differs between the config of a checkpoint and today's.
+
+    Args:
+        stored, cfg (Mapping): The checkpoint's config and today's.
+        keys (Container): The top-level keys to compare; others are variables of config files.
+
+    Returns:
+        tuple: by entry ``(stored value, today's value)``, of the settings that a resumed run takes
+        from the checkpoint, and of those that it takes from today's config.
+    """
+    stored, cfg = ({key: value for key, value in config.items()
+                    if key in keys and key not in _OF_THE_RUN} for config in (stored, cfg))
+    ignored, used = {}, {}
+    for key, values in differences(stored, cfg).items():
+        (ignored if key.startswith(_FROM_CHECKPOINT) else used)[key] = values
+    return ignored, used
+
+
+def say_differences(runner: Runner, checkpoint: Mapping, source: str, keys) -> None:
+    """Log what a resumed run does differently from the run of its checkpoint, with both values.
+
+    Raises:
+        UserError: Optimiser or schedulers are of other types: their state does not fit.
+    """
+    text = checkpoint.get('meta', {}).get('cfg')
+    if not isinstance(text, str):
+        return
+    ignored, used = compare_configs(read_config_text(text, source), runner.cfg, keys)
+    extend = runner.cfg.get('extend', False)
+    kinds = [key for key in ignored if key.endswith('.type')
+             and (key.startswith('optim_wrapper') or not extend)]
+    if kinds:
+        raise UserError(
+            f'{source}: its training cannot go on with another {_text(ignored, kinds)}; start anew '
+            f'from its weights: --cfg-options load_from={source}, without --resume' +
+            ('' if extend else ', or follow the config\'s schedule with --extend'))
+    if ignored and extend:
+        runner.logger.info(f'--extend: from now on as the config says: {_text(ignored)}')
+    elif ignored:
+        runner.logger.warning(
+            'Resumed: learning rate, schedule and settings of the optimizer come from the '
+            f'checkpoint, so these differences of the config have no effect: {_text(ignored)}. To '
+            'follow the config from this step on, add --extend; to start anew from the weights, '
+            f'use --cfg-options load_from={source} without --resume')
+    if used:
+        runner.logger.warning(
+            f'Resumed with another config than its checkpoint\'s; from now on: {_text(used)}')
+
+
+def _text(found: Mapping, keys=None) -> str:
+    keys = list(found if keys is None else keys)
+    words = [f'{key} {_short(found[key][0])} -> {_short(found[key][1])}' for key in keys[:_SHOWN]]
+    more = len(keys) - len(words)
+    return ', '.join(words) + (f' and {more} more' if more else '')
+
+
+def _short(value) -> str:
+    text = value if value is MISSING else repr(value)
+    return text if len(text) <= 60 else text[:57] + '...'
+
+
+def hyperparameters(runner: Runner) -> List[dict]:
+    """Of the optimiser's parameter groups: learning rates, weight decays and the like."""
+    return [{key: copy.copy(value) for key, value in group.items() if key != 'params'}
+            for group in runner.optim_wrapper.param_groups]
+
+
+def follow_config(runner: Runner, groups: List[dict]) -> None:
+    """After the state was loaded, go on with the config's settings at the step that was reached.
+
+    Args:
+        runner (Runner): Resumed, but for its schedulers, which are new.
+        groups (list[dict]): Its :func:`hyperparameters` as the config made them.
+    """
+    for group, own in zip(runner.optim_wrapper.param_groups, groups):
+        group.update(own)
+    updates = runner.iter // getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # schedulers that step before the optimiser does
+        for scheduler in runner.param_schedulers or ():
+            for _ in range(runner.epoch if scheduler.by_epoch else updates):
+                scheduler.step()
+
+
+def say_end_of_schedule(runner: Runner) -> None:
+    """Log it where the learning rate's schedule ends before the training does."""
+    loop, wrapper = runner.train_loop, runner.optim_wrapper
+    updates = loop.max_iters // getattr(wrapper, '_accumulative_counts', 1)
+    ends = {}
+    for scheduler in runner.param_schedulers or ():
+        length = getattr(scheduler, 'total_steps', None) or getattr(scheduler, 'T_max', None)
+        if length and scheduler.param_name == 'lr':
+            end = scheduler.begin + length
+            ends[scheduler.by_epoch] = max(end, ends.get(scheduler.by_epoch, 0))
+    for by_epoch, end in ends.items():
+        last = loop.max_epochs if by_epoch else updates
+        if end < last:
+            unit = 'epoch' if by_epoch else 'step'
+            runner.logger.warning(
+                f'The schedule of the learning rate ends at {unit} {end}, the training at {last}: '
+                'what follows is not scheduled. Let param_scheduler (total_steps, T_max, end) '
+                'cover train_cfg; a resumed run has the schedule of its checkpoint unless '
+                '--extend is given')
