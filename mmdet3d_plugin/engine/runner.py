@@ -1,6 +1,6 @@
 """The Runner of the tools: mmengine's, with early errors and CPU-distributed training."""
 from pathlib import Path
-from typing import Dict, Optional, Union
+from typing import Any, Dict, Iterator, Mapping, Optional, Union
 
 import torch
 import torch.distributed
@@ -14,15 +14,17 @@ from torch import nn
 
 from ..checkpoints import (
     RENAMED_ENTRIES,
-    known_types,
     load_weights,
     read_checkpoint,
+    shapes_of,
+    state_difference,
     student_weights,
     weights_of,
 )
 from ..errors import UserError, build_from
 from .config import check_config
 from .memory import keep_freed_memory
+from .pretrained import DownloadError
 
 _DEFAULT_HOOKS = dict(
     checkpoint=dict(type='SafeCheckpointHook'),
@@ -90,16 +92,25 @@ class PluginRunner(Runner):
             checkpoint = dict(state_dict=model.state_dict())
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
             return checkpoint
+        options = dict(strict=bool(self._resume),
+                       revise_keys=[(r'^module\.', ''), *RENAMED_ENTRIES])
         try:
-            options = dict(strict=bool(self._resume),
-                           revise_keys=[(r'^module\.', ''), *RENAMED_ENTRIES])
-            with known_types():
-                return super().load_checkpoint(filename, *args, **{**options, **kwargs})
+            return super().load_checkpoint(filename, *args, **{**options, **kwargs})
         except RuntimeError as error:
-            reason = ' '.join(str(error).split())
+            difference = state_difference(shapes_of(_unwrapped(self.model)),
+                                          weights_of(read_checkpoint(filename)))
             raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
-                            f'config ({reason[:300]}); resume with the config that trained it, '
-                            'or start anew from it: --cfg-options load_from=PATH') from error
+                            f'config: {difference or error}; resume with the config that trained '
+                            'it, or start anew from it: --cfg-options load_from=PATH') from error
+
+    def _init_model_weights(self) -> None:
+        """Initialise the weights; where pretrained ones are out of reach, name the option."""
+        try:
+            super()._init_model_weights()
+        except DownloadError as error:
+            places = [f'{path}.init_cfg=None' for path in _places(self.cfg.model, error.url)]
+            option = f': --cfg-options {" ".join(places)}' if places else ''
+            raise UserError(f'{error}{option}') from error
 
     def _is_of_a_student(self, filename: str) -> bool:
         """Whether the model is a distiller and the checkpoint is not of one."""
@@ -108,6 +119,17 @@ class PluginRunner(Runner):
         content = read_checkpoint(filename)
         state = weights_of(content)
         return student_weights(state) is state
+
+
+def _places(cfg: Any, url: str, path: str = 'model') -> Iterator[str]:
+    """Paths of the parts of a config whose ``init_cfg`` names a URL."""
+    if isinstance(cfg, (list, tuple)):
+        cfg = dict(enumerate(cfg))
+    if isinstance(cfg, Mapping):
+        if url in str(cfg.get('init_cfg')):
+            yield path
+        for key, part in cfg.items():
+            yield from _places(part, url, f'{path}.{key}')
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
