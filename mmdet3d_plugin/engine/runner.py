@@ -1,4 +1,5 @@
 """The Runner of the tools: mmengine's, with early errors and CPU-distributed training."""
+import logging
 from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional, Union
 
@@ -54,8 +55,15 @@ class PluginRunner(Runner):
         super().setup_env(env_cfg)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
-        """Build the logger, and log what :meth:`setup_env` did before there was one."""
+        """Build the logger, and log what :meth:`setup_env` did before there was one.
+
+        Environment, config and order of the hooks go to the log file only: on the console they
+        hide the line of an error.
+        """
         logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_for_the_console)
         if self._keeps_memory:
             logger.info('env_cfg.keep_freed_memory: the C library keeps up to 2 GiB of freed '
                         'memory for the next tensors; resident memory stays near its peak')
@@ -119,6 +127,11 @@ class PluginRunner(Runner):
         content = read_checkpoint(filename)
         state = weights_of(content)
         return student_weights(state) is state
+
+
+def _is_for_the_console(record: logging.LogRecord) -> bool:
+    begin = record.getMessage()[:200].lstrip('-\n')
+    return not begin.startswith(('System environment:', 'Config:', 'Hooks will be executed'))
 
 
 def _places(cfg: Any, url: str, path: str = 'model') -> Iterator[str]:
