@@ -10,13 +10,14 @@ from typing import Any, BinaryIO, Dict, Iterator, Mapping, Tuple, Union
 
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from .errors import UserError
 
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
-_STATISTICS = ('min', 'max', 'mean', 'current')
 RENAMED_ENTRIES = (
     (r'(camera|lidar)_branch\.compressor\.', r'\1_branch.view_transform.compressor.'),
     (r'_branch\.encoder\.adapter\.', '_branch.encoder.input_proj.'))
@@ -106,12 +107,27 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Bring back the log histories that :func:`to_plain` wrote as tagged dicts."""
+    """Bring back what :func:`to_plain` and :func:`known_types` replaced; containers in place.
+
+    Log histories and NumPy arrays are objects again; functions, of which only the name was read,
+    are left out of mappings and sequences.
+    """
     if isinstance(value, dict) and '__history__' in value:
         return HistoryBuffer(value['__history__'].tolist(), value['count'].tolist(),
                              value['max_length'])
+    if isinstance(value, _History):
+        log, count = value._log_history.content, value._count_history.content
+        return HistoryBuffer(log.tolist(), count.tolist(), value.max_length)
+    if isinstance(value, _Array):
+        return value.content
     if isinstance(value, dict):
-        return type(value)((key, from_plain(item)) for key, item in value.items())
+        for key, item in list(value.items()):
+            if item is _Function:
+                del value[key]
+            else:
+                value[key] = from_plain(item)
+    elif type(value) in (list, tuple):
+        return type(value)(from_plain(item) for item in value if item is not _Function)
     return value
 
 
@@ -133,15 +149,16 @@ def read_checkpoint(path: Union[str, Path], map_location: str = 'cpu') -> dict:
         raise UserError(f'checkpoint {path}: no such file; train it first, or correct the path')
     try:
         with known_types():
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            checkpoint = from_plain(torch.load(path, map_location=map_location, weights_only=True))
     except (RuntimeError, EOFError) as error:
         raise UserError(f'checkpoint {path}: cut short or damaged '
                         f'({path.stat().st_size} bytes); copy or train it again') from error
+    except OSError as error:
+        raise UserError(f'checkpoint {path}: cannot be read ({error.strerror or error})') from error
     except Exception as error:  # whatever an unpickler meets in bytes of another kind
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f'checkpoint {path}: it is no checkpoint, or holds objects that cannot '
-                        f'be loaded safely ({reason[:120]}); only weights and plain values load; '
-                        'save its state_dict alone') from error
+                        f'be loaded safely ({_refusal(error)}); only weights and plain values '
+                        'load; save its state_dict alone') from error
     if not isinstance(checkpoint, Mapping):
         raise UserError(f'checkpoint {path}: expected a dict with weights, '
                         f'got {type(checkpoint).__name__}')
@@ -232,25 +249,86 @@ def state_difference(expected: Mapping[str, Tuple[int, ...]],
             f'another shape ({"; ".join(wrong[:3])})') if wrong else ''
 
 
+def _refusal(error: Exception) -> str:
+    """What torch's unpickler refused, by name, without its advice and its escape sequences."""
+    text = re.sub(r'\x1b\[[\d;]*m', '', str(error))
+    name = re.search(r'GLOBAL ([\w.]+)', text)
+    if name:
+        return f'it refers to {name[1]}'
+    text = re.sub(r' or \w+ allowlisted via `add_safe_globals`', '', text)
+    text = text.rpartition('WeightsUnpickler error: ')[2].strip() or type(error).__name__
+    return text.splitlines()[0].rstrip('. ')
+
+
 def known_types() -> contextlib.AbstractContextManager:
     """Let ``torch.load(weights_only=True)`` accept what mmengine's own Runner writes.
 
-    A closed list for the time of the ``with`` block: log histories and NumPy arrays. mmengine's
-    pickles also call ``getattr``; here it gives the statistics of a log history and nothing else.
+    A closed list for the time of the ``with`` block: log histories, arrays and numbers of NumPy,
+    configs, and methods of log histories and of registered parameter schedulers. Each name stands
+    for a class or function of this module; :func:`from_plain` makes the content of it. So no
+    function that a file names is ever called, and no memory is read as an array of objects.
     """
-    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5 does not restrict by default
-        return contextlib.nullcontext()
-    core = np._core if hasattr(np, '_core') and np.__version__ >= '2' else np.core
-    types = [HistoryBuffer, np.ndarray, np.dtype,
-             *{type(np.dtype(code)) for code in ('f8', 'f4', 'i8', 'i4', '?')},
-             (_statistic_of_history, 'builtins.getattr')]
+    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+        return contextlib.nullcontext()  # torch < 2.6 takes no stand-ins, and refuses such files
+    names = {_qualified(HistoryBuffer): _History, _qualified(ConfigDict): dict,
+             'numpy.ndarray': _Array, 'numpy.dtype': _DType, 'builtins.getattr': _method}
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        types += [(core.multiarray._reconstruct, f'{module}._reconstruct'),
-                  (core.multiarray.scalar, f'{module}.scalar')]
-    return torch.serialization.safe_globals(types)
+        names |= {f'{module}._reconstruct': _array, f'{module}.scalar': _scalar}
+    for registry in (PARAM_SCHEDULERS, *PARAM_SCHEDULERS.children.values()):
+        names |= dict.fromkeys(map(_qualified, registry.module_dict.values()), _Function)
+    return torch.serialization.safe_globals([(value, name) for name, value in names.items()])
 
 
-def _statistic_of_history(owner: Any, name: str) -> Any:
-    if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise pickle.UnpicklingError(f'a checkpoint asks for {owner}.{name}')
-    return getattr(HistoryBuffer, name)
+def _qualified(cls: Any) -> str:
+    return f'{cls.__module__}.{cls.__qualname__}'
+
+
+class _Function:
+    """Stands for a class of functions and for each of its functions; cannot be called."""
+
+    def __new__(cls, *args):
+        raise pickle.UnpicklingError(f'it makes an object of a class of functions from {args}')
+
+
+class _History:
+    """The attributes of a log history."""
+
+
+class _DType:
+    """A dtype of numbers or text; of its state only the byte order counts."""
+
+    def __init__(self, code: str, *_) -> None:
+        self.dtype = np.dtype(str(code))
+        if self.dtype.kind not in 'biufcSU':
+            raise pickle.UnpicklingError(f'it refers to numpy.dtype({code!r})')
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ('<', '>'):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """An array of numbers or text; calling ``numpy.ndarray`` is refused."""
+
+    def __new__(cls, *args):
+        if args:
+            raise pickle.UnpicklingError('it calls numpy.ndarray')
+        return super().__new__(cls)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        self.content = np.ndarray(shape, dtype.dtype, data, order='F' if fortran else 'C').copy()
+
+
+def _array(_kind: Any, _shape: Any, _code: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _DType, data: bytes) -> np.generic:
+    return np.ndarray((), dtype.dtype, data)[()]
+
+
+def _method(owner: Any, name: str) -> Any:
+    if owner not in (_History, _Function):
+        raise pickle.UnpicklingError(f'it asks for {owner}.{name}')
+    return _Function

@@ -8,7 +8,7 @@ __version__ = '0.1.0'
 #: distribution name -> (lowest version, first version that no longer works)
 DEPENDENCIES = {
     'torch': ('2.1.0', '3.0.0'),
-    'numpy': ('1.24.0', '2.0.0'),
+    'numpy': ('1.24.0', '3.0.0'),
     'scipy': ('1.15.3', '2.0.0'),
     'mmengine': ('0.10.0', '0.11.0'),
     'mmcv': ('2.1.0', '2.2.0'),

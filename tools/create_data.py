@@ -141,7 +141,8 @@ def main():
     try:
         args.run(args)
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f'create_data {args.command}: error: {error}')
+        from mmdet3d_plugin.engine.environment import explain
+        sys.exit(f'create_data {args.command}: error: {explain(error) or error}')
     except KeyboardInterrupt:
         sys.exit(f'create_data {args.command}: stopped; the same command finishes the rest')
 

@@ -4,6 +4,7 @@
 """
 import argparse
 
+from mmdet3d_plugin.checkpoints import atomic_write
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
 
@@ -16,7 +17,8 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     print(cfg.pretty_text)
     if args.save:
-        cfg.dump(args.save)
+        with atomic_write(args.save) as file:
+            file.write(cfg.pretty_text.encode())
 
 
 if __name__ == '__main__':

@@ -10,8 +10,6 @@ a distillation's CONFIG and the CHECKPOINT of its training give teacher, assista
 import argparse
 from pathlib import Path
 
-import cv2
-
 from mmdet3d_plugin.apis import BEVInferencer
 from mmdet3d_plugin.checkpoints import read_checkpoint
 from mmdet3d_plugin.engine import load_config
@@ -22,6 +20,7 @@ from mmdet3d_plugin.visualization.frames import (
     draw_predictions,
     parse_thresholds,
     short_names,
+    write_image,
 )
 
 
@@ -104,11 +103,10 @@ def main() -> None:
     if not 0 <= min(indices) <= max(indices) < count:
         raise UserError(f'--indices: the test data has frames 0 to {count - 1}, got {indices}')
     out_dir = Path(args.out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     for index in indices:
         token, image = draw_predictions(index, models, args.width, threshold)
         path = out_dir / f'{index:06d}_{token}.png'
-        cv2.imwrite(str(path), image[..., ::-1])
+        write_image(path, image)
         print(path)
 
 

@@ -9,7 +9,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from ..checkpoints import atomic_write, from_plain, to_plain
+from ..checkpoints import atomic_write, to_plain
 
 
 @register_backend('atomic')
@@ -47,11 +47,6 @@ class SafeCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Replace every object by plain types."""
         checkpoint.update(to_plain(checkpoint))
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Bring the message hub's log histories back."""
-        if 'message_hub' in checkpoint:
-            checkpoint['message_hub'] = from_plain(checkpoint['message_hub'])
 
     def before_train(self, runner: Runner) -> None:
         """Prepare the folder; validate first if the run was killed before it could."""

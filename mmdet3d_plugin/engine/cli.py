@@ -11,6 +11,7 @@ from typing import Callable, Dict, Sequence
 import torch.distributed
 
 from ..errors import UserError
+from .environment import explain
 from .options import OptionText
 
 
@@ -55,19 +56,24 @@ def read_result(path: str) -> Dict[str, float]:
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool: an error of the user is one line and exit code 2, a defect a traceback and 1.
 
+    So is a fault of the machine; see :func:`.environment.explain`.
+
     Set the environment variable ``MMDET3D_PLUGIN_DEBUG=1`` to see the traceback of both.
     """
     try:
         main()
         _leave_process_group()
-    except UserError as error:
-        if os.environ.get('MMDET3D_PLUGIN_DEBUG') == '1':
-            traceback.print_exc()
-        print(f'error: {message_of(error)}', file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        message = message_of(error) if isinstance(error, UserError) else explain(error)
+        if message is None:
+            raise
+        if os.environ.get('MMDET3D_PLUGIN_DEBUG') == '1':
+            traceback.print_exc()
+        print(f'error: {message}', file=sys.stderr)
+        sys.exit(2)
 
 
 def message_of(error: UserError) -> str:

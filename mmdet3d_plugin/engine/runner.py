@@ -1,6 +1,7 @@
 """The Runner of the tools: mmengine's, with early errors and CPU-distributed training."""
+import logging
 from pathlib import Path
-from typing import Dict, Optional, Union
+from typing import Any, Dict, Iterator, Mapping, Optional, Union
 
 import torch
 import torch.distributed
@@ -14,15 +15,17 @@ from torch import nn
 
 from ..checkpoints import (
     RENAMED_ENTRIES,
-    known_types,
     load_weights,
     read_checkpoint,
+    shapes_of,
+    state_difference,
     student_weights,
     weights_of,
 )
 from ..errors import UserError, build_from
 from .config import RUNNER_KEYS, check_config
 from .memory import keep_freed_memory
+from .pretrained import DownloadError
 from .resuming import follow_config, hyperparameters, say_differences
 from .settings import check_batches
 
@@ -54,8 +57,15 @@ class PluginRunner(Runner):
         super().setup_env(env_cfg)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
-        """Build the logger, and log what :meth:`setup_env` did before there was one."""
+        """Build the logger, and log what :meth:`setup_env` did before there was one.
+
+        Environment, config and order of the hooks go to the log file only: on the console they
+        hide the line of an error.
+        """
         logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_for_the_console)
         if self._keeps_memory:
             logger.info('env_cfg.keep_freed_memory: the C library keeps up to 2 GiB of freed '
                         'memory for the next tensors; resident memory stays near its peak')
@@ -99,16 +109,16 @@ class PluginRunner(Runner):
             checkpoint = dict(state_dict=model.state_dict())
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
             return checkpoint
+        options = dict(strict=bool(self._resume),
+                       revise_keys=[(r'^module\.', ''), *RENAMED_ENTRIES])
         try:
-            options = dict(strict=bool(self._resume),
-                           revise_keys=[(r'^module\.', ''), *RENAMED_ENTRIES])
-            with known_types():
-                checkpoint = super().load_checkpoint(filename, *args, **{**options, **kwargs})
+            checkpoint = super().load_checkpoint(filename, *args, **{**options, **kwargs})
         except RuntimeError as error:
-            reason = ' '.join(str(error).split())
+            difference = state_difference(shapes_of(_unwrapped(self.model)),
+                                          weights_of(read_checkpoint(filename)))
             raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
-                            f'config ({reason[:300]}); resume with the config that trained it, '
-                            'or start anew from it: --cfg-options load_from=PATH') from error
+                            f'config: {difference or error}; resume with the config that trained '
+                            'it, or start anew from it: --cfg-options load_from=PATH') from error
         if self._resume:
             say_differences(self, checkpoint, filename, RUNNER_KEYS)
         return checkpoint
@@ -125,6 +135,15 @@ class PluginRunner(Runner):
         super().resume(filename, *args, **{**kwargs, 'resume_param_scheduler': False})
         follow_config(self, groups)
 
+    def _init_model_weights(self) -> None:
+        """Initialise the weights; where pretrained ones are out of reach, name the option."""
+        try:
+            super()._init_model_weights()
+        except DownloadError as error:
+            places = [f'{path}.init_cfg=None' for path in _places(self.cfg.model, error.url)]
+            option = f': --cfg-options {" ".join(places)}' if places else ''
+            raise UserError(f'{error}{option}') from error
+
     def _is_of_a_student(self, filename: str) -> bool:
         """Whether the model is a distiller and the checkpoint is not of one."""
         if not hasattr(_unwrapped(self.model), 'student') or '://' in filename:
@@ -132,6 +151,22 @@ class PluginRunner(Runner):
         content = read_checkpoint(filename)
         state = weights_of(content)
         return student_weights(state) is state
+
+
+def _is_for_the_console(record: logging.LogRecord) -> bool:
+    begin = record.getMessage()[:200].lstrip('-\n')
+    return not begin.startswith(('System environment:', 'Config:', 'Hooks will be executed'))
+
+
+def _places(cfg: Any, url: str, path: str = 'model') -> Iterator[str]:
+    """Paths of the parts of a config whose ``init_cfg`` names a URL."""
+    if isinstance(cfg, (list, tuple)):
+        cfg = dict(enumerate(cfg))
+    if isinstance(cfg, Mapping):
+        if url in str(cfg.get('init_cfg')):
+            yield path
+        for key, part in cfg.items():
+            yield from _places(part, url, f'{path}.{key}')
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

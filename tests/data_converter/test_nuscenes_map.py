@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from mmdet3d.registry import TRANSFORMS
@@ -25,6 +26,7 @@ LOCATIONS = ('singapore-queenstown', 'boston-seaport')
 GRID = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5, rows='+x', cols='+y')
 NAMES = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'road_divider',
          'lane_divider')
+AREAS = 5  # the others are lines
 SETTINGS = dict(seed=3, frames=12, sequences=4)
 
 
@@ -44,6 +46,14 @@ def root(tmp_path_factory, towns):
         patch.setattr(layout, 'town_of', lambda seed, sequence, length: towns[sequence])
         layout.write_maps(root / 'maps', SETTINGS)
     return root
+
+
+def apart(found, expected):
+    """Cells of one mask that are not within a cell of the other's."""
+    found, expected = found.astype(np.uint8), expected.astype(np.uint8)
+    kernel = np.ones((3, 3), np.uint8)
+    return np.stack([(a > cv2.dilate(b, kernel)) | (b > cv2.dilate(a, kernel))
+                     for a, b in zip(found, expected)])
 
 
 def town_at(towns, location):
@@ -161,7 +171,8 @@ def test_devkit_mode_augmented_as_bevfusion(root, towns):
         found = rasterize_map([[layers[name]] for name in NAMES], lidar2global, BEVGrid(**GRID),
                               'devkit', bev_aug=np.diag([along, across, 1, 1]) @ scaled,
                               scale_aware=False)
-        assert (found != expected).mean() < 1e-4  # poses agree to rounding, not to the bit
+        # poses agree to rounding, not to the bit: the end of a line may move to the next cell
+        assert (found != expected)[:AREAS].mean() < 1e-4 and not apart(found, expected).any()
 
 
 @pytest.mark.slow

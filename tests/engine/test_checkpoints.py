@@ -85,19 +85,6 @@ def test_runs_no_code(tmp_path, monkeypatch):
     assert not (tmp_path / 'evil_was_here').exists()
 
 
-class GetAttribute:
-    """Pickles as getattr(HistoryBuffer, '__init__'), which is no statistic."""
-
-    def __reduce__(self):
-        return getattr, (HistoryBuffer, '__init__')
-
-
-def test_getattr_gives_statistics_only(tmp_path):
-    torch.save(dict(extra=GetAttribute()), tmp_path / 'a.pth')
-    with pytest.raises(UserError, match='cannot be loaded safely'):
-        read_checkpoint(tmp_path / 'a.pth')
-
-
 @pytest.mark.parametrize('content, message', [
     (None, 'no such file'),
     (b'', 'cut short or damaged'),
