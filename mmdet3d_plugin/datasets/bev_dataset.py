@@ -110,6 +110,8 @@ class BEVDataset(Det3DDataset):
         """Join paths and add the annotations of one frame."""
         points = info.get('lidar_points')
         for name, camera in all_cameras(info):
+            if 'img_path' not in camera:  # an array
+                continue
             prefix = self.data_prefix.get(name, self.data_prefix.get('img', ''))
             camera['img_path'] = osp.join(prefix, camera['img_path'])
             info.setdefault('img_path', camera['img_path'])
@@ -238,7 +240,8 @@ class NuScenesBEVDataset(BEVDataset):
             change_frame(info, self.frame)
             points['lidar_path'] = f'samples/LIDAR_TOP/{points["lidar_path"]}'
             for name, camera in info['images'].items():  # past images have their folder with them
-                camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
+                if 'img_path' in camera:
+                    camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
         elif self.frame == 'lidar' and 'lidar2sensor' in points:
             _transform_frame(info, np.linalg.inv(RFU_TO_FLU) @ np.array(points['lidar2sensor']))
         info['map_root'] = self.data_root
