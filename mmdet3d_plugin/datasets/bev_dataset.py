@@ -45,7 +45,8 @@ class BEVDataset(Det3DDataset):
         **kwargs: See mmdet3d's ``Det3DDataset``.
 
     Raises:
-        UserError: The info file is missing or invalid, or a class is unknown.
+        UserError: The info file is missing or invalid, a class is unknown, or there is no object
+            to train on.
     """
 
     METAINFO: dict = dict(classes=())
@@ -68,9 +69,23 @@ class BEVDataset(Det3DDataset):
         if self._fully_initialized:
             return
         super().full_init()
+        if not self.test_mode:
+            self._check_objects()
         for transform in self.pipeline.transforms:
             if hasattr(transform, 'prepare'):
                 transform.prepare(self.get_data_info(0))
+
+    def _check_objects(self) -> None:
+        """Training needs an object of the classes that are drawn."""
+        for transform in self.pipeline.transforms:
+            if hasattr(transform, 'labels'):
+                drawn = {label for group in transform.labels(self._metainfo['classes'])
+                         for label in group}
+                if not any(self.num_ins_per_cat[label] for label in drawn):
+                    names = ', '.join(str(self._metainfo['classes'][label]) for label in drawn)
+                    raise UserError(
+                        f'{self.ann_file}: no ground truth to train on: no frame has an object of '
+                        f'{names}; choose a split with annotations, or the classes that it has')
 
     def load_data_list(self) -> List[dict]:
         """Read and check the info file; called once."""

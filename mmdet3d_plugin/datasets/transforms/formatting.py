@@ -1,5 +1,5 @@
 """Ground truth on the BEV grid, and packing."""
-from typing import Sequence, Union
+from typing import List, Sequence, Union
 
 import numpy as np
 import torch
@@ -62,14 +62,18 @@ class RasterizeBEV(BaseTransform):
         boxes, labels = augmented_boxes(results)
         if boxes is not None:
             channel = np.full(len(results['classes']) + 1, -1)
-            for k, group in enumerate(self.classes):
-                channel[[self._label(name, results['classes']) for name in group]] = k
+            for k, group in enumerate(self.labels(results['classes'])):
+                channel[group] = k
             maps = raster.rasterize(boxes, channel[labels], self.grid, len(self.classes),
                                     self.method, self.sigma)
             if not self.instances:
                 del maps[fields.INSTANCES]
             results[fields.GT_BEV] = maps
         return results
+
+    def labels(self, classes: Sequence[str]) -> List[List[int]]:
+        """Labels of the classes of each channel, among the data set's ``classes``."""
+        return [[self._label(name, classes) for name in group] for group in self.classes]
 
     @staticmethod
     def _label(name, classes):
