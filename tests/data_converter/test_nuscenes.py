@@ -473,6 +473,40 @@ def test_scenes_that_were_not_downloaded_are_left_out(copy, tmp_path):
         nuscenes.convert(copy, tmp_path / 'out', MINI)
 
 
+def test_val_alone_is_converted_and_said(copy, tmp_path):
+    """Evaluation needs no training split."""
+    for path in infos_names(copy, 'scene-0061'):
+        os.unlink(copy / path)
+    report = nuscenes.convert(copy, tmp_path / 'out', MINI)
+    assert report['train'].startswith("not written: no scene of split 'train' of v1.0-mini has fil")
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+        'nuscenes_images_val.npz', 'nuscenes_infos_val.pkl']
+
+
+def test_one_split_is_written_on_request(copy, tmp_path):
+    os.unlink(copy / infos_names(copy, 'scene-0103')[0])
+    with pytest.raises(UserError, match='--splits train writes the other split alone'):
+        nuscenes.convert(copy, tmp_path / 'out', MINI)
+    assert not [p for p in (tmp_path / 'out').iterdir() if not p.name.endswith('.journal')]
+    nuscenes.convert(copy, tmp_path / 'out', MINI, only=('train', ))
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+        'nuscenes_images_train.npz', 'nuscenes_infos_train.pkl']
+    with pytest.raises(UserError, match='--splits test: no such split; known: train, val'):
+        nuscenes.convert(copy, tmp_path / 'out', MINI, only=('test', ))
+
+
+def test_parts_of_the_set_have_a_way_out(copy, tmp_path):
+    shutil.rmtree(copy / 'sweeps')
+    with pytest.raises(UserError, match='sweeps/LIDAR_TOP: no such folder; .* --max-sweeps 0'):
+        nuscenes.convert(copy, tmp_path / 'out', MINI)
+    nuscenes.convert(copy, tmp_path / 'out', MINI, max_sweeps=0)
+    infos = load_infos(str(tmp_path / 'out' / 'nuscenes_infos_val.pkl'))
+    assert not any('lidar_sweeps' in frame for frame in infos['data_list'])
+    shutil.rmtree(copy / 'samples' / 'CAM_BACK')
+    with pytest.raises(UserError, match='samples/CAM_BACK: no such folder; the conversion needs'):
+        nuscenes.convert(copy, tmp_path / 'out', MINI, max_sweeps=0)
+
+
 def test_maps_that_were_not_downloaded_are_noted(copy, tmp_path):
     report = nuscenes.convert(copy, tmp_path, MINI)
     assert report['maps_missing'] == 'boston-seaport, singapore-queenstown'
