@@ -197,7 +197,7 @@ def convert_frames(read: Callable[[Any], dict], keys: Sequence, journal: Optiona
         files: picklable, frame -> paths of its images and scans, which are then decoded.
         strict: the first bad frame is an error.
         finalize: (number of the frame in the result, frame) -> None, completes a frame in place.
-        rasterizer: 'exact' or 'release': count the BEV cells that it draws.
+        rasterizer: method of RasterizeBEV: count the BEV cells that it draws.
 
     Returns:
         Frames: those of ``keys`` in their order, without the bad ones.
@@ -251,9 +251,11 @@ def count_cells(frame: dict, rasterizer: str) -> Dict[int, int]:
     grid = BEVGrid(BEV['x_range'], BEV['y_range'], BEV['resolution'])
     boxes = np.array([i['bbox_3d'] for i in frame['instances']], np.float64).reshape(-1, 7)
     labels = np.array([i['bbox_label_3d'] for i in frame['instances']], np.int64)
+    up = (0.0, 0.0, 1.0)
     if 'lidar2ego' in frame['lidar_points']:  # the LiDAR frame has other axes
         boxes = rigid.transform_boxes(np.array(frame['lidar_points']['lidar2ego']), boxes)
-    maps = raster.rasterize(boxes, labels, grid, labels.max(initial=0) + 1, rasterizer)
+        up = np.array(frame['ego2global'])[2, :3]
+    maps = raster.rasterize(boxes, labels, grid, labels.max(initial=0) + 1, rasterizer, up=up)
     return {label: int(n) for label, n in enumerate(maps['seg'].sum((1, 2))) if n}
 
 

@@ -52,7 +52,7 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'exten
         version: 'initial', 'extended', 'mini' or 'complete'.
         workers: processes.
         check: decode every image and scan, and read the info files back.
-        rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
+        rasterizer: method of RasterizeBEV: report the BEV cells of each class that it draws.
         only: splits to write, 'train' or 'val'; () = both.
 
     Returns:

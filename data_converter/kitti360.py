@@ -95,7 +95,7 @@ def convert(root_path: str, out_dir: Optional[str] = None, options: Optional[Opt
         options: :class:`Options`, default the paper's where it states them.
         workers: processes; they change nothing in the files.
         check: decode every image and scan, and read the info files back.
-        rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
+        rasterizer: method of RasterizeBEV: report the BEV cells of each class that it draws.
         only: splits to write, 'train' or 'val'; () = both.
 
     Returns:

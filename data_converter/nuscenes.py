@@ -74,7 +74,7 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-
         workers: processes; they change nothing in the files.
         check: decode every image and scan of the key frames, and read the info files back.
         max_sweeps: LiDAR sweeps before each key frame at most, nearest first.
-        rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
+        rasterizer: method of RasterizeBEV: report the BEV cells of each class that it draws.
         only: splits to write; () = all of the version.
 
     Returns:

@@ -92,7 +92,7 @@ def add_converter(commands, run, layout, check):
     add('--check', action='store_true', help=check)
     add('--splits', nargs='+', default=(), metavar='SPLIT',
         help='write these only, such as val (default: all)')
-    add('--rasterizer', choices=['exact', 'release'],
+    add('--rasterizer', choices=['exact', 'release', 'lift_splat'],
         help='report (and note in the info files) the BEV cells of each class that this method of '
         'RasterizeBEV draws')
     return add

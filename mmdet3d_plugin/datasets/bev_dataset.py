@@ -260,6 +260,8 @@ class NuScenesBEVDataset(BEVDataset):
         elif self.frame == 'lidar' and 'lidar2sensor' in points:
             _transform_frame(info, np.linalg.inv(RFU_TO_FLU) @ np.array(points['lidar2sensor']))
         info['map_root'] = self.data_root
+        if 'ego2global' in info and 'lidar2ego' in points:  # boxes are upright in the world
+            info['box_up'] = (np.array(info['ego2global']) @ np.array(points['lidar2ego']))[2, :3]
         for sweep in info.get('lidar_sweeps', ()):
             points = sweep['lidar_points']
             points['lidar_path'] = osp.join(self.data_prefix.get('pts', ''), points['lidar_path'])
