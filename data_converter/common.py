@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmdet3d_plugin.checkpoints import disk_errors
-from mmdet3d_plugin.errors import FrameError, UserError
+from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
 from mmdet3d_plugin.geometry import BEVGrid, raster, rigid
 from mmdet3d_plugin.structures import check_image, check_points, load_plain, save_infos
 
@@ -197,7 +197,7 @@ def convert_frames(read: Callable[[Any], dict], keys: Sequence, journal: Optiona
         files: picklable, frame -> paths of its images and scans, which are then decoded.
         strict: the first bad frame is an error.
         finalize: (number of the frame in the result, frame) -> None, completes a frame in place.
-        rasterizer: 'exact' or 'release': count the BEV cells that it draws.
+        rasterizer: method of RasterizeBEV: count the BEV cells that it draws.
 
     Returns:
         Frames: those of ``keys`` in their order, without the bad ones.
@@ -251,9 +251,11 @@ def count_cells(frame: dict, rasterizer: str) -> Dict[int, int]:
     grid = BEVGrid(BEV['x_range'], BEV['y_range'], BEV['resolution'])
     boxes = np.array([i['bbox_3d'] for i in frame['instances']], np.float64).reshape(-1, 7)
     labels = np.array([i['bbox_label_3d'] for i in frame['instances']], np.int64)
+    up = (0.0, 0.0, 1.0)
     if 'lidar2ego' in frame['lidar_points']:  # the LiDAR frame has other axes
         boxes = rigid.transform_boxes(np.array(frame['lidar_points']['lidar2ego']), boxes)
-    maps = raster.rasterize(boxes, labels, grid, labels.max(initial=0) + 1, rasterizer)
+        up = np.array(frame['ego2global'])[2, :3]
+    maps = raster.rasterize(boxes, labels, grid, labels.max(initial=0) + 1, rasterizer, up=up)
     return {label: int(n) for label, n in enumerate(maps['seg'].sum((1, 2))) if n}
 
 
@@ -332,12 +334,60 @@ def _start_worker(parent):
     threading.Thread(target=watch, daemon=True).start()
 
 
+@contextlib.contextmanager
+def published() -> Iterator[Callable[[str], str]]:
+    """Files of a conversion get their names together at its end; of one that failed none is left.
+
+    Yields:
+        callable: path -> where to write the file until then. The journal of an info file,
+        ``<path>.journal``, stays until the file has its name, so that the next run goes on from it.
+    """
+    paths: Dict[str, str] = {}
+
+    def pending(path: str) -> str:
+        folder, name = os.path.split(path)
+        paths[path] = os.path.join(folder, f'.{name}.pending.tmp')
+        return paths[path]
+
+    try:
+        yield pending
+        for path, temporary in paths.items():
+            with disk_errors(path):
+                os.replace(temporary, path)
+            if os.path.exists(f'{path}.journal'):
+                os.remove(f'{path}.journal')
+    finally:
+        for temporary in paths.values():
+            if os.path.exists(temporary):
+                os.remove(temporary)
+
+
+def check_splits(splits: Iterable[str], known: Iterable[str]) -> None:
+    """Check the names of the splits to write.
+
+    Raises:
+        UserError: one is unknown.
+    """
+    for split in splits:
+        if split not in known:
+            raise UserError(f'--splits {split}: no such split{did_you_mean(split, known)}')
+
+
+def other_format(folder: str, suffix: str) -> str:
+    """A hint for an error: the images of a folder are of another format than ``suffix``."""
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    found = {os.path.splitext(name)[1].lower() for name in names} & {'.jpg', '.jpeg', '.png'}
+    return '' if not found or suffix in found else (
+        f'; {folder} has {", ".join(sorted(found))} files where {suffix} is expected: download the '
+        f'original images, or convert them to {suffix}')
+
+
 def write_infos(infos: dict, path: str, check: bool = False) -> None:
-    """Write an info file atomically and remove the journal of its conversion.
+    """Write an info file atomically.
 
     Args:
         infos: what to write.
-        path: the file; its journal is ``<path>.journal``.
+        path: the file.
         check: read the file back and compare.
 
     Raises:
@@ -351,8 +401,6 @@ def write_infos(infos: dict, path: str, check: bool = False) -> None:
                 there.update(block)
         if there.hexdigest() != digest:
             raise UserError(f'{path}: reads back differently from what was written; check the disk')
-    if os.path.exists(f'{path}.journal'):
-        os.remove(f'{path}.journal')
 
 
 def summarize(infos: dict, **more: Callable[[dict], int]) -> Tuple[dict, Counter, Counter]:

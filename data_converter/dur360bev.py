@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter
 from functools import partial
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -39,7 +39,8 @@ EARTH_RADIUS = 6378137.0
 
 
 def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'extended',
-            workers: int = 1, check: bool = False, rasterizer: Optional[str] = None) -> dict:
+            workers: int = 1, check: bool = False, rasterizer: Optional[str] = None,
+            only: Sequence[str] = ()) -> dict:
     """Write ``dur360bev_infos_{train,val}.pkl``, and the split as JSON to ``dur360bev_split/``.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Bad frames
@@ -51,7 +52,8 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'exten
         version: 'initial', 'extended', 'mini' or 'complete'.
         workers: processes.
         check: decode every image and scan, and read the info files back.
-        rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
+        rasterizer: method of RasterizeBEV: report the BEV cells of each class that it draws.
+        only: splits to write, 'train' or 'val'; () = both.
 
     Returns:
         dict: file and report of each split.
@@ -62,16 +64,19 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'exten
     out_dir = out_dir or root_path
     os.makedirs(out_dir, exist_ok=True)
     summary, lists = {}, splits(root_path, version)
-    write_split(root_path, version, os.path.join(out_dir, 'dur360bev_split'))
-    for split in lists:
-        path = os.path.join(out_dir, f'dur360bev_infos_{split}.pkl')
-        data_list = frames(root_path, split, version, workers, f'{path}.journal', check, rasterizer)
-        meta = dict(metainfo(root_path, version, split), skipped=data_list.skipped,
-                    **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
-        infos = dict(metainfo=meta, data_list=data_list)
-        counts = report(infos)
-        common.write_infos(infos, path, check)
-        summary[split] = f'{path}: {counts}'
+    common.check_splits(only, lists)
+    with common.published() as pending:
+        write_split(root_path, version, os.path.join(out_dir, 'dur360bev_split'), pending)
+        for split in only or lists:
+            path = os.path.join(out_dir, f'dur360bev_infos_{split}.pkl')
+            data_list = frames(root_path, split, version, workers, f'{path}.journal', check,
+                               rasterizer)
+            meta = dict(metainfo(root_path, version, split), skipped=data_list.skipped,
+                        **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
+            infos = dict(metainfo=meta, data_list=data_list)
+            counts = report(infos)
+            common.write_infos(infos, pending(path), check)
+            summary[split] = f'{path}: {counts}'
     return summary
 
 
@@ -127,10 +132,11 @@ def split_indices(root: str, version: str) -> Dict[str, np.ndarray]:
     return {key: arrays[key] for key in SPLIT_KEYS}
 
 
-def write_split(root: str, version: str, folder: str) -> None:
+def write_split(root: str, version: str, folder: str,
+                pending: Callable[[str], str] = str) -> None:
     """Write the indices as JSON; in ``metadata/`` the file replaces the pickle of its name."""
     indices = {key: index.tolist() for key, index in split_indices(root, version).items()}
-    with atomic_write(os.path.join(folder, f'{VERSIONS[version][1]}.json')) as file:
+    with atomic_write(pending(os.path.join(folder, f'{VERSIONS[version][1]}.json'))) as file:
         file.write(json.dumps(indices).encode())
 
 
@@ -148,7 +154,8 @@ def frame_ids(root: str, version: str) -> List[str]:
     if not ids:
         name = prefix + '*' * (10 - len(prefix))
         raise UserError(f'{os.path.join(root, "image", "data")}: no images named {name}.png of '
-                        f'version {version!r}; check the root path and the version')
+                        f'version {version!r}; check the root path and the version'
+                        + common.other_format(os.path.join(root, 'image', 'data'), '.png'))
     return ids
 
 
@@ -270,6 +277,11 @@ def timestamps(root: str) -> List[float]:
     Raises:
         UserError: the four files differ in length, or from the number of images.
     """
+    for name in SENSORS:
+        if not os.path.isdir(os.path.join(root, name, 'data')):
+            raise UserError(f'{root}/{name}/data: no such folder; the conversion needs images, '
+                            'labels, scans and poses, also for models that do not read scans; '
+                            'download it')
     paths = {name: os.path.join(root, name, 'timestamps.txt') for name in SENSORS}
     lines = {name: common.read_lines(path) for name, path in paths.items()}
     lengths = {name: len(text) for name, text in lines.items()}

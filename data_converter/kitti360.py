@@ -81,7 +81,8 @@ class Options:
 
 
 def convert(root_path: str, out_dir: Optional[str] = None, options: Optional[Options] = None,
-            workers: int = 1, check: bool = False, rasterizer: Optional[str] = None) -> dict:
+            workers: int = 1, check: bool = False, rasterizer: Optional[str] = None,
+            only: Tuple[str, ...] = ()) -> dict:
     """Write ``kitti360_infos_{train,val}.pkl``, and the frames of each to ``kitti360_split/``.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Bad frames
@@ -94,29 +95,41 @@ def convert(root_path: str, out_dir: Optional[str] = None, options: Optional[Opt
         options: :class:`Options`, default the paper's where it states them.
         workers: processes; they change nothing in the files.
         check: decode every image and scan, and read the info files back.
-        rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
+        rasterizer: method of RasterizeBEV: report the BEV cells of each class that it draws.
+        only: splits to write, 'train' or 'val'; () = both.
 
     Returns:
-        dict: file and report of each split, and the frames left out by reason.
+        dict: file and report of each split, the frames left out by reason, and the drives
+        with scans that have no line in ``timestamps.txt``.
 
     Raises:
         UserError: naming the file (and line) that is missing, cut or malformed.
     """
     out_dir, options = out_dir or root_path, options or Options()
-    lists, skipped = splits(root_path, options)
+    common.check_splits(only, ('train', 'val'))
+    lists, skipped = splits(root_path, options, only)
     summary = {}
-    for split, keys in lists.items():
-        path = os.path.join(out_dir, f'kitti360_infos_{split}.pkl')
-        with atomic_write(os.path.join(out_dir, 'kitti360_split', f'{split}.txt')) as file:
-            file.write(''.join(f'{name};{frame:010d}\n' for name, frame in keys).encode())
-        data_list = frames(root_path, keys, options, workers, f'{path}.journal', split, check,
-                           rasterizer)
-        meta = dict(metainfo(split, options), skipped=data_list.skipped,
-                    **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
-        infos = dict(metainfo=meta, data_list=data_list)
-        counts = report(infos)
-        common.write_infos(infos, path, check)
-        summary[split] = f'{path}: {counts}'
+    with common.published() as pending:
+        for split, keys in lists.items():
+            path = os.path.join(out_dir, f'kitti360_infos_{split}.pkl')
+            listed = os.path.join(out_dir, 'kitti360_split', f'{split}.txt')
+            with atomic_write(pending(listed)) as file:
+                file.write(''.join(f'{name};{frame:010d}\n' for name, frame in keys).encode())
+            data_list = frames(root_path, keys, options, workers, f'{path}.journal', split, check,
+                               rasterizer)
+            meta = dict(metainfo(split, options), skipped=data_list.skipped,
+                        **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
+            infos = dict(metainfo=meta, data_list=data_list)
+            counts = report(infos)
+            common.write_infos(infos, pending(path), check)
+            summary[split] = f'{path}: {counts}'
+    untimed = {name: _untimed(root_path, name, options.boxes)
+               for name in sorted({name for keys in lists.values() for name, _ in keys})}
+    if any(untimed.values()):
+        summary['timestamps'] = ', '.join(
+            f'{name}: {count} scans have no line in velodyne_points/timestamps.txt'
+            for name, count in untimed.items() if count) + (
+                '; their time is counted on at 10 Hz, and their velocities are unknown')
     return dict(summary, skipped=skipped)
 
 
@@ -146,8 +159,14 @@ def sequence_name(drive: int) -> str:
     return f'2013_05_28_drive_{drive:04d}_sync'
 
 
-def splits(root: str, options: Options) -> Tuple[Dict[str, List[Tuple[str, int]]], Dict[str, int]]:
+def splits(root: str, options: Options, only: Tuple[str, ...] = ()
+           ) -> Tuple[Dict[str, List[Tuple[str, int]]], Dict[str, int]]:
     """Frames of each split, subsampled evenly, and counts of the skipped frames by reason.
+
+    Args:
+        root: data root.
+        options: :class:`Options`.
+        only: splits that are needed; () = both.
 
     Returns:
         tuple: dict 'train', 'val' -> sorted list of (sequence name, frame number); dict reason ->
@@ -174,11 +193,16 @@ def splits(root: str, options: Options) -> Tuple[Dict[str, List[Tuple[str, int]]
                 lists[split].append((name, frame))
         for reason, count in reasons.items():
             skipped[reason] = skipped.get(reason, 0) + count
-    for (split, keys), most in zip(lists.items(), options.max_frames):
+    for (split, keys), most in zip(list(lists.items()), options.max_frames):
+        if only and split not in only:
+            del lists[split]
+            continue
         if not keys:
+            other = 'val' if split == 'train' else 'train'
             raise UserError(f'{root}: no frames for split {split!r} in drives {drives} (left out: '
-                            f'{skipped}); check data_3d_bboxes/{options.boxes}, --sequences, '
-                            '--split and --val-drives')
+                            f'{skipped}); check data_3d_bboxes/{options.boxes}, --sequences and '
+                            f'--val-drives, divide the drives with --split FOLDER (train.txt and '
+                            f'val.txt) or --split windows, or write --splits {other} alone')
         lists[split] = subsample(keys, most)
         if len(lists[split]) < len(keys):
             skipped[f'{split} thinned'] = len(keys) - len(lists[split])
@@ -220,6 +244,12 @@ def usable_frames(root: str, name: str, options: Options) -> Tuple[List[int], Di
         else:
             usable.append(frame)
     return usable, {reason: count for reason, count in reasons.items() if count}
+
+
+def _untimed(root, name, boxes) -> int:
+    """Number of scans of a drive without a line in its timestamps."""
+    known = len(sequence(root, name, boxes).times)
+    return sum(number >= known for number in _numbers(_folder(root, name), '.bin'))
 
 
 def _windows(root, name, options):
@@ -434,8 +464,10 @@ class Sequence:
         return self.poses[frame] @ self.pose_from_velo
 
     def time(self, frame: int) -> float:
-        """Seconds; 10 Hz counted from 0 where the drive's timestamps are missing."""
-        return self.times[frame] if self.times else frame * 0.1
+        """Seconds; beyond the lines of the drive's timestamps counted on at 10 Hz."""
+        if frame < len(self.times):
+            return self.times[frame]
+        return (self.times[-1] if self.times else -0.1) + 0.1 * (frame + 1 - len(self.times))
 
     def motion(self, frame: int) -> List[float]:
         """Motion during the scan: rotation vector (rad), translation (m); zeros if unknown.
@@ -453,8 +485,11 @@ class Sequence:
         """(3,) m/s in the world by central difference; 0 for static boxes, NaN if unknown."""
         if box.timestamp < 0:
             return np.zeros(3)
+        if box.timestamp >= len(self.times):
+            return np.full(3, np.nan)
         track = self.tracks[box.category, box.instance]
-        near = [t for t in range(-TRACK_GAP, TRACK_GAP + 1) if box.timestamp + t in track]
+        near = [t for t in range(-TRACK_GAP, TRACK_GAP + 1)
+                if box.timestamp + t in track and box.timestamp + t < len(self.times)]
         before = max((t for t in near if t < 0), default=0)
         after = min((t for t in near if t > 0), default=0)
         first, last = box.timestamp + before, box.timestamp + after
@@ -497,7 +532,7 @@ def _sequence(paths, stamp) -> Sequence:
             track = tracks.setdefault((box.category, box.instance), {})
             track[box.timestamp] = box.transform[:3, 3]
     return Sequence(poses, pose_from_velo, fisheyes, [b for b in objects if b.timestamp < 0],
-                    dynamic, tracks, windows, read_times(paths['times'], max(poses)), stamp)
+                    dynamic, tracks, windows, read_times(paths['times']), stamp)
 
 
 def read_poses(path: str) -> Dict[int, np.ndarray]:
@@ -578,11 +613,9 @@ def read_fisheye(path: str) -> dict:
     return dict(lens='mei', height=height, width=width, theta_max_deg=THETA_MAX_DEG, mei=mei)
 
 
-def read_times(path: str, last: int) -> List[float]:
-    """Seconds of every frame; empty where the file is missing or ends before frame ``last``."""
+def read_times(path: str) -> List[float]:
+    """Seconds of the frames from 0 on that have a line; [] where the file is missing."""
     lines = common.read_lines(path) if os.path.isfile(path) else []
-    if len(lines) <= last:
-        return []
     return [common.parse_time(line, f'{path}:{n}') for n, line in enumerate(lines, 1)]
 
 
@@ -691,6 +724,9 @@ def _numbers(folder, suffix) -> set:
     """Frame numbers of the files of a folder."""
     if not os.path.isdir(folder):
         raise UserError(f'{folder}: no such folder; download this part of the drive, or leave the '
-                        'drive out with --sequences')
+                        'drive out with --sequences; the conversion needs scans and both fisheyes, '
+                        'also for models that do not read all of them')
+    if suffix == '.png' and (hint := common.other_format(folder, suffix)):
+        raise UserError(f'{folder}: no images{hint}')
     return {int(file[:10]) for file in os.listdir(folder)
             if len(file) == 14 and file[:10].isdigit() and file.endswith(suffix)}

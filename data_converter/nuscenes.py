@@ -59,12 +59,13 @@ BEAMS_DEG = np.linspace(10.67, -30.67, 32)
 
 def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-trainval',
             workers: int = 1, check: bool = False, max_sweeps: int = 10,
-            rasterizer: Optional[str] = None) -> dict:
+            rasterizer: Optional[str] = None, only: Sequence[str] = ()) -> dict:
     """Write ``nuscenes_infos_{train,val}.pkl`` (or ``test``), and a table of all images to each.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Scenes
-    whose first scan is not there (parts that were not downloaded) are left out and counted. Bad
-    frames of the training split are left out and counted, one of another split is an error.
+    whose first scan is not there (parts that were not downloaded) are left out and counted; so is
+    the training split if none of its scenes is there, which evaluation does not need. Bad frames
+    of the training split are left out and counted, one of another split is an error.
 
     Args:
         root_path: folder with samples/, sweeps/ and the folder of the version.
@@ -73,7 +74,8 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-
         workers: processes; they change nothing in the files.
         check: decode every image and scan of the key frames, and read the info files back.
         max_sweeps: LiDAR sweeps before each key frame at most, nearest first.
-        rasterizer: 'exact' or 'release': report the BEV cells of each class that it draws.
+        rasterizer: method of RasterizeBEV: report the BEV cells of each class that it draws.
+        only: splits to write; () = all of the version.
 
     Returns:
         dict: file and report of each split, the number of scenes left out, and the locations
@@ -90,27 +92,50 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-
     if 'test' not in SPLITS[version] and not len(tables.annotations['pose']):
         raise UserError(f'{root}/{version}/sample_annotation.json: no annotations; extract the '
                         'metadata again')
+    common.check_splits(only, SPLITS[version])
+    _check_folders(root, tables, max_sweeps)
     os.makedirs(out_dir, exist_ok=True)
-    for split, scenes in split_scenes(version).items():
-        keys, missing = samples_of(tables, root, scenes)
-        skipped += missing
-        if not keys:
-            raise UserError(f'{root}: no scene of split {split!r} of {version} has files in '
-                            f'samples/{LIDAR}; download its parts, or check --version')
-        path = os.path.join(out_dir, f'nuscenes_infos_{split}.pkl')
-        data_list = frames(root, version, keys, max_sweeps, workers, f'{path}.journal', split,
-                           check, rasterizer)
-        meta = dict(metainfo(version, split), skipped=data_list.skipped,
-                    **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
-        infos = dict(metainfo=meta, data_list=data_list)
-        counts = report(infos)
-        write_images(tables, data_list.keys,
-                       os.path.join(out_dir, f'nuscenes_images_{split}.npz'))
-        common.write_infos(infos, path, check)
-        summary[split] = f'{path}: {counts}'
-        locations.update(counts['locations'])
+    with common.published() as pending:
+        for split, scenes in split_scenes(version).items():
+            if only and split not in only:
+                continue
+            keys, missing = samples_of(tables, root, scenes)
+            skipped += missing
+            if not keys:
+                text = (f'no scene of split {split!r} of {version} has files in samples/{LIDAR}; '
+                        'download its parts, or check --version')
+                if split != 'train' or only:
+                    raise UserError(f'{root}: {text}; --splits train writes the other split alone')
+                summary[split] = f'not written: {text}'
+                continue
+            path = os.path.join(out_dir, f'nuscenes_infos_{split}.pkl')
+            data_list = frames(root, version, keys, max_sweeps, workers, f'{path}.journal', split,
+                               check, rasterizer)
+            meta = dict(metainfo(version, split), skipped=data_list.skipped,
+                        **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
+            infos = dict(metainfo=meta, data_list=data_list)
+            counts = report(infos)
+            write_images(tables, data_list.keys, pending(
+                os.path.join(out_dir, f'nuscenes_images_{split}.npz')))
+            common.write_infos(infos, pending(path), check)
+            summary[split] = f'{path}: {counts}'
+            locations.update(counts['locations'])
     missing = sorted(name for name in locations if not os.path.isfile(map_path(root, name)))
     return dict(summary, scenes_skipped=skipped, maps_missing=', '.join(missing) or 'none')
+
+
+def _check_folders(root, tables, max_sweeps):
+    """Name the folders that are missing as a whole, and the way to do without one."""
+    for channel in CHANNELS:
+        if not os.path.isdir(os.path.join(root, 'samples', channel)):
+            raise UserError(f'{root}/samples/{channel}: no such folder; the conversion needs the '
+                            f'key frames of {", ".join(CHANNELS)}, also for models that do not '
+                            'read all of them; download it')
+    folder = os.path.join(root, 'sweeps', LIDAR)
+    sweeps = (tables.data['channel'] == 0) & ~tables.data['key']
+    if max_sweeps and sweeps.any() and not os.path.isdir(folder):
+        raise UserError(f'{folder}: no such folder; download the LiDAR sweeps, or convert the key '
+                        'frames alone with --max-sweeps 0')
 
 
 def metainfo(version: str, split: str) -> dict:
@@ -584,8 +609,10 @@ def _file(root, tables, row) -> str:
         raise UserError(f'{path}: expected in the folder {folder}; extract the metadata again')
     size = os.path.getsize(path) if os.path.isfile(path) else None
     if not size:
+        way = ', or do without sweeps (--max-sweeps 0)' if name.startswith('sweeps/') else (
+            common.other_format(os.path.dirname(path), os.path.splitext(name)[1]))
         raise FrameError(f'{path}: {"no such" if size is None else "empty"} file; extract the part '
-                         'of nuScenes that has it again', _kind(channel))
+                         f'of nuScenes that has it again{way}', _kind(channel))
     if channel == LIDAR and size % 20:
         raise FrameError(f'{path}: {size} bytes, expected points of 5 float32; the file is '
                          'cut, extract it again', 'scan')

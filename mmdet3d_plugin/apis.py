@@ -1,15 +1,19 @@
 """Use a trained model from Python.
 
     from mmdet3d_plugin.apis import BEVInferencer
-    predict = BEVInferencer('configs/kd360/....py', 'work_dirs/.../best.pth')
-    sample = predict(0)                      # first frame of the config's test data
-    sample = predict(dict(img='pano.png'))   # a file
-    sample.pred_bev.seg                      # (K, R, C) probabilities
+    predict = BEVInferencer('configs/kd360/kd360_student_effb0_12k_dur360bev.py', 'student.pth')
+    sample = predict(0)                          # first frame of the config's test data
+    sample = predict('image.png')                # a file
+    sample = predict(cv2.imread('image.png'))    # an array
+    samples = predict(['image.png', 1], out_dir='results')  # a batch, drawn and saved
+    sample.pred_bev.seg                          # (K, R, C) probabilities
+    drawing = predict.draw(sample)               # (H, W, 3) uint8 RGB
 """
 import copy
 import functools
+import numbers
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -21,12 +25,16 @@ from mmengine.dataset import BaseDataset, Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from .checkpoints import load_weights
+from .checkpoints import atomic_write, load_weights
 from .engine import load_config
 from .errors import UserError, build_from, did_you_mean
+from .structures import check_rig, check_scan, fields
+from .visualization.draw import frame_panel
 
-_FILES = ('img', 'points', 'lidar2cam')
-Frame = Union[int, Mapping[str, Any]]
+_FILES = ('img', 'points', 'lidar2cam', 'lens')
+_LENSES = ('dual_fisheye', 'equirect')
+_ONE_IMAGE = ('LoadDualFisheyePanorama', 'LoadDualFisheye', 'LoadPanorama')
+Frame = Union[int, str, Path, np.ndarray, Mapping[str, Any]]
 
 
 def init_model(config: Union[str, Path, Config], checkpoint: Optional[Union[str, Path]] = None,
@@ -58,7 +66,7 @@ def init_model(config: Union[str, Path, Config], checkpoint: Optional[Union[str,
 
 
 class BEVInferencer:
-    """Predicts BEV maps of frames of the config's test data, of info files, or of loose files.
+    """Predicts BEV maps of frames of the config's test data, of info files, or of loose images.
 
     Args:
         config (str | Path | Config): See :func:`init_model`; its ``test_dataloader`` says how
@@ -85,63 +93,216 @@ class BEVInferencer:
         return DATASETS.build(self.dataset_cfg)
 
     @torch.no_grad()
-    def __call__(self, frames: Union[Frame, List[Frame]]
+    def __call__(self, frames: Union[Frame, List[Frame]],
+                 out_dir: Optional[Union[str, Path]] = None
                  ) -> Union[Det3DDataSample, List[Det3DDataSample]]:
         """Predict.
 
         Args:
-            frames (int | dict | list): An index of the test data; a frame of an info file; or files
-                ``dict(img=PATH, points=PATH, lidar2cam=4x4)``: a dual-fisheye image and an Ouster
-                scan, of which those that the model reads are needed, and the calibration, by
-                default the identity as in Dur360BEV. A list of them is one batch.
+            frames (int | str | Path | ndarray | dict | list): A frame, or a list of frames, which
+                is one batch. A frame is
+
+                * an index of the config's test data;
+                * the path of an image, or an image (H, W, 3) uint8 BGR as of ``cv2.imread``;
+                * loose files, ``dict(img=IMAGE, points=PATH, lidar2cam=4x4, lens=LENS)``: an image
+                  and an Ouster scan, of which those that the model reads are needed; the
+                  calibration, by default the identity as in Dur360BEV; and ``'dual_fisheye'``, the
+                  default for loaders of dual-fisheye images, or ``'equirect'`` for a panorama of
+                  the whole sphere, which takes the place of the one that they make;
+                * a frame of an info file, ``dict(images={NAME: camera}, ...)``; a camera may have
+                  ``img``, an image, in place of ``img_path``.
+            out_dir (str | Path, optional): Where ``NAME.png``, the drawing, and ``NAME.npz``, the
+                predicted maps, are written for each frame; NAME is its token or the image's name.
 
         Returns:
             Det3DDataSample | list: With ``pred_bev``; ``pred_bev.seg`` is (K, R, C) in [0, 1].
 
         Raises:
-            UserError: A file is missing or damaged, or the index is out of range.
+            UserError: A file is missing or damaged, a camera breaks the info file's schema, the
+                index is out of range, or the frame is none of these.
         """
         if not isinstance(frames, (list, tuple)):
-            return self([frames])[0]
-        return self.model.test_step(pseudo_collate([self._load(frame) for frame in frames]))
+            return self([frames], out_dir)[0]
+        if not frames:
+            raise UserError('no frames: the list is empty')
+        packed = [self._load(frame) for frame in frames]
+        samples = self.model.test_step(pseudo_collate(packed))
+        if out_dir is not None:
+            names = _names([sample.metainfo.get('token', 'frame') for sample in samples])
+            for name, sample, frame in zip(names, samples, packed):
+                self._save(Path(out_dir) / name, sample, frame['inputs'])
+        return samples
+
+    def draw(self, sample: Det3DDataSample, inputs: Optional[Mapping] = None,
+             threshold: float = 0.5) -> np.ndarray:
+        """Draw a prediction from above, beside the ground truth where the sample has one.
+
+        Args:
+            sample (Det3DDataSample): Of :meth:`__call__`.
+            inputs (dict, optional): The packed inputs of the frame, which are drawn too.
+            threshold (float): Of the probability.
+
+        Returns:
+            ndarray: (H, W, 3) uint8 RGB.
+        """
+        sample = sample.cpu()
+        if fields.BEV_GRID not in sample.metainfo:
+            sample.set_metainfo({fields.BEV_GRID: self.model.grid.asdict()})
+        found = {'prediction': sample} if 'pred_instances_3d' in sample else None
+        return frame_panel(sample, inputs or {}, {'prediction': sample.pred_bev.seg.numpy()},
+                           str(sample.metainfo.get('token', '')), 1440, found, threshold)
+
+    def _save(self, path: Path, sample: Det3DDataSample, inputs: Mapping) -> None:
+        """Write ``path``.png and ``path``.npz, each whole or not at all."""
+        image = cv2.cvtColor(self.draw(sample, inputs), cv2.COLOR_RGB2BGR)
+        with atomic_write(path.with_name(f'{path.name}.png')) as file:
+            file.write(cv2.imencode('.png', image)[1].tobytes())
+        maps = {key: value.cpu().numpy() for key, value in sample.pred_bev.items()}
+        with atomic_write(path.with_name(f'{path.name}.npz')) as file:
+            np.savez_compressed(file, **maps)
 
     def _load(self, frame: Frame) -> dict:
+        """The packed frame."""
         if isinstance(frame, Mapping):
-            return self.pipeline(self._frame_of_files(frame) if {'img', 'points'} & set(frame)
-                                 else self._frame_of_info(frame))
+            if 'images' in frame or 'lidar_points' in frame:
+                return self.pipeline(self._frame_of_info(frame))
+            return self._frame_of_files(frame)
+        if isinstance(frame, (str, Path, np.ndarray)):
+            return self._frame_of_files(dict(img=frame))
+        if not isinstance(frame, numbers.Integral) or isinstance(frame, bool):
+            raise UserError(f'a frame is an index, a path, an image or a dict, got '
+                            f'{type(frame).__name__} {frame!r:.60}')
         if not 0 <= frame < len(self.dataset):
             raise UserError(f'frame {frame}: the test data has frames 0 to {len(self.dataset) - 1}')
         return self.dataset[int(frame)]
 
     def _frame_of_files(self, files: Mapping) -> dict:
+        """A packed frame of loose files."""
         for name in files:
             if name not in _FILES:
-                raise UserError(f'files of a frame: {name!r} is none{did_you_mean(name, _FILES)}')
-        token = Path(files.get('img') or files['points']).stem
-        frame = dict(sample_idx=0, token=token, instances=[])
-        if 'img' in files:
-            image = cv2.imread(str(files['img']))
-            if image is None:
-                raise UserError(f'{files["img"]}: missing or unreadable image')
-            height, width = image.shape[:2]
-            frame['images'] = dict(CAM_PANO=dict(
-                img_path=str(Path(files['img']).absolute()), height=height, width=width,
-                lens='equirect', source_lens='dual_fisheye',
-                lidar2cam=np.asarray(files.get('lidar2cam', np.eye(4)), np.float64)))
+                raise UserError(f'files of a frame: {name!r} is none'
+                                f'{did_you_mean(str(name), (*_FILES, "images"))}')
+        if not {'img', 'points'} & set(files):
+            raise UserError(f'files of a frame: neither img nor points, only {sorted(files)}')
+        frame, pipeline = dict(sample_idx=0, token='frame', instances=[]), self.pipeline
         if 'points' in files:
-            frame['lidar_points'] = dict(lidar_path=str(Path(files['points']).absolute()),
-                                         num_pts_feats=9)
-        return self._frame_of_info(frame)
+            path = _existing(files['points'], 'points')
+            frame.update(token=path.stem, lidar_points=dict(
+                lidar_path=str(path.absolute()), num_pts_feats=9))
+        if 'img' in files:
+            name, lens, pipeline = self._image_loader(files.get('lens'))
+            camera, stem = _camera_of(files['img'])
+            camera.update(lens='equirect', lidar2cam=files.get('lidar2cam', np.eye(4)))
+            if lens == 'dual_fisheye':
+                camera['source_lens'] = lens
+            frame.update(token=stem, images={name: camera})
+        return pipeline(self._frame_of_info(frame))
+
+    def _image_loader(self, lens: Optional[str]) -> Tuple[str, str, Compose]:
+        """Name and lens of the one camera that the config reads, and the pipeline for this lens."""
+        if lens not in (None, *_LENSES):
+            raise UserError(f'files of a frame: lens {lens!r} is none'
+                            f'{did_you_mean(str(lens), _LENSES)}')
+        steps = [step for outer in self.dataset_cfg.pipeline
+                 for step in outer.get('transforms', [outer])]
+        loader = next((step for step in steps if step['type'] in _ONE_IMAGE), None)
+        if loader is None:
+            kinds = ', '.join(step['type'] for step in steps if step['type'].startswith('Load'))
+            raise UserError(f'one image without its camera: the config reads {kinds}; give '
+                            'dict(images={NAME: camera}) as in an info file')
+        usual = 'equirect' if loader['type'] == 'LoadPanorama' else 'dual_fisheye'
+        lens, pipeline = lens or usual, self.pipeline
+        if lens == 'equirect' and loader['type'] == 'LoadDualFisheyePanorama':
+            pipeline = self._of_panoramas
+        return loader.get('camera', 'CAM_PANO'), lens, pipeline
+
+    @functools.cached_property
+    def _of_panoramas(self) -> Compose:
+        """The pipeline with ``LoadPanorama`` in place of the loader that makes a panorama."""
+        def changed(step):
+            if 'transforms' in step:
+                return dict(step, transforms=[changed(inner) for inner in step['transforms']])
+            if step['type'] != 'LoadDualFisheyePanorama':
+                return step
+            return {**{k: v for k, v in step.items() if k != 'sampling'}, 'type': 'LoadPanorama'}
+
+        return Compose([changed(step) for step in self.dataset_cfg.pipeline])
 
     def _frame_of_info(self, info: Mapping) -> dict:
         """A frame as the pipeline expects it; paths relative to the config's data root."""
+        info = dict(dict(sample_idx=0, token='frame', instances=[]), **info)
+        if 'images' in info:
+            check_rig({name: {k: v for k, v in camera.items() if k != 'img'}
+                       if isinstance(camera, Mapping) else camera
+                       for name, camera in dict(info['images']).items()}, 'frame')
+            for name, camera in info['images'].items():
+                _check_image(camera, f'frame: images.{name}')
+        if 'lidar_points' in info:
+            check_scan(info['lidar_points'], 'frame')
         metainfo = self.metainfo
         if 'lidar_points' in info and metainfo is None:
             metainfo = self.dataset.metainfo
-        return self._reader.parse_frame(copy.deepcopy(dict(info)), metainfo or {})
+        return self._reader.parse_frame(copy.deepcopy(info), metainfo or {})
 
     @functools.cached_property
     def _reader(self) -> BaseDataset:
         """The test data's class without its frames: it knows its paths and axes."""
         return DATASETS.build({**self.dataset_cfg, 'lazy_init': True, 'test_mode': True,
                                'load_eval_anns': False})
+
+
+def _camera_of(image: Union[str, Path, np.ndarray]) -> Tuple[dict, str]:
+    """File or array of an image with its size, and a name for its frame."""
+    if isinstance(image, np.ndarray):
+        found, camera, stem = image, dict(img=image), 'frame'
+        _check_image(camera, 'img')
+    else:
+        path = _existing(image, 'img')
+        found, camera, stem = cv2.imread(str(path)), dict(img_path=str(path.absolute())), path.stem
+        if found is None:
+            raise UserError(f'img {path}: unreadable image; give a PNG or JPEG file')
+    return dict(camera, height=found.shape[0], width=found.shape[1]), stem
+
+
+def _check_image(camera: Mapping, where: str) -> None:
+    """Check the entry ``img`` of a camera, or that it has a path."""
+    if 'img' not in camera:
+        if 'img_path' not in camera:
+            raise UserError(f'{where}: neither img_path nor img')
+        return
+    image = camera['img']
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3, ):
+        got = f'{image.dtype} of shape {image.shape}' if isinstance(image, np.ndarray) else (
+            type(image).__name__)
+        raise UserError(f'{where}: expected an image, (H, W, 3) uint8 BGR, got {got}')
+    size = camera.get('height', image.shape[0]), camera.get('width', image.shape[1])
+    if image.shape[:2] != size:
+        raise UserError(f'{where}: the image is {image.shape[1]}x{image.shape[0]}, its camera '
+                        f'{size[1]}x{size[0]}')
+
+
+def _existing(path: Union[str, Path], what: str) -> Path:
+    """A file that is there; otherwise an error with the near name."""
+    if not isinstance(path, (str, Path)):
+        raise UserError(f'{what}: expected a path, got {type(path).__name__}')
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{what} {path}: a folder; give a list of its files, such as "
+                        f"sorted(Path('{path}').glob('*.png'))")
+    if not path.is_file():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = did_you_mean(path.name, beside)
+        raise UserError(f'{what} {path}: missing or unreadable {"image" if what == "img" else what}'
+                        f'{near if "mean" in near else ""}')
+    return path
+
+
+def _names(tokens: Sequence[str]) -> List[str]:
+    """File names of the frames of a batch; equal tokens are numbered."""
+    seen: Dict[str, int] = {}
+    names = []
+    for token in tokens:
+        token = str(token).replace('/', '_')
+        seen[token] = seen.get(token, -1) + 1
+        names.append(f'{token}_{seen[token]}' if seen[token] else token)
+    return names

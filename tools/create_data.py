@@ -23,7 +23,7 @@ def dur360bev(args):
     """Converts a Dur360BEV folder, real or from toytown, into info files."""
     from data_converter.dur360bev import convert
     show(convert(args.root_path, args.out_dir or args.root_path, args.version, args.workers,
-                 args.check, args.rasterizer))
+                 args.check, args.rasterizer, args.splits))
 
 
 def kitti360(args):
@@ -33,14 +33,14 @@ def kitti360(args):
     options = Options(args.boxes, tuple(args.sequences), args.split, tuple(args.val_drives),
                       tuple(args.max_frames), min_points=args.min_points, undistort=args.undistort)
     show(convert(args.root_path, args.out_dir, options, args.workers, args.check,
-                 args.rasterizer))
+                 args.rasterizer, tuple(args.splits)))
 
 
 def nuscenes(args):
     """Converts a nuScenes folder, real or from toytown, into info files."""
     from data_converter.nuscenes import convert
     show(convert(args.root_path, args.out_dir, args.version, args.workers, args.check,
-                 args.max_sweeps, args.rasterizer))
+                 args.max_sweeps, args.rasterizer, args.splits))
 
 
 def nuscenes_frame(args):
@@ -90,7 +90,9 @@ def add_converter(commands, run, layout, check):
     add('--out-dir', help='where the info files go (default: the root path)')
     add('--workers', type=int, default=1)
     add('--check', action='store_true', help=check)
-    add('--rasterizer', choices=['exact', 'release'],
+    add('--splits', nargs='+', default=(), metavar='SPLIT',
+        help='write these only, such as val (default: all)')
+    add('--rasterizer', choices=['exact', 'release', 'lift_splat'],
         help='report (and note in the info files) the BEV cells of each class that this method of '
         'RasterizeBEV draws')
     return add

@@ -12,6 +12,7 @@ Needs numpy, OpenCV and onnxruntime or openvino.
 """
 import argparse
 import contextlib
+import difflib
 import hashlib
 import json
 import os
@@ -133,22 +134,190 @@ def _openvino(exported, threads, precision):
 
 
 def calibrate(exported: Exported, file: Path) -> None:
-    """Take the calibration of a JSON with ``lidar2cam``, ``lens`` or ``img_aug``, or all."""
+    """Take another calibration from a JSON.
+
+    It holds ``lidar2cam``, ``lens`` or ``img_aug``, or all, as the network takes them, or the
+    cameras as in an info file: ``{"images": {NAME: {"lens": ..., "lidar2cam": 4x4, ...}}}``.
+    """
     if not exported.feed:
         raise InputError(f'--calibration {file}: that of {exported.path} is a constant; export it '
                          'with --calibration input')
     try:
         given = json.loads(file.read_text(encoding='utf-8-sig'))
+        if 'images' in given:
+            given = _of_cameras(exported, given['images'], f'--calibration {file}')
         values = {name: np.array(value, np.float32) for name, value in given.items()}
+    except InputError:
+        raise
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f'--calibration {file}: {error}; expected a JSON with '
                          f'{", ".join(exported.feed)}') from error
     for name, value in values.items():
         if name not in exported.feed or value.shape != exported.feed[name].shape:
             shapes = ', '.join(f'{key} {old.shape}' for key, old in exported.feed.items())
+            near = did_you_mean(name, exported.feed) if name not in exported.feed else ''
             raise InputError(f'--calibration {file}: {name} of shape {value.shape}; expected '
-                             f'{shapes}')
+                             f'{shapes}{near}')
+    for name, value in values.items():
+        for n, part in enumerate(value):
+            if not np.isfinite(part).all():
+                raise InputError(f'--calibration {file}: {name}[{n}]: expected finite numbers, '
+                                 f'got {part.tolist()}')
+            if name == 'lidar2cam' and not is_rigid(part):
+                raise InputError(f'--calibration {file}: {name}[{n}]: expected a rotation and a '
+                                 f'translation, got {part.tolist()}')
+            if name == 'img_aug' and not (abs(np.linalg.det(part)) > 1e-9
+                                          and part[2].tolist() == [0, 0, 1]):
+                raise InputError(f'--calibration {file}: {name}[{n}]: expected a matrix with the '
+                                 f'last row 0 0 1 and an inverse, got {part.tolist()}')
+            if name == 'lens':
+                columns = exported.meta['inputs']['lens']['columns']
+                _check_lens(dict(zip(columns, part.tolist())), f'--calibration {file}: lens[{n}]')
     exported.feed.update(values)
+
+
+def _of_cameras(exported, images, source) -> dict:
+    """Values of the inputs from the cameras of a rig."""
+    steps = exported.meta['preprocessing']
+    if steps['kind'] not in ('resize', 'remap', 'panorama'):
+        raise InputError(f'{source}: what happens to the images before this network depends on '
+                         'their cameras; export it again with --info')
+    check_rig(images, source)
+    for name in images:
+        if name not in steps['images']:
+            raise InputError(f'{source}: images.{name}: the network has no such camera'
+                             f'{did_you_mean(name, steps["images"])}')
+    values = dict(lidar2cam=[], lens=[])
+    lens = 'pinhole' if steps['kind'] == 'resize' else 'equirect'
+    for name, size in steps['images'].items():
+        if name not in images:
+            raise InputError(f'{source}: images.{name}: missing; the network reads '
+                             f'{", ".join(steps["images"])}')
+        camera = images[name]
+        if camera['lens'] != lens or [camera['height'], camera['width']] != list(size):
+            raise InputError(
+                f'{source}: images.{name}: {camera["lens"]} of {camera["width"]}x'
+                f'{camera["height"]}, the network was exported for {lens} of {size[1]}x{size[0]}; '
+                'export it again with --info')
+        values['lidar2cam'].append(camera['lidar2cam'])
+        values['lens'].append(np.ravel(camera.get('cam2img', ())).tolist())
+    return values if lens == 'pinhole' else dict(lidar2cam=values['lidar2cam'])
+
+
+def _check_lens(lens: Dict[str, float], source: str) -> None:
+    """Check the parameters of a lens by the names of the columns."""
+    for name in ('fx', 'fy', 'f', 'gamma1', 'gamma2', 'rho2_max'):
+        if not lens.get(name, 1) > 0:
+            raise InputError(f'{source}: {name}: expected a number > 0, got {lens[name]}')
+    if 'k22' in lens and [lens[name] for name in ('k10', 'k20', 'k21', 'k22')] != [0, 0, 0, 1]:
+        raise InputError(f'{source}: expected a pinhole, rows fx skew cx, 0 fy cy, 0 0 1, got '
+                         f'{list(lens.values())}')
+    if 'fov_up' in lens and not -1.5708 <= lens['fov_down'] < lens['fov_up'] <= 1.5708:
+        raise InputError(f'{source}: expected elevations fov_down < fov_up, radians, got '
+                         f'{lens["fov_down"]} and {lens["fov_up"]}')
+
+
+# The checks of a rig are those of the package's info files, which this program does without.
+CAMERA_FIELDS = (
+    'img_path', 'height', 'width', 'lens', 'lidar2cam', 'cam2img', 'mei', 'theta_max_deg',
+    'tangential', 'source_lens', 'aperture_deg', 'fov_up', 'fov_down', 'cam2ego', 'timestamp',
+    'sample_data_token')
+MEI_PARAMETERS = ('xi', 'k1', 'k2', 'p1', 'p2', 'gamma1', 'gamma2', 'u0', 'v0')
+NUMBERS = dict(aperture_deg=(0, 360), theta_max_deg=(0, 180), fov_up=(-1.5708, 1.5708),
+               fov_down=(-1.5708, 1.5708))
+
+
+def check_rig(images: dict, source: str) -> None:
+    """Check cameras as in an info file; the first bad field is named.
+
+    Raises:
+        InputError: A field is missing, unknown, or has a value that no camera has.
+    """
+    if not isinstance(images, dict) or not images:
+        raise InputError(f'{source}: images: expected {{NAME: camera}}, got {images!r:.80}')
+    for name, camera in images.items():
+        at = f'{source}: images.{name}'
+        if not isinstance(camera, dict):
+            raise InputError(f'{at}: expected a camera, got {camera!r:.80}')
+        _known(camera, CAMERA_FIELDS, at)
+        for key in ('height', 'width'):
+            value = _field(camera, key, at)
+            if type(value) is not int or not 0 < value < 1 << 16:
+                raise InputError(f'{at}.{key}: expected pixels of an image, got {value!r:.80}')
+        lens = _field(camera, 'lens', at)
+        if lens not in ('equirect', 'pinhole', 'mei'):
+            raise InputError(f'{at}.lens: expected equirect, pinhole or mei, got {lens!r:.80}')
+        if not is_rigid(_numbers(_field(camera, 'lidar2cam', at), (4, 4), f'{at}.lidar2cam')):
+            raise InputError(f'{at}.lidar2cam: expected a rotation and a translation, got '
+                             f'{camera["lidar2cam"]}')
+        _check_camera_lens(camera, lens, at)
+
+
+def _check_camera_lens(camera, lens, at):
+    if lens == 'pinhole':
+        matrix = _numbers(_field(camera, 'cam2img', at), (3, 3), f'{at}.cam2img')
+        names = ('fx', 'skew', 'cx', 'k10', 'fy', 'cy', 'k20', 'k21', 'k22')
+        _check_lens(dict(zip(names, matrix.ravel().tolist())), f'{at}.cam2img')
+        return
+    if lens == 'mei':
+        mei = _field(camera, 'mei', at)
+        if not isinstance(mei, dict):
+            raise InputError(f'{at}.mei: expected its parameters, got {mei!r:.80}')
+        _known(mei, MEI_PARAMETERS, f'{at}.mei')
+        for name in MEI_PARAMETERS:
+            value = _numbers(_field(mei, name, f'{at}.mei'), (), f'{at}.mei.{name}')
+            if abs(value) > 1e6 or (name.startswith('gamma') and value <= 0):
+                raise InputError(f'{at}.mei.{name}: expected a parameter of a fisheye, got {value}')
+    elif camera.get('source_lens', 'dual_fisheye') != 'dual_fisheye':
+        raise InputError(f"{at}.source_lens: expected 'dual_fisheye', or none, got "
+                         f'{camera["source_lens"]!r:.80}')
+    needed = ('theta_max_deg', ) if lens == 'mei' else ()
+    for name in needed or ('aperture_deg', 'fov_up', 'fov_down'):
+        if name in (*needed, *camera):
+            low, high = NUMBERS[name]
+            value = _numbers(_field(camera, name, at), (), f'{at}.{name}')
+            if not low <= value <= high or (name.endswith('deg') and value == 0):
+                raise InputError(f'{at}.{name}: expected {low} to {high}, got {value}')
+    if lens == 'equirect':
+        _check_lens(dict(fov_up=camera.get('fov_up', 1.5), fov_down=camera.get('fov_down', -1.5)),
+                    f'{at}.fov_up')
+
+
+def _known(values, names, at):
+    for name in values:
+        if name not in names:
+            raise InputError(f'{at}.{name}: no such field{did_you_mean(name, names)}')
+
+
+def _field(values, name, at):
+    if name not in values:
+        raise InputError(f'{at}.{name}: missing')
+    return values[name]
+
+
+def _numbers(value, shape, at) -> np.ndarray:
+    try:
+        raw = np.asarray(value)
+        array = raw.astype(np.float64) if raw.dtype.kind in 'iufO' else np.array(np.nan)
+    except (TypeError, ValueError, OverflowError):
+        array = np.array(np.nan)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise InputError(f'{at}: expected {"x".join(map(str, shape)) or "a"} finite number'
+                         f'{"s" if shape else ""}, got {value!r:.80}')
+    return array
+
+
+def is_rigid(matrix: np.ndarray) -> bool:
+    """Whether a (4, 4) matrix is a rotation and a translation."""
+    turn = np.asarray(matrix, np.float64)[:3, :3]
+    return bool((np.abs(matrix) < 1e8).all() and (matrix[3] == [0, 0, 0, 1]).all()
+                and np.abs(turn @ turn.T - np.eye(3)).max() <= 1e-3 and np.linalg.det(turn) > 0)
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A hint for a misspelt word."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f'; did you mean {close[0]!r}?' if close else f'; known: {", ".join(known)}'
 
 
 # ---------------------------------------------------------------------------------------- images
@@ -163,11 +332,11 @@ def load_image(path: Path) -> np.ndarray:
 def prepare(exported: Exported, images: Sequence[np.ndarray], name: str) -> List[np.ndarray]:
     """The network's images from the cameras', as the description's ``preprocessing`` says.
 
-    A single image that has the network's size already is taken as it is.
+    A single image that has the network's size already, and not the camera's, is taken as it is.
     """
     steps, size = exported.meta['preprocessing'], exported.size
     sizes = {camera: tuple(wanted) for camera, wanted in steps['images'].items()}
-    if len(images) == 1 and images[0].shape[:2] == size and (
+    if len(images) == 1 and images[0].shape[:2] == size and size not in sizes.values() and (
             exported.meta['inputs']['images']['shape'][1] == 1):
         return list(images)
     for image, (camera, wanted) in zip(images, sizes.items()):
@@ -176,16 +345,46 @@ def prepare(exported: Exported, images: Sequence[np.ndarray], name: str) -> List
             raise InputError(f'{name}: wrong image size {found} of {camera}, the model was '
                              f'exported for {wanted[1]}x{wanted[0]}; export it with the '
                              'calibration of this camera (--info)')
+    if steps['kind'] in ('remap', 'circles') and is_panorama(images[0]):
+        raise InputError(f'{name}: expected a dual-fisheye image, got a panorama, which '
+                         f'needs the size of the network, {size[1]}x{size[0]}, or a '
+                         'model that was exported with LoadPanorama')
     if steps['kind'] == 'remap':
         maps = exported.arrays['map_0'], exported.arrays['map_1']
         return [cv2.remap(images[0], *maps, cv2.INTER_NEAREST if steps['nearest'] else
                           cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)]
     if steps['kind'] == 'circles':
         return circles(images[0], *steps['rows'])
+    if steps['kind'] == 'panorama':
+        return [panorama(images[0], *steps['rows'], size)]
     if steps['kind'] == 'stitch':
         return [stitch(images, exported.arrays, steps['layers'])]
     return [cut(image, steps['resized'][camera], steps['corner'][camera], size, steps['filter'])
             for image, camera in zip(images, sizes)]
+
+
+def is_panorama(image: np.ndarray) -> bool:
+    """Whether an image given for a dual fisheye is a panorama: its edges continue each other, and
+    the corners of its two squares are not dark.
+    """
+    side = image.shape[1] // 2
+    cut = side // 8
+    corners = [image[rows, cols] for rows in (slice(cut), slice(side - cut, side))
+               for cols in (slice(cut), slice(side - cut, side + cut), slice(2 * side - cut, None))]
+    if not cut or np.median(np.concatenate([c.ravel() for c in corners])) <= 32:
+        return False
+    left, right = image[:, 0].astype(np.int16), image[:, -1].astype(np.int16)
+    return bool(np.abs(left - right).mean() <= 16)
+
+
+def panorama(image: np.ndarray, top: int, bottom: int, size: Tuple[int, int]) -> np.ndarray:
+    """The rows of a panorama from ``top`` to ``bottom``, resized to (H, W)."""
+    image = image[top:bottom]
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] <= len(image) and size[1] <= image.shape[1]
+    return cv2.resize(image, size[::-1],
+                      interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def circles(image: np.ndarray, top: int, bottom: int) -> List[np.ndarray]:
@@ -414,7 +613,8 @@ def main() -> None:
     parser.add_argument('input', type=Path, help='image, video, or folder')
     parser.add_argument('out_dir', type=Path, help='folder of the results')
     parser.add_argument('--calibration', type=Path, metavar='FILE', help='JSON with lidar2cam, '
-                        "lens, img_aug, for models that take them (default: the export's)")
+                        'lens, img_aug, or with the cameras as in an info file, for models that '
+                        "take them (default: the export's)")
     parser.add_argument('--threshold', nargs='+', type=float, metavar='P',
                         help="of the classes, one or one for each (default: the model's)")
     parser.add_argument('--maps', action='store_true', help="keep the network's outputs, too")

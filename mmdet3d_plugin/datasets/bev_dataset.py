@@ -45,7 +45,8 @@ class BEVDataset(Det3DDataset):
         **kwargs: See mmdet3d's ``Det3DDataset``.
 
     Raises:
-        UserError: The info file is missing or invalid, or a class is unknown.
+        UserError: The info file is missing or invalid, a class is unknown, or there is no object
+            to train on.
     """
 
     METAINFO: dict = dict(classes=())
@@ -68,9 +69,23 @@ class BEVDataset(Det3DDataset):
         if self._fully_initialized:
             return
         super().full_init()
+        if not self.test_mode:
+            self._check_objects()
         for transform in self.pipeline.transforms:
             if hasattr(transform, 'prepare'):
                 transform.prepare(self.get_data_info(0))
+
+    def _check_objects(self) -> None:
+        """Training needs an object of the classes that are drawn."""
+        for transform in self.pipeline.transforms:
+            if hasattr(transform, 'labels'):
+                drawn = {label for group in transform.labels(self._metainfo['classes'])
+                         for label in group}
+                if not any(self.num_ins_per_cat[label] for label in drawn):
+                    names = ', '.join(str(self._metainfo['classes'][label]) for label in drawn)
+                    raise UserError(
+                        f'{self.ann_file}: no ground truth to train on: no frame has an object of '
+                        f'{names}; choose a split with annotations, or the classes that it has')
 
     def load_data_list(self) -> List[dict]:
         """Read and check the info file; called once."""
@@ -110,6 +125,8 @@ class BEVDataset(Det3DDataset):
         """Join paths and add the annotations of one frame."""
         points = info.get('lidar_points')
         for name, camera in all_cameras(info):
+            if 'img_path' not in camera:  # an array
+                continue
             prefix = self.data_prefix.get(name, self.data_prefix.get('img', ''))
             camera['img_path'] = osp.join(prefix, camera['img_path'])
             info.setdefault('img_path', camera['img_path'])
@@ -238,10 +255,13 @@ class NuScenesBEVDataset(BEVDataset):
             change_frame(info, self.frame)
             points['lidar_path'] = f'samples/LIDAR_TOP/{points["lidar_path"]}'
             for name, camera in info['images'].items():  # past images have their folder with them
-                camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
+                if 'img_path' in camera:
+                    camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
         elif self.frame == 'lidar' and 'lidar2sensor' in points:
             _transform_frame(info, np.linalg.inv(RFU_TO_FLU) @ np.array(points['lidar2sensor']))
         info['map_root'] = self.data_root
+        if 'ego2global' in info and 'lidar2ego' in points:  # boxes are upright in the world
+            info['box_up'] = (np.array(info['ego2global']) @ np.array(points['lidar2ego']))[2, :3]
         for sweep in info.get('lidar_sweeps', ()):
             points = sweep['lidar_points']
             points['lidar_path'] = osp.join(self.data_prefix.get('pts', ''), points['lidar_path'])

@@ -12,6 +12,7 @@ from mmdet3d.registry import DATASETS
 from ..checkpoints import atomic_write
 from ..errors import UserError
 from ..geometry import CameraRig
+from ..structures import check_rig
 from ..version import __version__
 from .deployed import DeployedStudent
 from .views import CALIBRATION
@@ -42,12 +43,12 @@ def first_frame(inferencer, info: Optional[str] = None) -> dict:
         try:
             images = json.loads(Path(info).read_text(encoding='utf-8-sig'))
             images = images.get('images', images)
-            return dict(images={name: dict(view, lidar2cam=np.array(view['lidar2cam'], np.float64))
-                                for name, view in images.items()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError) as error:
             raise UserError(f'calibration {info}: {type(error).__name__}: {error}; expected '
                             '{"images": {NAME: {"lidar2cam": 4x4, ...}}} as in an info file'
                             ) from error
+        check_rig(images, f'calibration {info}')
+        return dict(images=images)
     else:
         if not Path(info).is_file():
             raise UserError(f'calibration {info}: no such file; give an info file or a JSON')
@@ -59,7 +60,8 @@ def first_frame(inferencer, info: Optional[str] = None) -> dict:
 def _fixed_camera(pipeline) -> Optional[dict]:
     for step in pipeline:
         if step['type'] in ('LoadDualFisheyePanorama', 'LoadDualFisheye'):
-            view = dict(lidar2cam=np.eye(4), height=640, width=1280)
+            view = dict(lidar2cam=np.eye(4), height=640, width=1280, lens='equirect',
+                        source_lens='dual_fisheye')
             return dict(images={step.get('camera', 'CAM_PANO'): view})
     return None
 

@@ -18,8 +18,8 @@ def recipe_of(pipeline: Sequence[Mapping], frame: Mapping) -> Recipe:
 
     Returns:
         tuple: The cameras that the network sees; a description for JSON, with ``kind``
-        (``'remap'``, ``'circles'``, ``'stitch'`` or ``'resize'``), the ``images`` that it starts
-        from and their sizes; and arrays that belong to it.
+        (``'remap'``, ``'circles'``, ``'panorama'``, ``'stitch'`` or ``'resize'``), the ``images``
+        that it starts from and their sizes; and arrays that belong to it.
 
     Raises:
         UserError: A transform of the images is not known here.
@@ -43,6 +43,13 @@ def _panorama(loader, frame, views) -> Recipe:
     described = dict(kind='remap', nearest=loader.sampling == 'release',
                      images={loader.camera: (info['height'], info['width'])})
     return loader.cameras_of(frame), described, dict(map_0=first, map_1=second)
+
+
+def _equirect(loader, frame, views) -> Recipe:
+    cameras, info = loader.cameras_of(frame), frame['images'][loader.camera]
+    described = dict(kind='panorama', rows=loader.rows_of(frame),
+                     images={loader.camera: (info['height'], info['width'])})
+    return cameras, described, {}
 
 
 def _circles(loader, frame, views) -> Recipe:
@@ -71,8 +78,9 @@ def _images(loader, frame, views) -> Recipe:
                              corner=dict.fromkeys(sizes, (0, 0))), {}
     if views.random:
         raise UserError('ImageAug3D draws at random in the test pipeline; give it random=False')
-    factor = views._draw()[0]
-    layouts = {name: views.layout(size, factor) for name, size in sizes.items()}
+    drawn = views._draw()[0]
+    layouts = {name: views.layout(size, views.factor_of(size, drawn))
+               for name, size in sizes.items()}
     blank = [np.zeros((*size, 3), np.uint8) for size in sizes.values()]
     described.update(resized={name: layout[0] for name, layout in layouts.items()},
                      corner={name: layout[1] for name, layout in layouts.items()},
@@ -81,5 +89,5 @@ def _images(loader, frame, views) -> Recipe:
 
 
 _LOADERS = {'LoadDualFisheyePanorama': _panorama, 'LoadDualFisheye': _circles,
-            'LoadStitchedPanorama': _stitched,
+            'LoadPanorama': _equirect, 'LoadStitchedPanorama': _stitched,
             'LoadMultiViewImages': _images}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..geometry import BEVGrid
+from . import scores
 
 
 def match_instances(pred: Tensor, truth: Tensor) -> np.ndarray:
@@ -46,9 +47,9 @@ class BEVInstanceMetric(BaseMetric):
     ``RQ = TP / (TP + FP / 2 + FN / 2)``; a match has an IoU above 0.5.
 
     Convention: instances are cut at the border of each square, and what lies inside counts as an
-    instance, however small. Counts are summed over the data set and divided once; without any
-    instance all three are 0. With several channels ``PQ<range>`` is the mean of the channels, and
-    ``PQ<range>_<name>`` each of them.
+    instance, however small. Counts are summed over the data set and divided once; without
+    instances in the ground truth all three are NaN, with a warning. With several channels
+    ``PQ<range>`` is the mean of those with ground truth, and ``PQ<range>_<name>`` each of them.
 
     Args:
         ranges (tuple): Sides of the squares, metres, centred on the LiDAR.
@@ -79,16 +80,18 @@ class BEVInstanceMetric(BaseMetric):
     def compute_metrics(self, results: List[np.ndarray]) -> Dict[str, float]:
         """Percentages, three for each range."""
         iou, hits, alarms, misses = np.moveaxis(np.sum(results, axis=0), -1, 0)
+        truth = hits + misses
         quality = {'PQ': (iou, hits + alarms / 2 + misses / 2), 'SQ': (iou, hits),
                    'RQ': (hits, hits + alarms / 2 + misses / 2)}
         metrics = {}
         for n, side in enumerate(self.ranges):
             for name, (part, whole) in quality.items():
-                values = 100 * part[n] / np.maximum(whole[n], 0.5)
-                metrics[f'{name}{side:g}'] = float(values.mean())
+                values = scores.ratio(part[n], whole[n], truth[n])
+                metrics[f'{name}{side:g}'] = scores.mean(values)
                 if len(values) > 1:
                     names = self.class_names or range(len(values))
                     metrics |= {f'{name}{side:g}_{c}': float(v) for c, v in zip(names, values)}
+        scores.warn_without_truth('BEVInstanceMetric', metrics, list(metrics))
         return metrics
 
     @staticmethod

@@ -8,6 +8,7 @@ from mmengine.evaluator import BaseMetric
 
 from ..errors import UserError
 from ..geometry import BEVGrid
+from . import scores
 
 
 @METRICS.register_module()
@@ -15,8 +16,8 @@ class BEVIoUMetric(BaseMetric):
     """IoU of the segmentation over all frames, in squares around the vehicle.
 
     Convention: intersections and unions are counted as whole numbers over the data set and divided
-    once; an empty union gives 0. With several channels ``IoU<range>`` is their mean, and
-    ``IoU<range>_<name>`` each of them.
+    once; without ground truth the score is NaN, with a warning. With several channels
+    ``IoU<range>`` is the mean of those with ground truth, and ``IoU<range>_<name>`` each of them.
 
     Args:
         ranges (tuple): Sides of the squares, metres, centred on the LiDAR.
@@ -36,7 +37,7 @@ class BEVIoUMetric(BaseMetric):
         return [f'IoU{side:g}' for side in self.ranges]
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Append (ranges, K, 2) int64 counts of intersection and union, one array per sample."""
+        """Append (ranges, K, 3) int64 cells of intersection, union and truth, an array a sample."""
         for sample in data_samples:
             for key in ('pred_bev', 'gt_bev', 'bev_grid'):
                 if key not in sample:
@@ -48,19 +49,19 @@ class BEVIoUMetric(BaseMetric):
                 raise UserError(f'BEVIoUMetric: prediction {tuple(pred.shape)} and ground truth '
                                 f'{tuple(truth.shape)} differ in shape; the model and RasterizeBEV '
                                 'need the same grid and classes')
-            both = torch.stack([pred & truth, pred | truth])
+            both = torch.stack([pred & truth, pred | truth, truth])
             grid = BEVGrid(**sample['bev_grid'])
             counts = [both[(..., *grid.window(side))].sum((-1, -2)).T for side in self.ranges]
             self.results.append(torch.stack(counts).cpu().numpy())
 
     def compute_metrics(self, results: List[np.ndarray]) -> Dict[str, float]:
         """Percentages, one for each range."""
-        inter, union = np.moveaxis(np.sum(results, axis=0, dtype=np.int64), -1, 0)
-        iou = 100 * inter / np.maximum(union, 1)
+        inter, union, truth = np.moveaxis(np.sum(results, axis=0, dtype=np.int64), -1, 0)
         metrics = {}
-        for side, values in zip(self.ranges, iou):
-            metrics[f'IoU{side:g}'] = float(values.mean())
+        for side, values in zip(self.ranges, scores.ratio(inter, union, truth)):
+            metrics[f'IoU{side:g}'] = scores.mean(values)
             if len(values) > 1:
                 names = self.class_names or range(len(values))
                 metrics |= {f'IoU{side:g}_{n}': float(v) for n, v in zip(names, values)}
+        scores.warn_without_truth('BEVIoUMetric', metrics, list(metrics))
         return metrics

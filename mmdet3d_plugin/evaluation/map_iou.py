@@ -7,6 +7,7 @@ from mmdet3d.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
 from ..errors import UserError
+from . import scores
 
 
 @METRICS.register_module()
@@ -17,7 +18,7 @@ class MapIoUMetric(BaseMetric):
     best over the thresholds, and ``mean`` the mean of the classes' scores. Percentages.
 
     Convention: a cell is positive if its probability is at least the threshold. Counts are whole
-    numbers; a class that neither occurs nor is predicted scores 0.
+    numbers; a class without ground truth scores NaN, with a warning, and is not in the mean.
 
     Args:
         classes (tuple): Names of the channels.
@@ -62,9 +63,11 @@ class MapIoUMetric(BaseMetric):
     def compute_metrics(self, results: List[np.ndarray]) -> Dict[str, float]:
         """``<class>``, ``<class>_<threshold>`` and ``mean``."""
         counts = np.sum(results, axis=0, dtype=np.int64)
-        iou = 100 * counts[..., 0] / np.maximum(counts.sum(-1), 1)
-        metrics = dict(mean=float(iou.max(1).mean()))
+        hits, _, misses = np.moveaxis(counts, -1, 0)
+        iou = scores.ratio(hits, counts.sum(-1), hits + misses)
+        metrics = dict(mean=scores.mean(iou.max(1)))
         for name, values in zip(self.classes, iou):
             metrics[name] = float(values.max())
             metrics |= {f'{name}_{t:.2f}': float(v) for t, v in zip(self.thresholds, values)}
+        scores.warn_without_truth('MapIoUMetric', metrics, self.classes)
         return metrics

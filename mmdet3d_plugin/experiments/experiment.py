@@ -2,6 +2,7 @@
 import contextlib
 import copy
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,6 +239,9 @@ def read_metrics(folder: Path, names: Sequence[str]) -> Dict[str, float]:
             measured = [key for key in last if '/' in key]
             raise UserError(f'metrics: the validation gives no {name!r}'
                             f'{did_you_mean(name, measured)}')
+        if math.isnan(last[name]):
+            raise UserError(f'metrics: {name} is not a number: the validation data have no ground '
+                            'truth for it; choose a split with annotations')
     return {name: last[name] for name in names}
 
 

@@ -60,8 +60,8 @@ class Equirect(NamedTuple):
 
     @classmethod
     def from_dict(cls, camera: Dict) -> 'Equirect':
-        """From a camera dict with ``fov_up`` and ``fov_down``."""
-        return cls(camera['fov_up'], camera['fov_down'])
+        """From a camera dict with ``fov_up`` and ``fov_down``, by default a whole sphere."""
+        return cls(camera.get('fov_up', math.pi / 2), camera.get('fov_down', -math.pi / 2))
 
     def project(self, xyz: Tensor, size: Tuple[int, int]) -> Tuple[Tensor, Tensor, Tensor]:
         """Project (..., 3) points.

@@ -93,6 +93,25 @@ def dual_fisheye_views(image) -> tuple:
             cv2.rotate(rear, cv2.ROTATE_90_CLOCKWISE))
 
 
+def is_panorama(image) -> bool:
+    """Whether an image given for a dual fisheye is a panorama.
+
+    Its left and right edges continue each other, and the corners of its two squares, which the
+    circles of a dual fisheye do not reach, are not dark.
+
+    Args:
+        image: (side, 2 * side, 3) uint8.
+    """
+    side = image.shape[1] // 2
+    cut = side // 8
+    corners = [image[rows, cols] for rows in (slice(cut), slice(side - cut, side))
+               for cols in (slice(cut), slice(side - cut, side + cut), slice(2 * side - cut, None))]
+    if not cut or np.median(np.concatenate([c.ravel() for c in corners])) <= 32:
+        return False
+    left, right = image[:, 0].astype(np.int16), image[:, -1].astype(np.int16)
+    return bool(np.abs(left - right).mean() <= 16)
+
+
 def dual_fisheye_cameras(lidar2cam, side: int, aperture_deg: float = THETA_APERTURE_DEG) -> tuple:
     """Camera dicts of :func:`dual_fisheye_views`; the model is :func:`dual_fisheye_pixels`'.
 

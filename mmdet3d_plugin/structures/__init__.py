@@ -1,8 +1,15 @@
 """Info files, and the names of model inputs and of fields of a data sample."""
 from . import fields
 from .files import check_image, check_points
-from .info import INFO_VERSION, load_infos, save_infos, validate_infos
+from .info import (
+    INFO_VERSION,
+    check_rig,
+    check_scan,
+    load_infos,
+    save_infos,
+    validate_infos,
+)
 from .plain_pickle import load_plain
 
-__all__ = ['INFO_VERSION', 'check_image', 'check_points', 'fields', 'load_infos', 'load_plain',
-           'save_infos', 'validate_infos']
+__all__ = ['INFO_VERSION', 'check_image', 'check_points', 'check_rig', 'check_scan', 'fields',
+           'load_infos', 'load_plain', 'save_infos', 'validate_infos']

@@ -19,8 +19,10 @@ frame
 camera
     ``img_path``, ``height``, ``width`` px of the file, ``lens`` (``'equirect'``, ``'pinhole'``,
     ``'mei'``), ``lidar2cam`` 4x4; ``cam2img`` 3x3 for pinholes; ``mei`` {parameter: float} and
-    ``theta_max_deg`` for fisheyes; ``source_lens`` ``'dual_fisheye'`` where the file is the raw
-    image of an equirect camera
+    ``theta_max_deg`` for fisheyes; ``source_lens`` ``'dual_fisheye'`` and ``aperture_deg`` where
+    the file is the raw image of an equirect camera, otherwise ``fov_up`` and ``fov_down``, the
+    elevations of a panorama's edges (optional, +-pi / 2); other fields than ``CAMERA_FIELDS`` are
+    errors
 instance
     ``bbox_3d`` 7 floats (gravity centre, length, width, height, yaw), ``bbox_label_3d`` int;
     all instances of a frame have the same keys
@@ -29,16 +31,21 @@ instance
 import hashlib
 import os
 import pickle
+from typing import Mapping
 
 import numpy as np
 
 from ..checkpoints import atomic_write
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..geometry.rigid import is_rigid
 from .plain_pickle import load_plain
 
 INFO_VERSION = '1.1'
 LENSES = ('equirect', 'pinhole', 'mei')
+CAMERA_FIELDS = (
+    'img_path', 'height', 'width', 'lens', 'lidar2cam', 'cam2img', 'mei', 'theta_max_deg',
+    'tangential', 'source_lens', 'aperture_deg', 'fov_up', 'fov_down', 'cam2ego', 'timestamp',
+    'sample_data_token')
 MEI_PARAMETERS = ('xi', 'k1', 'k2', 'p1', 'p2', 'gamma1', 'gamma2', 'u0', 'v0')
 
 
@@ -135,6 +142,33 @@ def load_infos(path: str) -> dict:
     return validate_infos(infos, path)
 
 
+def check_rig(images: Mapping, source: str) -> None:
+    """Check the cameras of one frame that is not of an info file; files need no ``img_path``.
+
+    Args:
+        images: name -> camera, as ``images`` of a frame.
+        source: where they are from, for the error.
+
+    Raises:
+        UserError: naming the camera and the first bad field.
+    """
+    check = _Check(source)
+    check.kind(images, dict, 'images')
+    if not images:
+        raise UserError(f'{source}: images: no camera')
+    for name, camera in images.items():
+        _check_camera(check, camera, f'images.{name}', path_needed=False)
+
+
+def check_scan(points: Mapping, source: str) -> None:
+    """Check ``lidar_points`` of one frame that is not of an info file.
+
+    Raises:
+        UserError: naming the first bad field.
+    """
+    _check_points(_Check(source), points, 'lidar_points')
+
+
 class _Check:
     """Raises one-line errors that start with the file and the path of the field."""
 
@@ -160,8 +194,10 @@ class _Check:
 
     def floats(self, value, shape, path):
         try:
-            array = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError):
+            array = np.asarray(value)
+            text = array.dtype.kind in 'USb'  # numpy would read '1' and True as numbers
+            array = np.array(np.nan) if text else array.astype(np.float64)
+        except (TypeError, ValueError, OverflowError):
             array = np.array(np.nan)
         if array.shape != shape or not np.isfinite(array).all():
             size = 'x'.join(map(str, shape))
@@ -268,9 +304,14 @@ def _good_sweeps(sweeps) -> bool:
         return False
 
 
-def _check_camera(check, camera, path):
+def _check_camera(check, camera, path, path_needed=True):
     check.kind(camera, dict, path)
-    check.key(camera, 'img_path', str, path)
+    for name in camera:
+        if name not in CAMERA_FIELDS:
+            raise UserError(f'{check.source}: {path}.{name}: no such field of a camera'
+                            f'{did_you_mean(str(name), CAMERA_FIELDS)}')
+    if path_needed or 'img_path' in camera:
+        check.key(camera, 'img_path', str, path)
     for key in ('height', 'width'):
         if not 0 < check.key(camera, key, int, path) < 1 << 16:
             check.fail(f'{path}.{key}', 'pixels of an image', camera[key])
@@ -278,17 +319,45 @@ def _check_camera(check, camera, path):
     if lens not in LENSES:
         check.fail(f'{path}.lens', f'one of {LENSES}', lens)
     check.rigid(camera.get('lidar2cam'), f'{path}.lidar2cam')
+    _LENS_CHECKS[lens](check, camera, path)
+
+
+def _check_pinhole(check, camera, path):
+    check.floats(camera.get('cam2img'), (3, 3), f'{path}.cam2img')
+    matrix = np.asarray(camera['cam2img'], np.float64)
+    if not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and matrix[1, 0] == 0
+            and (matrix[2] == [0, 0, 1]).all()):
+        check.fail(f'{path}.cam2img', '[[fx, skew, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0',
+                   camera['cam2img'])
+
+
+def _check_mei(check, camera, path):
+    mei = check.key(camera, 'mei', dict, path)
+    for name in mei:
+        if name not in MEI_PARAMETERS:
+            raise UserError(f'{check.source}: {path}.mei.{name}: no such parameter'
+                            f'{did_you_mean(str(name), MEI_PARAMETERS)}')
+    for name in MEI_PARAMETERS:
+        check.floats(mei.get(name), (), f'{path}.mei.{name}')
+        if abs(mei[name]) > 1e6 or (name.startswith('gamma') and mei[name] <= 0):
+            check.fail(f'{path}.mei.{name}', 'a parameter of a fisheye', mei[name])
+    if not 0 < check.number(camera.get('theta_max_deg'), f'{path}.theta_max_deg') <= 180:
+        check.fail(f'{path}.theta_max_deg', 'degrees from the axis', camera['theta_max_deg'])
+
+
+def _check_equirect(check, camera, path):
+    if camera.get('source_lens', 'dual_fisheye') != 'dual_fisheye':
+        check.fail(f'{path}.source_lens', "'dual_fisheye', or none", camera['source_lens'])
     if not 0 < check.number(camera.get('aperture_deg', 180), f'{path}.aperture_deg') <= 360:
         check.fail(f'{path}.aperture_deg', 'degrees of a lens', camera['aperture_deg'])
-    if lens == 'pinhole':
-        check.floats(camera.get('cam2img'), (3, 3), f'{path}.cam2img')
-    if lens == 'mei':
-        mei = check.key(camera, 'mei', dict, path)
-        for name in MEI_PARAMETERS:
-            check.floats(mei.get(name), (), f'{path}.mei.{name}')
-            if abs(mei[name]) > 1e6 or (name.startswith('gamma') and mei[name] <= 0):
-                check.fail(f'{path}.mei.{name}', 'a parameter of a fisheye', mei[name])
-        check.floats(camera.get('theta_max_deg'), (), f'{path}.theta_max_deg')
+    up, down = (check.number(camera.get(key, default), f'{path}.{key}')
+                for key, default in (('fov_up', np.pi / 2), ('fov_down', -np.pi / 2)))
+    if not -1.5708 <= down < up <= 1.5708:
+        check.fail(f'{path}.fov_up', 'elevations of the edges, fov_down < fov_up, radians',
+                   (up, down))
+
+
+_LENS_CHECKS = dict(pinhole=_check_pinhole, mei=_check_mei, equirect=_check_equirect)
 
 
 def _check_instances(check, instances, path, categories):

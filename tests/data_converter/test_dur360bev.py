@@ -20,7 +20,7 @@ def root(tmp_path):
 
 
 def convert(root, **kwargs):
-    return dur360bev.convert(str(root), None, 'extended', **kwargs)
+    return dur360bev.convert(str(root), version='extended', **kwargs)
 
 
 def test_infos_hold_what_the_files_say(root):
@@ -236,6 +236,32 @@ def test_errors_name_the_file_in_one_line(root, case):
     assert message in str(error.value) and '\n' not in str(error.value)
     assert not (root / 'dur360bev_infos_val.pkl').exists()
     assert not list(root.glob('.*.tmp'))
+
+
+def test_a_split_that_fails_leaves_no_file_of_the_other(root, tmp_path):
+    scan(root).unlink()
+    out = tmp_path / 'out'
+    with pytest.raises(UserError, match='missing LiDAR scan'):
+        convert(root, out_dir=str(out))
+    assert sorted(p.name for p in out.rglob('*') if p.is_file()) == [
+        'dur360bev_infos_train.pkl.journal', 'dur360bev_infos_val.pkl.journal']
+    convert(root, out_dir=str(out), only=('train', ))
+    assert sorted(p.name for p in out.rglob('*') if p.is_file()) == [
+        'dataset_ext_indices.json', 'dur360bev_infos_train.pkl',
+        'dur360bev_infos_val.pkl.journal']
+    with pytest.raises(UserError, match="--splits vall: no such split; did you mean 'val'"):
+        convert(root, only=('vall', ))
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (lambda r: shutil.rmtree(r / 'ouster_points' / 'data'),
+     'ouster_points/data: no such folder; the conversion needs images, labels, scans and poses, '),
+    (lambda r: [p.rename(p.with_suffix('.jpg')) for p in (r / 'image' / 'data').iterdir()],
+     'image/data has .jpg files where .png is expected')])
+def test_parts_of_the_set_have_a_way_out(root, spoil, message):
+    spoil(root)
+    with pytest.raises(UserError, match=message):
+        convert(root)
 
 
 def test_errors_pass_through_worker_processes(root):

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import cv2
@@ -36,9 +37,9 @@ def root(shared, tmp_path):
     return shutil.copytree(shared, tmp_path / 'data')
 
 
-def convert(root, out=None, workers=1, check=False, **options):
+def convert(root, out=None, workers=1, check=False, only=(), **options):
     options = kitti360.Options(**{**OPTIONS, **options})
-    return kitti360.convert(str(root), str(out or root), options, workers, check)
+    return kitti360.convert(str(root), str(out or root), options, workers, check, only=only)
 
 
 def infos_of(folder, split='train'):
@@ -237,11 +238,52 @@ def test_motion_takes_points_of_the_scan_before_to_this_one(shared):
     assert np.linalg.norm(shift) == pytest.approx(2) and shift[0] == pytest.approx(-2, abs=1e-3)
 
 
-def test_timestamps_that_end_early_are_replaced_by_ten_hertz(root):
-    (root / 'data_3d_raw' / TRAIN / 'velodyne_points' / 'timestamps.txt').write_text('1.0\n2.0\n')
-    convert(root)
-    times = [f['timestamp'] for f in infos_of(root)['data_list']]
-    assert times == pytest.approx([.1, .2, .4, .5])
+@pytest.mark.parametrize('lines, expected, untimed', [
+    (('1.0', '1.5', '2.0'), [1.5, 2.0, 2.2, 2.3], 3), ((), [0.1, 0.2, 0.4, 0.5], 6)])
+def test_times_beyond_the_file_are_counted_on_and_said(root, lines, expected, untimed):
+    """Frames 1, 2, 4 and 5; those that have a line keep it, and no speed follows from a guess."""
+    path = root / 'data_3d_raw' / TRAIN / 'velodyne_points' / 'timestamps.txt'
+    path.write_text('\n'.join(lines)) if lines else path.unlink()
+    report = convert(root)
+    data = infos_of(root)['data_list']
+    assert [f['timestamp'] for f in data] == pytest.approx(expected)
+    assert report['timestamps'].startswith(f'{TRAIN}: {untimed} scans have no line in velodyne_po')
+    moving = [i['velocity'][0] for n in (2, 3) for i in data[n]['instances'] if not i['is_static']]
+    assert moving and np.isnan(moving).all()
+    assert 'timestamps' not in convert(make_root(root / 'whole'))
+
+
+def test_the_last_known_time_gives_a_speed(root):
+    """Frame 2 of a car that drives 1 m a frame, from frame 1 on; frame 3 has no time."""
+    drive = kitti360.sequence(str(root), TRAIN, 'train')
+    box = next(b for n in sorted(drive.dynamic) for b in drive.dynamic[n])
+    track = {n: np.array([float(n), 0, 0]) for n in range(4)}
+    known = dataclasses.replace(drive, times=[0.0, 0.5, 1.0],
+                                tracks={(box.category, box.instance): track})
+    at = dataclasses.replace(box, timestamp=2)
+    np.testing.assert_allclose(known.velocity(at), [2, 0, 0])
+    assert np.isnan(known.velocity(dataclasses.replace(box, timestamp=3))).all()
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (lambda r: [p.rename(p.with_suffix('.jpg')) for p in (r / 'data_2d_raw').rglob('*.png')],
+     'image_02/data_rgb has .jpg files where .png is expected'),
+    (lambda r: shutil.rmtree(r / 'data_2d_raw' / TRAIN / 'image_03'),
+     'leave the drive out with --sequences; the conversion needs scans and both fisheyes')])
+def test_parts_of_the_set_have_a_way_out(root, spoil, message):
+    spoil(root)
+    with pytest.raises(UserError, match=message):
+        convert(root)
+
+
+def test_a_split_that_fails_leaves_no_file_of_the_other(root, tmp_path):
+    scan(root).write_bytes(b'cut')
+    with pytest.raises(UserError, match='the file is cut'):
+        convert(root, tmp_path / 'out')
+    assert sorted(p.name for p in (tmp_path / 'out').rglob('*') if p.is_file()) == [
+        'kitti360_infos_train.pkl.journal', 'kitti360_infos_val.pkl.journal']
+    assert list(convert(root, tmp_path / 'out', only=('train', ))) == ['train', 'skipped']
+    assert infos_of(tmp_path / 'out') and not (tmp_path / 'out/kitti360_infos_val.pkl').exists()
 
 
 # Errors of the user: one line that names the file and the next step ---------------------------
@@ -336,7 +378,9 @@ def test_check_finds_what_cannot_be_decoded(root):
 
 @pytest.mark.parametrize('options, message', [
     (dict(sequences=(2, 8)), r'drives \[8\] have no public labels'),
-    (dict(sequences=(2,)), "no frames for split 'val'"),
+    (dict(sequences=(2,)), "no frames for split 'val' .*train.txt and val.txt.* or write --splits"
+     ' train alone'),
+    (dict(only=('vall', )), "--splits vall: no such split; did you mean 'val'"),
     (dict(split='window'), "expected drives, windows, or a folder .* did you mean 'windows'"),
     (dict(split='windows'), 'no window lists'),
 ])

@@ -59,9 +59,9 @@ def infos_of(root, split='train'):
 
 
 def dataset(root, pipeline=(), split='train', **kwargs):
-    return DATASETS.build(dict(
+    return DATASETS.build({**dict(
         type='NuScenesBEVDataset', data_root=str(root), ann_file=f'nuscenes_infos_{split}.pkl',
-        pipeline=list(pipeline), **kwargs))
+        pipeline=list(pipeline)), **kwargs})
 
 
 def table(root, name):
@@ -207,6 +207,43 @@ def test_side_table_of_images(root, devkit):
             if row > first:
                 record = devkit.get('sample_data', record['prev'])
         assert found == 5 and record['prev'] == ''
+
+
+def test_vehicles_of_lift_splat_bit_for_bit(root, copy, tmp_path):
+    """From raw tables to the target of a tilted vehicle: the protocol with the devkit's boxes."""
+    import cv2
+    from nuscenes.nuscenes import NuScenes
+    from nuscenes.utils.data_classes import Box
+    from pyquaternion import Quaternion
+    tilt = Quaternion(axis=(0.3, 1.0, 0.1), degrees=2.0)
+    edit(copy, 'ego_pose', lambda rows: [row.update(
+        rotation=(Quaternion(row['rotation']) * tilt).elements.tolist()) for row in rows])
+    nuscenes.convert(str(copy), str(tmp_path / 'out'), MINI, max_sweeps=0)
+    shutil.copytree(root / 'maps', copy / 'maps')
+    kit = NuScenes(MINI, str(copy), verbose=False)
+    drawn = 0
+    for rows, turned in (('+x', lambda x: x), ('-x', lambda x: x[::-1, ::-1])):
+        grid = dict(rows=rows, cols=f'{rows[0]}y')
+        data = dataset(copy, [dict(
+            type='RasterizeBEV', grid=grid, method='lift_splat',
+            classes=[DATASETS.get('NuScenesBEVDataset').VEHICLES])],
+            ann_file=str(tmp_path / 'out' / 'nuscenes_infos_train.pkl'))
+        for n in range(len(data)):
+            frame, expected = data[n], np.zeros((200, 200))
+            sample = kit.get('sample', frame['token'])
+            pose = kit.get('ego_pose', kit.get(
+                'sample_data', sample['data']['LIDAR_TOP'])['ego_pose_token'])
+            for token in sample['anns']:
+                truth = kit.get('sample_annotation', token)
+                if truth['category_name'].split('.')[0] == 'vehicle':
+                    box = Box(truth['translation'], truth['size'], Quaternion(truth['rotation']))
+                    box.translate(-np.array(pose['translation']))
+                    box.rotate(Quaternion(pose['rotation']).inverse)
+                    corners = np.round((box.bottom_corners()[:2].T + 50) / 0.5).astype(np.int32)
+                    cv2.fillPoly(expected, [np.ascontiguousarray(corners[:, ::-1])], 1.0)
+            np.testing.assert_array_equal(frame['gt_bev']['seg'][0], turned(expected))
+            drawn += expected.sum()
+    assert drawn > 2000
 
 
 # From files to the metric ---------------------------------------------------------------------
@@ -471,6 +508,40 @@ def test_scenes_that_were_not_downloaded_are_left_out(copy, tmp_path):
     os.unlink(copy / val[0])
     with pytest.raises(UserError, match="no scene of split 'val'"):
         nuscenes.convert(copy, tmp_path / 'out', MINI)
+
+
+def test_val_alone_is_converted_and_said(copy, tmp_path):
+    """Evaluation needs no training split."""
+    for path in infos_names(copy, 'scene-0061'):
+        os.unlink(copy / path)
+    report = nuscenes.convert(copy, tmp_path / 'out', MINI)
+    assert report['train'].startswith("not written: no scene of split 'train' of v1.0-mini has fil")
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+        'nuscenes_images_val.npz', 'nuscenes_infos_val.pkl']
+
+
+def test_one_split_is_written_on_request(copy, tmp_path):
+    os.unlink(copy / infos_names(copy, 'scene-0103')[0])
+    with pytest.raises(UserError, match='--splits train writes the other split alone'):
+        nuscenes.convert(copy, tmp_path / 'out', MINI)
+    assert not [p for p in (tmp_path / 'out').iterdir() if not p.name.endswith('.journal')]
+    nuscenes.convert(copy, tmp_path / 'out', MINI, only=('train', ))
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+        'nuscenes_images_train.npz', 'nuscenes_infos_train.pkl']
+    with pytest.raises(UserError, match='--splits test: no such split; known: train, val'):
+        nuscenes.convert(copy, tmp_path / 'out', MINI, only=('test', ))
+
+
+def test_parts_of_the_set_have_a_way_out(copy, tmp_path):
+    shutil.rmtree(copy / 'sweeps')
+    with pytest.raises(UserError, match='sweeps/LIDAR_TOP: no such folder; .* --max-sweeps 0'):
+        nuscenes.convert(copy, tmp_path / 'out', MINI)
+    nuscenes.convert(copy, tmp_path / 'out', MINI, max_sweeps=0)
+    infos = load_infos(str(tmp_path / 'out' / 'nuscenes_infos_val.pkl'))
+    assert not any('lidar_sweeps' in frame for frame in infos['data_list'])
+    shutil.rmtree(copy / 'samples' / 'CAM_BACK')
+    with pytest.raises(UserError, match='samples/CAM_BACK: no such folder; the conversion needs'):
+        nuscenes.convert(copy, tmp_path / 'out', MINI, max_sweeps=0)
 
 
 def test_maps_that_were_not_downloaded_are_noted(copy, tmp_path):

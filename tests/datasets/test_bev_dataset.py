@@ -312,3 +312,18 @@ def test_a_point_of_the_raw_image_is_found_at_its_feature(spoiled, point, view):
 def test_rows_of_the_fisheyes_are_checked():
     with pytest.raises(UserError, match=r'LoadDualFisheye.rows: expected two parts of the height'):
         TRANSFORMS.build(dict(type='LoadDualFisheye', rows=(0.9, 0.1)))
+
+
+@pytest.mark.parametrize('emptied, classes, message', [
+    (True, [('car', 'bus', 'truck')], 'no frame has an object of car, bus, truck'),
+    (False, [('truck', )], 'no frame has an object of truck; choose a split with annotations')])
+def test_a_split_without_objects_is_not_trained_on(spoiled, emptied, classes, message):
+    path = spoiled / 'dur360bev_infos_train.pkl'
+    infos = load_infos(str(path))
+    for frame in infos['data_list'] if emptied else ():
+        frame['instances'] = []
+    path.write_bytes(pickle.dumps(infos))
+    target = [dict(TARGET[0], classes=classes), TARGET[1]]
+    with pytest.raises(UserError, match=f'no ground truth to train on: {message}'):
+        build(spoiled, target)
+    assert not build(spoiled, target, test_mode=True)[0]['data_samples'].gt_bev.seg.any()

@@ -32,7 +32,7 @@ def test_matrix_says_what_each_pixel_shows(release):
     torch.manual_seed(3)
     errors = []
     for _ in range(10):
-        out = ImageAug3D((40, 64), (0.5, 0.7), release=release)(frame())
+        out = ImageAug3D((40, 64), (0.5, 0.7), release=release, relative=False)(frame())
         for image, camera in zip(out['img'], out['cameras']):
             assert image.shape == (40, 64, 3) and (camera['raw_height'], camera['width']) == (
                 90, 64)
@@ -48,7 +48,7 @@ def test_matrix_says_what_each_pixel_shows(release):
 
 
 def test_without_chance_it_is_the_middle():
-    out = ImageAug3D((40, 64), 0.6, random=False)(frame())
+    out = ImageAug3D((40, 64), 0.6, random=False, relative=False)(frame())
     scale, offset = 96 / 160, (96 / 160 - 1) / 2
     np.testing.assert_allclose(out['cameras'][0]['img_aug'], [
         [scale, 0, offset - 16], [0, scale, offset - 14], [0, 0, 1]], atol=1e-12)
@@ -56,7 +56,7 @@ def test_without_chance_it_is_the_middle():
 
 def test_release_follows_pil_and_its_matrix():
     torch.manual_seed(0)
-    transform = ImageAug3D((40, 64), (0.5, 0.7), release=True)
+    transform = ImageAug3D((40, 64), (0.5, 0.7), release=True, relative=False)
     transform._draw = lambda: (0.55, 0.5, True, 5.0)
     out = transform(frame())
     image = Image.fromarray(frame()['img'][0]).resize((88, 49), Image.BICUBIC)
@@ -72,6 +72,37 @@ def test_release_follows_pil_and_its_matrix():
 def test_resize_errors():
     with pytest.raises(UserError, match='ImageAug3D.resize: expected a factor'):
         ImageAug3D(resize=(0.5, 0.4))
+
+
+@pytest.mark.parametrize('height, width', [(90, 160), (900, 1600)])
+def test_convention_a_resize_of_one_covers_the_result(height, width):
+    """40 x 64 of 90 x 160 are covered at 40 rows; 1.25 times that is 50 rows and 88 columns."""
+    image = np.full((height, width, 3), 200, np.uint8)
+    camera = dict(frame()['cameras'][0], height=height, width=width)
+    out = ImageAug3D((40, 64), 1.25, random=False)(dict(img=[image], cameras=[camera]))
+    x, y = 88 / width, 50 / height
+    np.testing.assert_allclose(out['cameras'][0]['img_aug'], [
+        [x, 0, (x - 1) / 2 - 12], [0, y, (y - 1) / 2 - 10], [0, 0, 1]], atol=1e-12)
+    assert (out['img'][0] == 200).all()
+
+
+def test_the_default_is_bevfusions_of_900_x_1600():
+    relative = ImageAug3D(random=False)
+    assert [relative.factor_of((900, 1600), value) for value in relative.resize] == pytest.approx(
+        [0.38, 0.55])
+    assert ImageAug3D(resize=0.48 / 0.44).layout((900, 1600), relative.factor_of(
+        (900, 1600), 0.48 / 0.44)) == ((768, 432), (32, 176))
+
+
+@pytest.mark.parametrize('size, resize, relative, message', [
+    ((900, 1600), 0.9, False, r'size=\(64, 160\) with a factor of 0.9 keeps 0.9% of an image of '
+     '1600x900; set relative=True and resize near 1'),
+    ((90, 160), 0.2, False, 'fills 5.6% of the result by an image of 160x90'),
+    ((90, 160), 4.0, True, 'keeps 4.4% of an image of 160x90; choose resize near 1')])
+def test_little_of_an_image_is_an_error(size, resize, relative, message):
+    transform = ImageAug3D((64, 160), resize, random=False, relative=relative)
+    with pytest.raises(UserError, match=message):
+        transform(frame(*size))
 
 
 # The scene ----------------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import METRICS
 from mmdet3d.structures import Det3DDataSample
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.structures import PixelData
 
+from mmdet3d_plugin.engine.checkpoint_hook import SafeCheckpointHook
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.evaluation import BEVIoUMetric
 from mmdet3d_plugin.geometry import BEVGrid
@@ -51,11 +55,37 @@ def test_windows_are_centred_squares():
     assert result == {'bev/IoU20': 100.0, 'bev/IoU24': 50.0}
 
 
-def test_convention_an_empty_union_is_zero():
+@pytest.mark.parametrize('pred', [0.0, 1.0])
+def test_convention_no_truth_is_no_score(pred, capsys):
+    """Whether something is predicted or not, and never 0."""
     truth = (torch.rand(1, 100, 100) > 0.8).float()
     assert set(evaluate([sample(truth, truth)]).values()) == {100.0}
-    empty = torch.zeros(1, 100, 100)
-    assert set(evaluate([sample(empty, empty)]).values()) == {0.0}
+    MMLogger.get_instance('truth')
+    result = evaluate([sample(torch.full((1, 100, 100), pred), torch.zeros(1, 100, 100))])
+    assert list(result) == ['bev/IoU100', 'bev/IoU50', 'bev/IoU20']
+    assert np.isnan(list(result.values())).all()
+    assert 'WARNING' in (said := ''.join(capsys.readouterr())) and (
+        'BEVIoUMetric: no ground truth: nothing to score' in said)
+
+
+def test_convention_a_range_or_class_without_truth_is_in_no_mean(capsys):
+    MMLogger.get_instance('part')
+    near, far = maps((0, 0, 1), (50, 50, 1)), maps((0, 0, 1))
+    assert evaluate([sample(near, far)], ranges=(100, 20)) == {
+        'bev/IoU100': 50.0, 'bev/IoU20': pytest.approx(float('nan'), nan_ok=True)}
+    assert 'no ground truth: no score for IoU20' in ''.join(capsys.readouterr())
+    result = evaluate([sample(torch.cat([far, near]), torch.cat([far, far * 0]))], ranges=(100, ))
+    assert result['bev/IoU100'] == result['bev/IoU100_0'] == 100.0
+    assert np.isnan(result['bev/IoU100_1'])
+
+
+def test_no_truth_is_never_a_best_checkpoint():
+    """A validation without ground truth leaves the best checkpoint as it was."""
+    hook = SafeCheckpointHook(interval=1, save_best='bev/IoU100', rule='greater')
+    hub = MessageHub.get_instance('best')
+    runner = SimpleNamespace(epoch=1, iter=1, message_hub=hub)  # without save_checkpoint
+    hook._save_best_checkpoint(runner, {'bev/IoU100': float('nan')})
+    assert 'best_score' not in hub.runtime_info and not hook.best_ckpt_path
 
 
 def test_exactly_half_is_negative():
@@ -72,9 +102,9 @@ def test_convention_several_channels_give_mean_and_each():
 
 
 def test_counts_do_not_overflow_or_round():
-    ones = np.full((1, 1, 2), 2 ** 40, np.int64)
+    ones = np.full((1, 1, 3), 2 ** 40, np.int64)
     metric = BEVIoUMetric(ranges=(100,))
-    assert metric.compute_metrics([ones, ones + [0, 2]]) == {
+    assert metric.compute_metrics([ones, ones + [0, 2, 2]]) == {
         'IoU100': pytest.approx(100 * 2 ** 41 / (2 ** 41 + 2), abs=1e-12)}
 
 

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler
+from mmengine.logging import MMLogger
 
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.evaluation import MapIoUMetric
@@ -70,10 +72,18 @@ def test_counts_stay_exact_beyond_24_bits():
     assert metric.compute_metrics(counts)['road'] == 100 * 3 * (2**24 + 1) / (3 * (2**24 + 2))
 
 
-def test_a_class_that_never_occurs():
+@pytest.mark.parametrize('pred', [0.0, 1.0])
+def test_a_class_that_never_occurs_has_no_score(pred, capsys):
+    MMLogger.get_instance('map')
     metric = MapIoUMetric(('road', ))
-    metric.process({}, [sample([[[0.0]]], [[[0.0]]])])
-    assert metric.compute_metrics(metric.results)['mean'] == 0.0
+    metric.process({}, [sample([[[pred]]], [[[0.0]]])])
+    assert np.isnan(list(metric.compute_metrics(metric.results).values())).all()
+    assert 'MapIoUMetric: no ground truth: nothing to score' in ''.join(capsys.readouterr())
+    metric = MapIoUMetric(('road', 'line'))
+    metric.process({}, [sample([[[pred]], [[0.9]]], [[[0.0]], [[1.0]]])])
+    scores = metric.compute_metrics(metric.results)
+    assert scores['mean'] == scores['line'] == 100.0 and np.isnan(scores['road'])
+    assert 'no score for road' in ''.join(capsys.readouterr())
 
 
 def test_errors():

@@ -33,6 +33,7 @@ def test_good_infos_pass_and_round_trip(tmp_path):
 
 
 FRAME = ('data_list', 1)
+PINHOLE = dict(img_path='a.png', height=64, width=128, lens='pinhole', lidar2cam=np.eye(4).tolist())
 BAD = [
     (('metainfo', 'dataset'), None, 'metainfo.dataset: missing, expected str'),
     (('metainfo', 'categories', 'car'), 'x',
@@ -50,6 +51,20 @@ BAD = [
      'data_list[1].images.CAM_PANO.lidar2cam: expected 4x4 finite floats, got list [[1, 2]]'),
     ((*FRAME, 'images', 'CAM_PANO', 'lens'), 'fish',
      "lens: expected one of ('equirect', 'pinhole', 'mei'), got str 'fish'"),
+    ((*FRAME, 'images', 'CAM_PANO', 'aperture_dg'), 190.0,
+     "images.CAM_PANO.aperture_dg: no such field of a camera; did you mean 'aperture_deg'?"),
+    ((*FRAME, 'images', 'CAM_PANO', 'aperture_deg'), '190',
+     "aperture_deg: expected a finite float, got str '190'"),
+    ((*FRAME, 'images', 'CAM_PANO', 'source_lens'), 'fisheye',
+     "source_lens: expected 'dual_fisheye', or none, got str 'fisheye'"),
+    ((*FRAME, 'images', 'CAM_PANO', 'fov_up'), -1.6,
+     'fov_up: expected elevations of the edges, fov_down < fov_up, radians, got tuple (-1.6, '),
+    ((*FRAME, 'images', 'CAM_PANO'), PINHOLE | dict(cam2img=[[-9, 0, 5], [0, 9, 5], [0, 0, 1]]),
+     'CAM_PANO.cam2img: expected [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0, got'),
+    ((*FRAME, 'images', 'CAM_PANO'), PINHOLE | dict(cam2img=[[9, 0, 5], [0, 9, 5], [0, 0, 0]]),
+     'CAM_PANO.cam2img: expected [[fx, skew, cx]'),
+    ((*FRAME, 'images', 'CAM_PANO', 'lidar2cam'), np.zeros((4, 4)),
+     'lidar2cam: expected a rigid 4x4 transform'),
     ((*FRAME, 'images', 'CAM_PANO', 'lens'), 'mei', 'images.CAM_PANO.mei: missing, expected dict'),
     ((*FRAME, 'images', 'CAM_PANO', 'lens'), 'pinhole', 'cam2img: expected 3x3 finite floats'),
     ((*FRAME, 'lidar_points', 'lidar_path'), None, 'lidar_points.lidar_path: missing'),

@@ -63,7 +63,8 @@ def test_stitched_panorama(tool, feather):
 
 @pytest.mark.parametrize('release', [False, True])
 def test_resized_and_cut_images(tool, release):
-    step = dict(type='ImageAug3D', size=(32, 70), resize=0.9, random=False, release=release)
+    step = dict(type='ImageAug3D', size=(32, 70), resize=0.9, random=False, release=release,
+                relative=False)
     cameras, recipe, arrays = recipe_of([dict(type='LoadMultiViewImages'), step], frame())
     views = ImageAug3D(**{k: v for k, v in step.items() if k != 'type'})
     expected = views.transform(dict(img=noise(), cameras=[

@@ -1,5 +1,5 @@
-# nuScenes: six pinhole images stitched to a panorama, one 32-beam scan. Vehicles as in Lift-Splat
-# and SimpleBEV: every vehicle.* box, cells of 0.5 m, 100 m around the rear axle.
+# nuScenes: six pinhole images stitched to a panorama, one 32-beam scan. Vehicles as in Lift-Splat:
+# every vehicle.* box, cells of 0.5 m, 100 m around the rear axle, boxes drawn as there.
 _base_ = ['./dur360bev.py']
 
 # Often changed ------------------------------------------------------------------------------------
@@ -20,7 +20,8 @@ load_camera = dict(type='LoadStitchedPanorama', size=panorama_size, fov_deg=(22.
 load_scan = dict(type='LoadPointCloud', min_range=2.5)
 lidar_image = dict(type='SphericalLiDARImage', channels=('range', 'intensity'), native=(32, 1084),
                    size=lidar_image_size, max_range=80.0)
-targets = dict(type='RasterizeBEV', grid=_base_.grid, classes=classes, sigma=3.0)
+targets = dict(type='RasterizeBEV', grid=_base_.grid, classes=classes, method='lift_splat',
+               sigma=3.0)
 
 camera_pipeline = [load_camera, targets, dict(type='PackBEVInputs', keys=('img', ))]
 fusion_pipeline = [load_camera, load_scan, lidar_image, targets, dict(type='PackBEVInputs')]

@@ -19,8 +19,9 @@ map_model = dict(  # what a model takes from the data
 load_images = dict(type='LoadMultiViewImages', cameras=(
     'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT',
     'CAM_BACK_RIGHT'))
-augment_views = dict(type='ImageAug3D', size=image_size, resize=(0.38, 0.55))  # of 900 x 1600
-resize_views = dict(type='ImageAug3D', size=image_size, resize=0.48, random=False)
+# BEVFusion's factors of 900 x 1600; one of 0.44 makes the width that of the result.
+augment_views = dict(type='ImageAug3D', size=image_size, resize=(0.38 / 0.44, 0.55 / 0.44))
+resize_views = dict(type='ImageAug3D', size=image_size, resize=0.48 / 0.44, random=False)
 load_key_scan = dict(type='LoadPointCloud', use_dim=(0, 1, 2, 3))
 augment_bev = dict(type='GlobalRotScaleTransFlip')
 map_targets = dict(type='RasterizeMap', grid=grid, classes=map_classes)

@@ -5,9 +5,9 @@ _base_ = ['./nuscenes_map.py']
 
 # Rarely -------------------------------------------------------------------------------------------
 augment_views = dict(type='ImageAug3D', size=_base_.image_size, resize=(0.38, 0.55),
-                     release=True)
+                     relative=False, release=True)
 resize_views = dict(type='ImageAug3D', size=_base_.image_size, resize=0.48, random=False,
-                    release=True)
+                    relative=False, release=True)
 sweeps = dict(type='LoadSweeps', count=9, random=True, pad_empty=True)  # random in tests as well
 map_targets = dict(type='RasterizeMap', grid=_base_.grid, classes=_base_.map_classes,
                    method='devkit', scale_aware=False)

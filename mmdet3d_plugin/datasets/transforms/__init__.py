@@ -8,6 +8,7 @@ from .loading import (
                       LoadDualFisheyePanorama,
                       LoadMultiViewImages,
                       LoadOusterScan,
+                      LoadPanorama,
                       LoadPointCloud,
                       LoadStitchedPanorama,
                       SphericalLiDARImage,
@@ -17,7 +18,6 @@ from .sweeps import KeepPoints, LoadSweeps
 from .views import ImageAug3D
 
 __all__ = ['GlobalRotScaleTransFlip', 'ImageAug3D', 'BuildLiDARImage', 'Cached', 'KeepPoints',
-           'LoadDualFisheye',
-           'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadMultiViewImages', 'LoadPointCloud',
-           'LoadStitchedPanorama', 'LoadSweeps', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV',
-           'RasterizeMap', 'SphericalLiDARImage']
+           'LoadDualFisheye', 'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadMultiViewImages',
+           'LoadPanorama', 'LoadPointCloud', 'LoadStitchedPanorama', 'LoadSweeps',
+           'PackBEVInputs', 'RandomYaw', 'RasterizeBEV', 'RasterizeMap', 'SphericalLiDARImage']

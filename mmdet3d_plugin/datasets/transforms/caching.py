@@ -17,7 +17,8 @@ from mmdet3d.registry import TRANSFORMS
 from ... import geometry
 from ...errors import UserError, build_from, did_you_mean
 
-FILES = dict(images=lambda images: [image['img_path'] for image in images.values()],
+FILES = dict(images=lambda images: [image['img_path'] for image in images.values()
+                                    if 'img_path' in image],
              image_sweeps=lambda sweeps: [image['img_path'] for sweep in sweeps
                                           for image in sweep['images'].values()],
              lidar_points=lambda points: [points['lidar_path']], lidar_image=lambda layout: [])

@@ -1,5 +1,5 @@
 """Ground truth on the BEV grid, and packing."""
-from typing import Sequence, Union
+from typing import List, Sequence, Union
 
 import numpy as np
 import torch
@@ -43,7 +43,8 @@ class RasterizeBEV(BaseTransform):
     Args:
         grid (dict): The BEV grid, as the model's.
         classes (list): One group of class names (or label indices) per channel.
-        method (str): ``'exact'`` or ``'release'``; see :func:`geometry.raster.rasterize`.
+        method (str): ``'exact'``, ``'release'`` or ``'lift_splat'``; see
+            :func:`geometry.raster.rasterize`.
         sigma (float): Of the centerness, in cells.
         instances (bool): Whether to add the instances, which :class:`BEVInstanceMetric` needs.
     """
@@ -62,14 +63,24 @@ class RasterizeBEV(BaseTransform):
         boxes, labels = augmented_boxes(results)
         if boxes is not None:
             channel = np.full(len(results['classes']) + 1, -1)
-            for k, group in enumerate(self.classes):
-                channel[[self._label(name, results['classes']) for name in group]] = k
+            for k, group in enumerate(self.labels(results['classes'])):
+                channel[group] = k
             maps = raster.rasterize(boxes, channel[labels], self.grid, len(self.classes),
-                                    self.method, self.sigma)
+                                    self.method, self.sigma, self._up(results))
             if not self.instances:
                 del maps[fields.INSTANCES]
             results[fields.GT_BEV] = maps
         return results
+
+    @staticmethod
+    def _up(results):
+        """Direction in which boxes stand, where the data set knows that the vehicle is tilted."""
+        up = np.asarray(results.get('box_up', (0.0, 0.0, 1.0)), np.float64)
+        return np.asarray(results.get(fields.BEV_AUG, np.eye(4)))[:3, :3] @ up
+
+    def labels(self, classes: Sequence[str]) -> List[List[int]]:
+        """Labels of the classes of each channel, among the data set's ``classes``."""
+        return [[self._label(name, classes) for name in group] for group in self.classes]
 
     @staticmethod
     def _label(name, classes):

@@ -41,6 +41,43 @@ def load_image(path: str, size: Tuple[int, int]) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
+def load_camera(info: dict) -> np.ndarray:
+    """The image of a camera as (H, W, 3) uint8 RGB: its file's, or its entry ``img`` (BGR)."""
+    if 'img' in info:
+        return cv2.cvtColor(info['img'], cv2.COLOR_BGR2RGB)
+    return load_image(info['img_path'], (info['height'], info['width']))
+
+
+def load_dual_fisheye(info: dict) -> np.ndarray:
+    """The image of a dual-fisheye camera as (side, 2 * side, 3) uint8 RGB.
+
+    Raises:
+        UserError: The image is a panorama.
+    """
+    image = load_camera(info)
+    if panorama.is_panorama(image):
+        raise UserError(f'{info.get("img_path", "the image")}: expected a dual-fisheye image, got '
+                        "a panorama; load it with dict(type='LoadPanorama') in place of the "
+                        'loader of the config')
+    return image
+
+
+def dual_fisheye_of(results: dict, name: str) -> dict:
+    """The camera of a frame that is a dual fisheye.
+
+    Raises:
+        UserError: There is no such camera, or it is another one.
+    """
+    info = require_key(require_key(results, 'images'), name)
+    if 'lens' in info and info.get('source_lens') != 'dual_fisheye':
+        hint = "; load a panorama with dict(type='LoadPanorama')" if (
+            info.get('lens') == 'equirect') else ''
+        raise UserError(f"images.{name}: expected source_lens 'dual_fisheye', which the loader of "
+                        f"the config needs, got {info.get('source_lens')!r} with the lens "
+                        f"{info.get('lens')!r}{hint}")
+    return info
+
+
 def read_points(path: str, features: int, expected: Optional[int] = None) -> np.ndarray:
     """Read a raw little-endian float32 scan as (P, features).
 
@@ -116,8 +153,7 @@ class LoadDualFisheyePanorama(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load and remap."""
-        info = require_key(require_key(results, 'images'), self.camera)
-        image = load_image(info['img_path'], (info['height'], info['width']))
+        image = load_dual_fisheye(dual_fisheye_of(results, self.camera))
         nearest = self.sampling == 'release'
         results['img'] = [panorama.remap(image, self.prepare(results), nearest)]
         results['cameras'] = self.cameras_of(results)
@@ -125,13 +161,13 @@ class LoadDualFisheyePanorama(BaseTransform):
 
     def cameras_of(self, results: dict) -> list:
         """The camera of the panorama."""
-        info = require_key(require_key(results, 'images'), self.camera)
+        info = dual_fisheye_of(results, self.camera)
         lidar2cam = np.eye(4) if self.concentric else info['lidar2cam']
         return [equirect_camera(self.camera, lidar2cam, self.size, self.fov)]
 
     def prepare(self, results: dict) -> tuple:
         """The sampling maps of a frame; those of the last calibrations are kept."""
-        info = require_key(require_key(results, 'images'), self.camera)
+        info = dual_fisheye_of(results, self.camera)
         aperture = info.get('aperture_deg', panorama.THETA_APERTURE_DEG)
         return panorama.dual_fisheye_maps(*self.size, info['width'] // 2, self.sampling, aperture,
                                           *self.fov)
@@ -161,8 +197,8 @@ class LoadDualFisheye(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load, turn and crop."""
-        info = require_key(require_key(results, 'images'), self.camera)
-        image = load_image(info['img_path'], (info['height'], info['width']))
+        info = dual_fisheye_of(results, self.camera)
+        image = load_dual_fisheye(info)
         top, bottom = self.kept(info['width'] // 2)
         results['img'] = [np.ascontiguousarray(view[top:bottom])
                           for view in panorama.dual_fisheye_views(image)]
@@ -175,7 +211,7 @@ class LoadDualFisheye(BaseTransform):
 
     def cameras_of(self, results: dict) -> list:
         """The front and the rear camera."""
-        info = require_key(require_key(results, 'images'), self.camera)
+        info = dual_fisheye_of(results, self.camera)
         top, bottom = self.kept(info['width'] // 2)
         cameras = panorama.dual_fisheye_cameras(
             np.eye(4) if self.concentric else info['lidar2cam'], info['width'] // 2,
@@ -190,6 +226,70 @@ def equirect_camera(name: str, lidar2cam, size: Tuple[int, int], fov: Tuple[floa
     """Camera dict of an equirect image; ``fov`` are the elevations of its edges, radians."""
     return dict(name=name, lens='equirect', lidar2cam=np.asarray(lidar2cam, np.float64),
                 height=size[0], width=size[1], img_aug=np.eye(3), fov_up=fov[0], fov_down=fov[1])
+
+
+@TRANSFORMS.register_module()
+class LoadPanorama(BaseTransform):
+    """An image that is an equirect panorama already.
+
+    Its camera in the info file has the lens ``equirect`` and no ``source_lens``; ``fov_up`` and
+    ``fov_down`` are the elevations of its edges, by default those of a full sphere. Whole rows are
+    cut to ``fov_deg``, then the rest is resized. Adds ``img``, a list with one (H, W, 3) uint8 RGB
+    array, and ``cameras``, with its camera, whose elevations are those of the rows that were kept.
+
+    Args:
+        size (tuple): (H, W) of the panorama.
+        fov_deg (tuple): Elevation of the top and bottom edge, degrees.
+        camera (str): Name in the frame's ``images``.
+        concentric (bool): As in :class:`LoadDualFisheyePanorama`.
+    """
+
+    requires, provides = ('images', ), ('img', 'cameras')
+
+    def __init__(self, size: Tuple[int, int] = (1024, 2048),
+                 fov_deg: Tuple[float, float] = (90, -90), camera: str = 'CAM_PANO',
+                 concentric: bool = False):
+        self.size, self.camera, self.concentric = tuple(size), camera, concentric
+        self.fov = tuple(np.deg2rad(fov_deg).tolist())
+
+    def transform(self, results: dict) -> dict:
+        """Load, crop and resize."""
+        top, bottom, _ = self._rows(results)
+        image = load_camera(results['images'][self.camera])[top:bottom]
+        if image.shape[:2] != self.size:
+            shrinks = self.size[0] <= len(image) and self.size[1] <= image.shape[1]
+            image = cv2.resize(image, self.size[::-1], interpolation=(
+                cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+        results['img'] = [np.ascontiguousarray(image)]
+        results['cameras'] = self.cameras_of(results)
+        return results
+
+    def cameras_of(self, results: dict) -> list:
+        """The camera of the panorama."""
+        fov = self._rows(results)[2]
+        lidar2cam = np.eye(4) if self.concentric else results['images'][self.camera]['lidar2cam']
+        return [equirect_camera(self.camera, lidar2cam, self.size, fov)]
+
+    def rows_of(self, results: dict) -> Tuple[int, int]:
+        """First row of the image that is kept, and the row after the last."""
+        return self._rows(results)[:2]
+
+    def _rows(self, results):
+        """First row that is kept, the row after the last, and the elevations of their edges."""
+        info = require_key(require_key(results, 'images'), self.camera)
+        if info.get('lens') != 'equirect' or 'source_lens' in info:
+            raise UserError(f"images.{self.camera}: LoadPanorama needs the lens 'equirect' and no "
+                            f"source_lens, got {info.get('lens')!r} and "
+                            f"{info.get('source_lens')!r}; choose a loader that fits it")
+        up, down = info.get('fov_up', np.pi / 2), info.get('fov_down', -np.pi / 2)
+        row = (up - down) / info['height']
+        top, bottom = (round((up - edge) / row) for edge in self.fov)
+        if not 0 <= top < bottom <= info['height']:
+            raise UserError(f'images.{self.camera}: the panorama shows '
+                            f'{np.rad2deg(up):.1f} to {np.rad2deg(down):.1f} degrees, LoadPanorama '
+                            f'needs {np.rad2deg(self.fov[0]):.1f} to '
+                            f'{np.rad2deg(self.fov[1]):.1f}; set its fov_deg')
+        return top, bottom, (up - top * row, up - bottom * row)
 
 
 @TRANSFORMS.register_module()
@@ -218,8 +318,9 @@ class LoadMultiViewImages(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Load."""
         results['cameras'] = self.cameras_of(results)
-        results['img'] = [load_image(info['img_path'], (info['height'], info['width']))
-                          for info in results['cameras']]
+        results['img'] = [load_camera(info) for info in results['cameras']]
+        for info in results['cameras']:
+            info.pop('img', None)
         return results
 
     def cameras_of(self, results: dict) -> list:
@@ -272,8 +373,7 @@ class LoadStitchedPanorama(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Load and stitch."""
-        images = [load_image(v['img_path'], (v['height'], v['width']))
-                    for v in self._views(results)]
+        images = [load_camera(view) for view in self._views(results)]
         layers, coverage = self.prepare(results)
         results['img'] = [panorama.stitch(images, layers)]
         results['coverage'] = coverage
@@ -293,7 +393,7 @@ class LoadStitchedPanorama(BaseTransform):
 
     def prepare(self, results: dict) -> tuple:
         """The maps of a frame; those of the last calibrations are kept."""
-        views = [{k: v for k, v in view.items() if k != 'img_path'}
+        views = [{k: v for k, v in view.items() if k not in ('img', 'img_path')}
                  for view in self._views(results)]
         key = json.dumps(views, default=lambda array: np.asarray(array).tolist())
         return _stitch_maps(key, *self.size, *self.fov, *self.options)

@@ -10,6 +10,8 @@ from mmdet3d.registry import TRANSFORMS
 from ...errors import UserError
 from ...structures import fields
 
+_LEAST = 0.2  # of an image that is kept, and of the result that it fills
+
 
 @TRANSFORMS.register_module()
 class ImageAug3D(BaseTransform):
@@ -21,19 +23,27 @@ class ImageAug3D(BaseTransform):
 
     Args:
         size (tuple): (H, W) of the result.
-        resize (tuple | float): Range of the factor, or the factor.
+        resize (tuple | float): Range of the factor, or the factor. A factor of 1 is the smallest
+            with which the image covers ``size``; BEVFusion's 0.38 to 0.55 of 900 x 1600 are the
+            default.
         flip (float): Probability of a horizontal flip.
         rot_deg (float): Largest angle to either side, degrees.
         random (bool): False takes the middle of ``resize``, no flip, no rotation.
         release (bool): As BEVFusion's release: PIL's bicubic resizing, nearest neighbour for
             the rotation, and matrices that are off by up to half a pixel.
+        relative (bool): False takes ``resize`` as factors of the image itself, whatever its size.
+
+    Raises:
+        UserError: Less than a fifth of an image is kept, or it fills less than a fifth of
+            ``size``: ``resize`` is for images of another size.
     """
 
-    def __init__(self, size: Tuple[int, int] = (256, 704), resize=(0.38, 0.55), flip: float = 0.5,
-                 rot_deg: float = 5.4, random: bool = True, release: bool = False):
+    def __init__(self, size: Tuple[int, int] = (256, 704), resize=(0.38 / 0.44, 0.55 / 0.44),
+                 flip: float = 0.5, rot_deg: float = 5.4, random: bool = True,
+                 release: bool = False, relative: bool = True):
         self.size, self.flip, self.rot_deg = tuple(size), flip, rot_deg
         self.resize = (resize, resize) if np.isscalar(resize) else tuple(resize)
-        self.random, self.release = random, release
+        self.random, self.release, self.relative = random, release, relative
         if not 0 < self.resize[0] <= self.resize[1]:
             raise UserError(f'ImageAug3D.resize: expected a factor, or the lowest and the '
                             f'highest, got {resize}')
@@ -48,14 +58,36 @@ class ImageAug3D(BaseTransform):
         return results
 
     def layout(self, before: Tuple[int, int], factor: float, shift: float = 0.5) -> tuple:
-        """(width, height) of a resized (H, W) image, and the (column, row) where it is cut."""
-        resized = int(before[1] * factor), int(before[0] * factor)
+        """(width, height) of a resized (H, W) image, and the (column, row) where it is cut.
+
+        Args:
+            before: (H, W).
+            factor: Of the image itself; see :meth:`factor_of`.
+            shift: Part of the columns beyond the width that is cut on the left.
+        """
+        resized = int(before[1] * factor + 1e-6), int(before[0] * factor + 1e-6)
+        kept = min(resized[0], self.size[1]) * min(resized[1], self.size[0])
+        for area, what in ((resized[0] * resized[1], 'keeps {:.1%} of an image'),
+                           (self.size[0] * self.size[1], 'fills {:.1%} of the result by an image')):
+            if kept < _LEAST * area:
+                raise UserError(
+                    f'ImageAug3D: size={self.size} with a factor of {factor:.3g} '
+                    f'{what.format(kept / max(area, 1))} of {before[1]}x{before[0]}; '
+                    + ('choose resize near 1' if self.relative else
+                       'set relative=True and resize near 1, or a factor for this size'))
         return resized, (int(shift * max(0, resized[0] - self.size[1])),
                          resized[1] - self.size[0])
 
+    def factor_of(self, before: Tuple[int, int], drawn: float) -> float:
+        """The factor of a (H, W) image itself, from a drawn value of ``resize``."""
+        if not self.relative:
+            return drawn
+        return drawn * max(new / old for new, old in zip(self.size, before))
+
     def _augment(self, image, camera, draw):
-        factor, shift, flip, degrees = draw
+        drawn, shift, flip, degrees = draw
         before = image.shape[:2]
+        factor = self.factor_of(before, drawn)
         resized, corner = self.layout(before, factor, shift)
         if self.release:
             image = _with_pil(image, resized, corner, self.size, flip, degrees)
