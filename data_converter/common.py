@@ -24,17 +24,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mmdet3d_plugin import geometry, structures
-from mmdet3d_plugin.checkpoints import disk_errors
+from mmdet3d_plugin.checkpoints import disk_errors, file_sha256, source_sha256
 from mmdet3d_plugin.errors import FrameError, UserError
 from mmdet3d_plugin.geometry import BEVGrid, raster, rigid
-from mmdet3d_plugin.structures import (
-    check_image,
-    check_points,
-    file_sha256,
-    load_plain,
-    save_infos,
-    source_sha256,
-)
+from mmdet3d_plugin.structures import check_image, check_points, load_plain, save_infos
 
 MESSAGES = 20
 """Bad frames of a split that are reported one by one; the others are only counted."""

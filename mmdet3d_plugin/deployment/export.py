@@ -12,10 +12,10 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..checkpoints import file_sha256
 from ..errors import UserError
 from ..geometry import BEVGrid, CameraRig
 from ..models.heads import BEVHead
-from ..structures import file_sha256
 from ..visualization import draw
 from . import exporting, packaging
 from .deployed import DeployedStudent

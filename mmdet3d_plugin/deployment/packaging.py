@@ -8,10 +8,9 @@ from typing import Mapping, Optional
 import numpy as np
 from mmdet3d.registry import DATASETS
 
-from ..checkpoints import atomic_write
+from ..checkpoints import atomic_write, file_sha256
 from ..errors import UserError
 from ..geometry import CameraRig
-from ..structures import file_sha256
 from ..version import __version__
 from .deployed import DeployedStudent
 from .views import CALIBRATION

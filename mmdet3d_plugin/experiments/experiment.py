@@ -13,9 +13,9 @@ from typing import Dict, List, Mapping, Optional, Sequence
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 
+from ..checkpoints import file_sha256
 from ..engine import check_config, latest_checkpoint, load_config
 from ..errors import UserError, build_from, did_you_mean
-from ..structures import file_sha256
 from .jobs import CODE, Job, JobRunner, flat, shortened, write_text
 from .process import ROOT, clock, training_step
 

@@ -1,8 +1,8 @@
 """Info files, and the names of model inputs and of fields of a data sample."""
 from . import fields
-from .files import check_image, check_points, file_sha256, source_sha256
+from .files import check_image, check_points
 from .info import INFO_VERSION, load_infos, save_infos, validate_infos
 from .plain_pickle import load_plain
 
-__all__ = ['INFO_VERSION', 'check_image', 'check_points', 'fields', 'file_sha256', 'load_infos',
-           'load_plain', 'save_infos', 'source_sha256', 'validate_infos']
+__all__ = ['INFO_VERSION', 'check_image', 'check_points', 'fields', 'load_infos', 'load_plain',
+           'save_infos', 'validate_infos']

@@ -1,33 +1,11 @@
 """Checks of the files of a frame: complete, and usable for training."""
-import hashlib
 import os
 import struct
-from pathlib import Path
-from typing import Iterable, Optional, Tuple, Union
+from typing import Optional, Tuple
 
 import numpy as np
 
 from ..errors import FrameError
-
-
-def file_sha256(path: Union[str, Path]) -> str:
-    """Hash of a file's content, as hex digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def source_sha256(*folders: Union[str, Path], files: Iterable[Union[str, Path]] = ()) -> str:
-    """Hash of Python source: what it computed and left on disk is stale when it changes.
-
-    Args:
-        *folders: whose ``.py`` files are read, without subfolders.
-        files: more files.
-    """
-    paths = {Path(path) for path in files}.union(*(Path(f).glob('*.py') for f in folders))
-    return hashlib.sha256(''.join(map(file_sha256, sorted(paths))).encode()).hexdigest()
 
 
 def check_image(path: str) -> Optional[Tuple[int, int]]:

@@ -15,8 +15,8 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from ... import geometry, structures
+from ...checkpoints import source_sha256
 from ...errors import UserError, build_from, did_you_mean
-from ...structures import source_sha256
 
 FILES = dict(images=lambda images: [image['img_path'] for image in images.values()],
              image_sweeps=lambda sweeps: [image['img_path'] for sweep in sweeps
