@@ -19,6 +19,7 @@ from mmdet3d.registry import DATASETS
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
 from mmdet3d_plugin.errors import UserError, build_from
+from mmdet3d_plugin.visualization import save_image
 from mmdet3d_plugin.visualization.frames import MODES, draw_data
 
 
@@ -69,8 +70,7 @@ def main() -> None:
             image = draw_data(dataset, int(index), mode, title, args.width)
             if args.out_dir:
                 path = Path(args.out_dir) / f'{args.split}_{index:06d}_{mode}.png'
-                path.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(path), image[..., ::-1])
+                save_image(path, image)
                 print(path)
             if args.show and not show(image, title):
                 return

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Dict, List, Tuple
 
+from ..checkpoints import atomic_write
 from ..errors import UserError, did_you_mean
 
 Curves = Dict[str, List[Tuple[float, float]]]
@@ -115,5 +116,5 @@ def plot_curves(runs: Dict[str, Curves], out: Path, smooth: int = 1, log: bool =
         shown = [run for run in runs if run in lines]
         figure.legend([lines[run] for run in shown], shown, loc='outside lower center',
                       ncols=min(4, len(shown)), frameon=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
+    with atomic_write(out) as file:
+        figure.savefig(file, format=out.suffix[1:], dpi=110)

@@ -1,10 +1,12 @@
 """Drawing on panoramas, LiDAR images and BEV maps; every image is (H, W, 3) uint8 RGB."""
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
 import torch
 
+from ..checkpoints import atomic_write
 from ..geometry import BEVGrid, CameraRig, rigid
 
 HIT, FALSE_ALARM, MISS = (60, 180, 75), (230, 70, 60), (70, 120, 230)
@@ -16,6 +18,17 @@ _MAP_COLOURS = ((166, 206, 227), (251, 154, 153), (178, 223, 138), (227, 26, 28)
 _EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6),
           (3, 7)]
 _FACE = [(0, 5), (1, 4)]  # a cross on the front
+
+
+def save_image(path: Union[str, Path], image: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 RGB image, whole or not at all; its folder is made if need be.
+
+    Raises:
+        UserError: It cannot be written there.
+    """
+    path = Path(path)
+    with atomic_write(path) as file:
+        file.write(cv2.imencode(path.suffix, image[..., ::-1])[1].tobytes())
 
 
 def draw_points(image: np.ndarray, camera: dict, points, max_range: float = 50.0,
