@@ -15,14 +15,16 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime, timezone
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_all_start_methods, get_context
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from tqdm import tqdm
 
-from mmdet3d_plugin.checkpoints import disk_errors
+from mmdet3d_plugin import geometry, structures
+from mmdet3d_plugin.checkpoints import disk_errors, file_sha256, source_sha256
 from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
 from mmdet3d_plugin.geometry import BEVGrid, raster, rigid
 from mmdet3d_plugin.structures import check_image, check_points, load_plain, save_infos
@@ -181,14 +183,15 @@ def convert_frames(read: Callable[[Any], dict], keys: Sequence, journal: Optiona
     """Read the frames of a split, in processes, with progress, continued after a stop.
 
     Finished frames are appended to ``journal``; a later call takes them from there if the stamp of
-    the key is unchanged. The caller removes the journal once its own output is written. The
-    result is the same to the byte for any number of processes and stops.
+    the key, the arguments of ``read`` and the code are unchanged. The caller removes the journal
+    once its own output is written. The result is the same to the byte for any number of processes
+    and stops.
 
     A bad frame (:class:`FrameError`) is skipped and counted. Where many are bad (more than ten,
     and more than one in ten) or all, the set is bad: that is an error.
 
     Args:
-        read: picklable, key -> frame of plain values.
+        read: picklable, key -> frame of plain values; a ``partial`` of root and settings.
         keys: hashable, plain values, each once.
         journal: path of the journal file, default a temporary one.
         stamps: key -> anything that changes when the inputs of the key change.
@@ -207,7 +210,7 @@ def convert_frames(read: Callable[[Any], dict], keys: Sequence, journal: Optiona
     """
     file = journal or tempfile.NamedTemporaryFile(prefix='frames')  # noqa: SIM115
     path = file if journal else file.name
-    way = files is not None, rasterizer
+    way = code_sha256(), files is not None, rasterizer, getattr(read, 'args', ())
     marks = {key: hashlib.sha1(repr((way, stamps(key))).encode()).hexdigest() for key in keys}
     done = {key: record for key, (mark, *record) in _read_journal(path).items()
             if marks.get(key) == mark}
@@ -229,6 +232,13 @@ def convert_frames(read: Callable[[Any], dict], keys: Sequence, journal: Optiona
                 log.write(pickle.dumps((key, marks[key], frame, cells)))
     return Frames(file, {key: done[key] for key in keys if key in done}, dict(sorted(bad.items())),
                   finalize)
+
+
+@lru_cache(maxsize=1)
+def code_sha256() -> str:
+    """Of the code that makes frames."""
+    return source_sha256(*(Path(module).parent for module in (
+        __file__, geometry.__file__, structures.__file__)))
 
 
 def _attempt(read, files, rasterizer, key):
@@ -395,11 +405,7 @@ def write_infos(infos: dict, path: str, check: bool = False) -> None:
     """
     digest = save_infos(infos, path)
     if check:
-        with open(path, 'rb') as file:
-            there = hashlib.sha256()
-            for block in iter(partial(file.read, 1 << 20), b''):
-                there.update(block)
-        if there.hexdigest() != digest:
+        if file_sha256(path) != digest:
             raise UserError(f'{path}: reads back differently from what was written; check the disk')
 
 

@@ -195,7 +195,7 @@ def frames(root: str, split: str, version: str = 'extended', workers: int = 1,
 
     return common.convert_frames(
         partial(_frame, root, size, rows * cols, origin), ids_of[split], journal,
-        lambda i: (origin, size, rows * cols, common.stamp(*_files(root, i))), workers, split,
+        lambda i: common.stamp(*_files(root, i)), workers, split,
         partial(_files_of, root) if check else None, strict=split != 'train', finalize=finalize,
         rasterizer=rasterizer)
 

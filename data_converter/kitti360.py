@@ -341,7 +341,7 @@ def frames(root: str, keys: List[Tuple[str, int]], options: Options, workers: in
     shared = {name: sequence(root, name, options.boxes).stamp for name, _ in keys}
 
     def stamps(key):
-        return common.stamp(*_files(root, *key)), shared[key[0]], options
+        return common.stamp(*_files(root, *key)), shared[key[0]]
 
     def finalize(n, frame):
         frame['sample_idx'] = n

@@ -560,10 +560,17 @@ def frames(root: str, version: str, keys: Sequence[str], max_sweeps: int = 10, w
         UserError: a file of a frame outside the training split is missing or cut; those of many
             frames of the training split are.
     """
-    load(root, version)  # before the processes fork, so that they share its memory
-    mark = stamp(root, version), max_sweeps
+    tables = load(root, version)  # before the processes fork, so that they share its memory
+    shared = stamp(root, version)
+
+    def stamps(token):
+        rows = tables.keys[tables.number(token)]
+        rows = [*rows[rows >= 0], *_sweep_rows(tables, rows[0], max_sweeps)]
+        return shared, common.stamp(*(os.path.join(root, tables.data['name'][row].decode())
+                                      for row in rows))
+
     return common.convert_frames(
-        partial(_frame, root, version, max_sweeps), keys, journal, lambda key: mark, workers, split,
+        partial(_frame, root, version, max_sweeps), keys, journal, stamps, workers, split,
         partial(_files_of, root) if check else None, strict=split != 'train',
         finalize=lambda n, frame: frame.update(sample_idx=n), rasterizer=rasterizer)
 
@@ -584,7 +591,7 @@ def _frame(root, version, max_sweeps, token) -> dict:
     ego2global, lidar2ego = tables.pose(rows[0]), tables.extrinsics(rows[0])['matrix']
     lidar2global = ego2global @ lidar2ego
     sweeps = [_sweep(root, tables, row, lidar2global)
-              for row in range(rows[0] - 1, tables.start[rows[0]] - 1, -1)[:max_sweeps]]
+              for row in _sweep_rows(tables, rows[0], max_sweeps)]
     beside = [tables.samples['token'][n].decode() if 0 <= n < len(tables.keys) and tables.samples[
         'scene'][n] == tables.samples['scene'][number] else '' for n in (number - 1, number + 1)]
     return dict(
@@ -598,6 +605,11 @@ def _frame(root, version, max_sweeps, token) -> dict:
             num_pts_feats=len(FEATURES), lidar2ego=lidar2ego.tolist()),
         **(dict(lidar_sweeps=sweeps) if sweeps else {}),  # mmdet3d does not accept an empty list
         instances=_instances(tables, number, lidar2global))
+
+
+def _sweep_rows(tables, row, max_sweeps) -> range:
+    """Rows of the scans before one, nearest first; none without it (-1)."""
+    return range(row - 1, tables.start[row] - 1, -1)[:max_sweeps if row >= 0 else 0]
 
 
 def _file(root, tables, row) -> str:

@@ -1,12 +1,13 @@
-"""Checkpoint files: written atomically, loaded strictly and without running code."""
+"""Files: written atomically and hashed; checkpoints loaded strictly and without running code."""
 import contextlib
+import hashlib
 import inspect
 import os
 import pickle
 import re
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, Mapping, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, Mapping, Tuple, Union
 
 import numpy as np
 import torch
@@ -68,6 +69,26 @@ def disk_errors(path: Union[str, Path]) -> Iterator[None]:
     except OSError as error:
         raise UserError(f'{path}: cannot write: {error.strerror or error}; make room there, or '
                         'choose another folder, and run the same command again') from error
+
+
+def file_sha256(path: Union[str, Path]) -> str:
+    """Hash of a file's content, as hex digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def source_sha256(*folders: Union[str, Path], files: Iterable[Union[str, Path]] = ()) -> str:
+    """Hash of Python source: what it computed and left on disk is stale when it changes.
+
+    Args:
+        *folders: whose ``.py`` files are read, without subfolders.
+        files: more files.
+    """
+    paths = {Path(path) for path in files}.union(*(Path(f).glob('*.py') for f in folders))
+    return hashlib.sha256(''.join(map(file_sha256, sorted(paths))).encode()).hexdigest()
 
 
 def save_checkpoint(checkpoint: Mapping, path: Union[str, Path]) -> None:

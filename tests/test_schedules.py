@@ -53,13 +53,13 @@ def train(tmp_path, monkeypatch):
     toy = Config.fromfile(ROOT / 'tests/toy/toy_config.py')
     monkeypatch.setattr(Config, 'pretty_text', '')  # of the checkpoints; half of the time
 
-    def run(name, folder, stop=None, resume=False):
+    def run(name, folder, stop=None, resume=False, scale=False):
         config = Config.fromfile(ROOT / f'configs/_base_/schedules/{name}_20e.py')
         config.merge_from_dict(dict(
             {key: toy[key] for key in toy if 'data' in key or 'eval' in key or key == 'model'},
             custom_imports=toy.custom_imports, work_dir=str(tmp_path / folder), resume=resume,
-            train_cfg=dict(val_interval=20), log_level='ERROR', default_hooks=dict(
-                checkpoint=dict(interval=2, save_best='toy/mae', rule='less'))))
+            train_cfg=dict(val_interval=20), auto_scale_lr=dict(enable=scale), log_level='ERROR',
+            default_hooks=dict(checkpoint=dict(interval=2, save_best='toy/mae', rule='less'))))
         seen = {}
         runner = build_runner(config)
         runner.register_hook(Record(seen, stop))
@@ -94,3 +94,29 @@ def test_twenty_epochs_resumed_are_twenty_epochs(name, train):
         after = train(name, f'stopped_{stop}', resume=True)
         assert list(before) == list(range(stop)) and min(after) == again
         assert {**before, **after} == whole
+
+
+@pytest.mark.parametrize('name, ratio', [('bridgeta', 2 / 6), ('bevfusion', 2 / 32)])
+def test_all_rates_of_a_schedule_scale_with_the_batch_size(name, ratio, train):
+    """Cosine schedules: also where they end; the momentum is left."""
+    plain, scaled = train(name, 'plain'), train(name, 'scaled', scale=True)
+    for step, (_, rate, momentum) in plain.items():
+        assert scaled[step][1:] == (pytest.approx(rate * ratio), pytest.approx(momentum))
+
+
+@pytest.mark.parametrize('accumulated, base, highest', [(1, 6, 5e-4 / 3), (5, 30, 5e-4 / 3),
+                                                        (3, 6, 5e-4), (1, 1, 1e-3)])
+def test_one_cycle_scales_with_the_batch_size(accumulated, base, highest, tmp_path, monkeypatch):
+    """OneCycleLR replaces the optimiser's rate by its own; a batch of the toy config is 2."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tests' / 'toy'))
+    config = Config.fromfile(ROOT / 'tests/toy/toy_config.py')
+    config.merge_from_dict(dict(
+        work_dir=str(tmp_path), log_level='ERROR', optim_wrapper=dict(
+            accumulative_counts=accumulated), param_scheduler=[dict(
+                type='OneCycleLR', eta_max=5e-4, total_steps=24, by_epoch=False)],
+        auto_scale_lr=dict(enable=True, base_batch_size=base)))
+    seen = {}
+    runner = build_runner(config)
+    runner.register_hook(Record(seen))
+    runner.train()
+    assert max(rate for _, rate, _ in seen.values()) == pytest.approx(highest, rel=0.02)

@@ -20,6 +20,8 @@ from mmdet3d_plugin.visualization.curves import (
     table_of_curves,
 )
 
+PLOTS = ('.png', '.pdf', '.svg')
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Tabulate and plot the curves of trainings')
@@ -33,6 +35,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.smooth < 1:
         parser.error('expected --smooth of at least 1')
+    if args.out and args.out.suffix not in PLOTS:
+        parser.error(f'--out {args.out}: expected a name that ends with {", ".join(PLOTS)}')
     logs = [read_curves(find_log(log)) for log in args.logs]
     runs = select_curves(dict(zip(log_names(args.logs), logs)), args.keys)
     for name, curves in runs.items():

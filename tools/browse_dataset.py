@@ -19,7 +19,8 @@ from mmdet3d.registry import DATASETS
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
 from mmdet3d_plugin.errors import UserError, build_from
-from mmdet3d_plugin.visualization.frames import MODES, draw_data, write_image
+from mmdet3d_plugin.visualization import save_image
+from mmdet3d_plugin.visualization.frames import MODES, draw_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,7 +70,7 @@ def main() -> None:
             image = draw_data(dataset, int(index), mode, title, args.width)
             if args.out_dir:
                 path = Path(args.out_dir) / f'{args.split}_{index:06d}_{mode}.png'
-                write_image(path, image)
+                save_image(path, image)
                 print(path)
             if args.show and not show(image, title):
                 return

@@ -1,9 +1,9 @@
 """Export a student for inference without torch: to ONNX, or to OpenVINO.
 
-    python tools/export_onnx.py CONFIG [CHECKPOINT.pth] OUT.onnx
-    python tools/export_onnx.py CONFIG [CHECKPOINT.pth] OUT.xml --runtime openvino
+    python tools/export_onnx.py CONFIG [CHECKPOINT.pth] OUT
 
-A distillation's config or checkpoint gives its student. The network takes uint8 images and
+OUT ends with .onnx, or with .xml for OpenVINO; OUT.json is then student.onnx.json. A
+distillation's config or checkpoint gives its student. The network takes uint8 images and
 normalises them itself; batch norms are folded into convolutions; the calibration is a constant
 (--calibration static) or an input. ONNX has standard operators only. OUT.json (inputs, outputs,
 grid, classes, preprocessing, versions) and OUT.npz (sampling maps from the camera's image to the

@@ -22,7 +22,8 @@ from mmdet3d_plugin.engine import build_runner, load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, run_tool
 from mmdet3d_plugin.engine.runner import latest_checkpoint
 from mmdet3d_plugin.errors import UserError
-from mmdet3d_plugin.visualization.frames import draw_predictions, write_image
+from mmdet3d_plugin.visualization import save_image
+from mmdet3d_plugin.visualization.frames import draw_predictions
 from mmdet3d_plugin.visualization.sensors import draw_kitti, draw_sensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +68,7 @@ def draw_sensors_of(cfg, width: int = 2048) -> np.ndarray:
 
 def write(path: Path, image: np.ndarray) -> None:
     """Write an RGB image and say so."""
-    write_image(path, image)
+    save_image(path, image)
     print(path, flush=True)
 
 

@@ -1,12 +1,18 @@
 """Bird's-eye-view maps of images or of a video, without torch.
 
-    python tools/infer_onnx.py MODEL.onnx INPUT OUT_DIR
+    python tools/infer_onnx.py MODEL INPUT OUT_DIR
 
-MODEL is what tools/export_onnx.py wrote, .onnx or .xml, with MODEL.json and MODEL.npz beside it.
+MODEL is what tools/export_onnx.py wrote, .onnx or .xml, with MODEL.json and MODEL.npz beside it
+(student.onnx.json and student.onnx.npz beside student.onnx).
 INPUT is an image, a video, or a folder of images; for networks of several cameras a folder with
 one folder of images for each, whose names are in MODEL.json. OUT_DIR/bev/NAME.png is the map seen
 from above, OUT_DIR/maps/NAME.npz (with --maps) the network's outputs, OUT_DIR/video.mp4 all frames
-with their maps. Frames that are there are not computed again, so a run that was stopped goes on.
+with their maps. Beside the map are the images of the cameras that look ahead, from left to right of
+the car, and below them those of the cameras that look back, likewise.
+
+Frames that are there are not computed again unless their images have changed, so a run that was
+stopped goes on. OUT_DIR/run.json says whose results they are; those of another input, model,
+threshold or calibration are not mixed with them.
 
 Needs numpy, OpenCV and onnxruntime or openvino.
 """
@@ -14,10 +20,13 @@ import argparse
 import contextlib
 import difflib
 import hashlib
+import io
 import json
 import os
 import sys
 import time
+from collections import Counter
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
@@ -81,7 +90,8 @@ def _read_meta(path: Path) -> dict:
     try:
         meta = json.loads(file.read_text())
         version = meta['format']
-        for key in ('inputs', 'outputs', 'preprocessing', 'calibration', 'thresholds', 'sha256'):
+        for key in ('inputs', 'outputs', 'preprocessing', 'calibration', 'thresholds',
+                    'camera_rows', 'sha256', 'arrays_sha256'):
             meta[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f'{file}: it describes no exported model ({type(error).__name__}: '
@@ -89,10 +99,17 @@ def _read_meta(path: Path) -> dict:
     if version != FORMAT:
         raise InputError(f'{file}: of format {version}, this program reads {FORMAT}; export the '
                          'model again')
-    if hashlib.sha256(path.read_bytes()).hexdigest() != meta['sha256']:
-        raise InputError(f'{file}: it describes another file than {path.name}; keep .json, .npz '
-                         'and model of one export together')
+    _check_hash(file, path, meta['sha256'])
+    _check_hash(file, _beside(path, '.npz'), meta['arrays_sha256'])
+    if path.suffix == '.xml':
+        _check_hash(file, path.with_suffix('.bin'), meta.get('weights_sha256'))
     return meta
+
+
+def _check_hash(description: Path, file: Path, expected: str) -> None:
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        raise InputError(f'{description}: it describes another file than {file.name}; keep all '
+                         'files of one export together')
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -435,7 +452,9 @@ def frames_of(path: Path, cameras: Sequence[str]) -> Tuple[int, Iterator[Source]
         raise InputError(f'input {path}: no such file or folder')
     if path.is_dir():
         files = _files_by_camera(path, cameras)
-        return len(files), ((paths[0].stem, lambda paths=paths: list(map(load_image, paths)))
+        stems = Counter(paths[0].stem for paths in files)
+        return len(files), ((paths[0].stem if stems[paths[0].stem] == 1 else paths[0].name,
+                             lambda paths=paths: list(map(load_image, paths)))
                             for paths in files)
     if len(cameras) > 1:
         raise InputError(f'input {path}: the model reads {len(cameras)} cameras; give a folder '
@@ -496,15 +515,15 @@ def draw_map(segmentation: np.ndarray, arrays: Dict[str, np.ndarray],
     return image
 
 
-def beside(images: Sequence[np.ndarray], bev: np.ndarray, width: int = 960) -> np.ndarray:
-    """The network's images, in rows of up to three, left of the map."""
-    in_row = min(3, len(images))
-    scale = width / in_row / images[0].shape[1]
-    small = [cv2.resize(p, (width // in_row, round(p.shape[0] * scale)),
-                        interpolation=cv2.INTER_AREA) for p in images]
-    rows = [np.concatenate(small[n:n + in_row], 1) for n in range(0, len(small), in_row)
-            if n + in_row <= len(small)]
-    left = np.concatenate(rows)
+def beside(images: Sequence[np.ndarray], bev: np.ndarray, rows: Sequence[Sequence[int]],
+           width: int = 960) -> np.ndarray:
+    """The network's images, in rows of their numbers, left of the map."""
+    in_row = max(map(len, rows))
+    size = width // in_row, round(images[0].shape[0] * width / in_row / images[0].shape[1])
+    small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
+    small.append(np.zeros_like(small[0]))
+    left = np.concatenate([np.concatenate([small[n] for n in [*row, *[-1] * in_row][:in_row]], 1)
+                           for row in rows])
     height = max(len(left), len(bev))
     return np.concatenate([np.pad(part, (((height - len(part)) // 2, height - len(part) - (
         height - len(part)) // 2), (0, part.shape[1] % 2), (0, 0))) for part in (left, bev)], 1)
@@ -512,35 +531,114 @@ def beside(images: Sequence[np.ndarray], bev: np.ndarray, width: int = 960) -> n
 
 # ----------------------------------------------------------------------------------------- results
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary path that takes its name when it is complete."""
-    temporary = path.with_name(f'.tmp.{path.name}')
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the operating system while a file is written are the user's."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        yield
     except OSError as error:
         raise InputError(f'{path}: cannot write: {error.strerror or error}; make room there, or '
                          'choose another folder, and run the same command again') from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def check_run_dir(out_dir: Path, exported: Exported, thresholds: Sequence[float]) -> None:
-    """Note whose results a folder holds, so that a stopped run goes on with its own only."""
-    calibration = {name: values.tolist() for name, values in exported.feed.items()}
-    mine = dict(model=exported.meta['sha256'], thresholds=list(thresholds), **calibration)
-    file = out_dir / 'run.json'
-    if file.is_file():
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that takes its name when it is complete."""
+    temporary = path.with_name(f'.tmp.{path.name}')
+    with writing(path):
         try:
-            same = json.loads(file.read_text()) == mine
-        except ValueError:
-            same = False
-        if not same:
-            raise InputError(f'{out_dir}: it holds the results of another model, threshold or '
-                             'calibration; choose another folder, or delete it')
-    with whole(file) as temporary:
-        temporary.write_text(json.dumps(mine))
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class Results:
+    """A folder of results, and what each was computed from.
+
+    ``run.json`` says what all results have in common, ``frames.txt`` what each was computed from:
+    a line with the hash of its images and the file's name, appended when the file is complete.
+
+    Args:
+        folder: New, empty, or with results of the same ``origin``.
+        origin: Input, model and settings.
+
+    Raises:
+        InputError: It holds results of another origin, or files of other programs.
+    """
+
+    def __init__(self, folder: Path, origin: Dict[str, object]) -> None:
+        self.folder, self.origin = folder, json.loads(json.dumps(origin))
+        self.note, self.list = folder / 'run.json', folder / 'frames.txt'
+        self.hashes: Dict[str, str] = {}
+        if self.note.is_file():
+            self._check(_read_note(self.note))
+            lines = self.list.read_bytes().split(b'\n') if self.list.is_file() else ()
+            self.hashes = {os.fsdecode(file): digest.decode('ascii', 'replace')
+                           for digest, _, file in (line.partition(b' ') for line in lines)}
+        for name in () if self.note.is_file() else ('bev', 'maps', 'video.mp4'):
+            if (folder / name).exists():
+                raise InputError(f'{folder}: it has {name} but no run.json, so it holds no results '
+                                 'of this program; choose another folder')
+
+    def _check(self, there: Dict[str, object]) -> None:
+        other = [f'{key} {_short(there.get(key))}, now {_short(self.origin.get(key))}'
+                 for key in sorted({**there, **self.origin})
+                 if there.get(key) != self.origin.get(key)]
+        if other:
+            raise InputError(f'{self.folder}: it holds other results: {"; ".join(other)}; choose '
+                             'another folder, or delete it')
+
+    def begin(self) -> None:
+        """Claim the folder."""
+        write_whole(self.note, json.dumps(self.origin, indent=1).encode())
+
+    def has(self, file: str, digest: str) -> bool:
+        """Whether a result is there and was computed from these images."""
+        return self.hashes.get(file) == digest and (self.folder / file).is_file()
+
+    def add(self, file: str, digest: str, content: bytes) -> None:
+        """Write a result, then note what it was computed from."""
+        write_whole(self.folder / file, content)
+        with writing(self.list), open(self.list, 'ab') as notes:
+            notes.write(b'\n' + digest.encode() + b' ' + os.fsencode(file))
+        self.hashes[file] = digest
+
+
+def _read_note(file: Path) -> dict:
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f'{file}: unreadable ({error}); choose another folder, or delete '
+                         'it') from error
+
+
+def _short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f'{text[:20]}... (hash {_hash(text.encode())[:8]})'
+
+
+def _hash(*parts) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def origin_of(exported: Exported, source: Path, thresholds: Sequence[float],
+              precision: str) -> Dict[str, object]:
+    """What the results of a run have in common: whose they are, beside each frame's images.
+
+    A folder may get more images; a file that is replaced is another input.
+    """
+    text, stat = str(source.resolve()), source.stat()
+    if not source.is_dir():
+        changed = datetime.fromtimestamp(stat.st_mtime_ns / 1e9, timezone.utc)
+        text += f' ({stat.st_size} bytes of {changed.isoformat()})'
+    origin = dict(input=text, model=exported.meta['sha256'], thresholds=list(thresholds),
+                  arrays=exported.meta['arrays_sha256'])
+    if exported.path.suffix == '.xml':
+        origin['precision'] = precision
+    return dict(origin, **{name: values.tolist() for name, values in exported.feed.items()})
 
 
 def progress(done: int, total: int, begin: float, last: bool = False) -> None:
@@ -566,44 +664,78 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f'model {args.model}: it has no segmentation to draw, but '
                          f'{", ".join(exported.names)}; export it with --tasks segmentation')
     total, frames = frames_of(args.input, list(exported.meta['preprocessing']['images']))
-    check_run_dir(args.out_dir, exported, thresholds)
-    begin, done, writer = time.monotonic(), 0, None
-    with whole(args.out_dir / 'video.mp4') as video:
-        partial = video.with_suffix('.part.mp4')
-        try:
-            for name, read in frames:
-                images = prepare(exported, read(), name)
-                bev = predict(exported, images, name, args, thresholds)
-                image = beside(images, bev)
-                if writer is None:
-                    writer = cv2.VideoWriter(str(partial), cv2.VideoWriter_fourcc(*'mp4v'),
-                                             args.fps, image.shape[1::-1])
-                writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-                done += 1
-                progress(done, total, begin)
-            if writer is None:
-                raise InputError(f'input {args.input}: no frames')
-            writer.release()
-            os.replace(partial, video)
-        finally:
-            partial.unlink(missing_ok=True)
+    results = Results(args.out_dir, origin_of(exported, args.input, thresholds, args.precision))
+    begin, done = time.monotonic(), 0
+    with contextlib.closing(Video(args.out_dir / 'video.mp4', args.fps)) as video:
+        for name, read in frames:
+            images = prepare(exported, read(), name)
+            bev = predict(exported, images, name, results, args.maps, thresholds)
+            video.write(beside(images, bev, exported.meta['camera_rows']))
+            done += 1
+            progress(done, total, begin)
+        if not done:
+            raise InputError(f'input {args.input}: no frames')
+        video.finish()
     progress(done, total, begin, last=True)
     print(f'{args.out_dir}/bev, {args.out_dir}/video.mp4')
 
 
-def predict(exported, images, name, args, thresholds) -> np.ndarray:
+class Video:
+    """An mp4 that takes its name when it is finished.
+
+    Args:
+        path: Of the file; its folder exists when the first image is written.
+        fps: Images a second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps, self.writer, self.count = path, fps, None, 0
+        self.partial = path.with_name(f'.tmp.{path.name}')
+
+    def write(self, image: np.ndarray) -> None:
+        """Append an (H, W, 3) RGB image."""
+        if self.writer is None:
+            self.writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter_fourcc(*'mp4v'),
+                                          self.fps, image.shape[1::-1])
+        self.writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self.count += 1
+
+    def finish(self) -> None:
+        """Give the file its name.
+
+        Raises:
+            InputError: OpenCV cannot read all of it; a full disk is no error where it writes.
+        """
+        self.writer.release()
+        video = cv2.VideoCapture(str(self.partial))
+        if video.get(cv2.CAP_PROP_FRAME_COUNT) != self.count:
+            raise InputError(f'{self.path}: cannot write all {self.count} images; make room there, '
+                             'and run the same command again')
+        os.replace(self.partial, self.path)
+
+    def close(self) -> None:
+        """Leave nothing behind that is not finished."""
+        if self.writer is not None:
+            self.writer.release()
+            self.partial.unlink(missing_ok=True)
+
+
+def predict(exported, images, name, results, keep_maps, thresholds) -> np.ndarray:
     """The map's image; computed and written unless it is there."""
-    file, maps = args.out_dir / 'bev' / f'{name}.png', args.out_dir / 'maps' / f'{name}.npz'
-    if file.is_file() and (maps.is_file() or not args.maps):
-        return load_image(file)
+    digest = _hash(*map(np.ascontiguousarray, images))
+    drawing, maps = f'bev/{name}.png', f'maps/{name}.npz'
+    if results.has(drawing, digest) and (results.has(maps, digest) or not keep_maps):
+        return load_image(results.folder / drawing)
     outs = exported(images)
     bev = draw_map(outs['segmentation'], exported.arrays, thresholds)
-    if args.maps:
-        with whole(maps) as temporary, open(temporary, 'wb') as opened:
-            np.savez_compressed(opened, **outs)
-    with whole(file) as temporary:
-        encoded = cv2.imencode('.png', cv2.cvtColor(bev, cv2.COLOR_RGB2BGR))[1]
-        temporary.write_bytes(encoded.tobytes())
+    if not results.note.is_file():
+        results.begin()
+    if keep_maps:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **outs)
+        results.add(maps, digest, packed.getvalue())
+    encoded = cv2.imencode('.png', cv2.cvtColor(bev, cv2.COLOR_RGB2BGR))[1]
+    results.add(drawing, digest, encoded.tobytes())
     return bev
 
 

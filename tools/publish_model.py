@@ -2,6 +2,7 @@
 
     python tools/publish_model.py CHECKPOINT OUT.pth
 
+The file is OUT-HASH.pth, with eight digits of the weights' hash.
 Optimiser, log history, assistant, terms and the prefix ``student.`` are left out. The file holds
 plain types only (``torch.load(weights_only=True)``), among them the config that it loads into
 strictly, as text under ``meta.cfg``.

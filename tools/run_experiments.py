@@ -110,8 +110,9 @@ def main() -> None:
     keep_or_redo(args, experiment, trainings)
     if args.slurm_array:
         write_text(work_dir / 'slurm.sh', slurm_script(experiment, trainings, command))
-        return print(f'wrote {work_dir}/slurm.sh for {len(trainings)} trainings; submit them with\n'
-                     f'bash {work_dir}/slurm.sh --partition=... --gres=gpu:1')
+        script = ROOT / work_dir / 'slurm.sh'
+        return print(f'wrote {script} for {len(trainings)} trainings; submit them with\n'
+                     f'bash {script} --partition=... --gres=gpu:1')
     if args.task is not None and not 0 <= args.task < len(trainings):
         raise UserError(f'--task {args.task}: there are tasks 0 to {len(trainings) - 1}')
     runner = TrainingRunner(trainings if args.task is None else [trainings[args.task]], args.jobs)

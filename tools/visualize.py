@@ -15,12 +15,12 @@ from mmdet3d_plugin.checkpoints import read_checkpoint
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, read_result, run_tool
 from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.visualization import save_image
 from mmdet3d_plugin.visualization.frames import (
     best_thresholds,
     draw_predictions,
     parse_thresholds,
     short_names,
-    write_image,
 )
 
 
@@ -50,6 +50,8 @@ def parse_args() -> argparse.Namespace:
     args.names = args.names or short_names([Path(config).stem for config, _ in args.models])
     if len(args.names) != len(args.models):
         parser.error(f'--names: {len(args.names)} names for {len(args.models)} models')
+    if len(set(args.names)) < len(args.names):
+        parser.error('two models have the same name; tell them apart with --names')
     return args
 
 
@@ -102,11 +104,10 @@ def main() -> None:
     indices = args.indices or sorted({n * count // 8 for n in range(8)})
     if not 0 <= min(indices) <= max(indices) < count:
         raise UserError(f'--indices: the test data has frames 0 to {count - 1}, got {indices}')
-    out_dir = Path(args.out_dir)
     for index in indices:
         token, image = draw_predictions(index, models, args.width, threshold)
-        path = out_dir / f'{index:06d}_{token}.png'
-        write_image(path, image)
+        path = Path(args.out_dir) / f'{index:06d}_{token}.png'
+        save_image(path, image)
         print(path)
 
 

@@ -97,7 +97,8 @@ def _check_run_dir(out_dir, settings):
     if path.exists():
         there = json.loads(path.read_text())
         other = sorted(k for k in settings.keys() | there.keys() if settings.get(k) != there.get(k))
-        if other:
+        begun = any(p.is_file() and p != path and p.suffix != '.tmp' for p in out_dir.rglob('*'))
+        if other and begun:
             was, now = ({k: d.get(k) for k in other} for d in (there, settings))
             raise FileExistsError(
                 f'{out_dir} was started with other settings: there {was}, asked {now}. '
@@ -105,6 +106,8 @@ def _check_run_dir(out_dir, settings):
             )
         for left in out_dir.rglob('.*.tmp'):
             left.unlink()
+        if other:
+            save(path, to_json(settings))
         return
     foreign = (p for p in out_dir.rglob('*') if p.is_file() and p.suffix != '.tmp')
     if out_dir.exists() and (not out_dir.is_dir() or any(foreign)):

@@ -100,6 +100,23 @@ class BEVDataset(Det3DDataset):
             for name, index in infos['metainfo']['categories'].items()}
         return [self._parsed(n, info) for n, info in enumerate(infos['data_list'])]
 
+    def filter_data(self) -> List[dict]:
+        """Leave out frames, and count the instances of the others."""
+        return self._counted(super().filter_data())
+
+    def _get_unserialized_subset(self, indices: Union[Sequence[int], int]) -> List[dict]:
+        return self._counted(super()._get_unserialized_subset(indices))
+
+    def _counted(self, frames):
+        """The frames; ``num_ins_per_cat``, which mmdet3d prints, is set to their instances'."""
+        counts = np.zeros(len(self._metainfo['classes']), int)
+        for frame in frames:
+            annotations = frame.get('ann_info') or frame.get('eval_ann_info')
+            if annotations:
+                np.add.at(counts, annotations['gt_labels_3d'], 1)
+        self.num_ins_per_cat = counts.tolist()
+        return frames
+
     def _parsed(self, n, info):
         try:
             return self.parse_data_info(info)
@@ -144,8 +161,6 @@ class BEVDataset(Det3DDataset):
         labels = [self.label_of(instance) for instance in info['instances']]
         boxes = [i['bbox_3d'] for i, label in zip(info['instances'], labels) if label >= 0]
         labels = np.array([label for label in labels if label >= 0], np.int64)
-        for label in labels:
-            self.num_ins_per_cat[label] += 1
         boxes = np.array(boxes, np.float32).reshape(-1, 7)
         return dict(gt_bboxes_3d=LiDARInstance3DBoxes(boxes, origin=(0.5, 0.5, 0.5)),
                     gt_labels_3d=labels)

@@ -1,4 +1,5 @@
 """The export of a student: convert, compare with torch, write, and where wanted test and time."""
+import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..checkpoints import file_sha256
 from ..errors import UserError
 from ..geometry import BEVGrid, CameraRig
 from ..models.heads import BEVHead
@@ -103,7 +105,7 @@ def export_student(inferencer, checkpoint: Optional[str], out: Path, options: Op
         exporting.save_openvino(exported, out, options.half)
     source = dict(
         config=Path(config.filename).name, checkpoint=checkpoint and Path(checkpoint).name,
-        checkpoint_sha256=checkpoint and packaging.sha256(checkpoint), runtime=options.runtime,
+        checkpoint_sha256=checkpoint and file_sha256(checkpoint), runtime=options.runtime,
         precision=options.precision, differs_from_torch=apart)
     if options.test:
         source['metrics'] = _metrics(inferencer, deployed, run, example, values)
@@ -114,6 +116,8 @@ def export_student(inferencer, checkpoint: Optional[str], out: Path, options: Op
             'exported': lambda: run(dict(values, images=example[0].numpy()))}, options.time)
     classes = classes_of(student.head, pipeline)
     arrays.update(drawing(student.grid, classes, deployed.head))
+    source['camera_rows'] = draw.by_direction(
+        {n: camera['lidar2cam'] for n, camera in enumerate(cameras)}, student.grid)
     description = packaging.describe(deployed, rig, student.grid, classes, recipe, source)
     packaging.save_description(out, description, arrays)
     return description
@@ -185,9 +189,9 @@ def drawing(grid: BEVGrid, classes: Sequence[str], head: BEVHead) -> Dict[str, n
 
 def calibration_frames(config, count: int, inputs: Arrays) -> List[dict]:
     """Inputs of the network, from the training data, loaded as the test data is."""
-    data = config.test_dataloader.dataset.copy()
     train = config.train_dataloader.dataset
-    data.ann_file = train.get('dataset', train).ann_file
+    data = copy.deepcopy(train.get('dataset', train))
+    data.update(pipeline=config.test_dataloader.dataset.pipeline, test_mode=True)
     dataset = DATASETS.build(data)
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return [dict(inputs, images=dataset[int(i)]['inputs']['img'][None].numpy())

@@ -1,5 +1,4 @@
 """The files beside an exported model: description (JSON) and arrays (NPZ)."""
-import hashlib
 import importlib.metadata
 import io
 import json
@@ -9,7 +8,7 @@ from typing import Mapping, Optional
 import numpy as np
 from mmdet3d.registry import DATASETS
 
-from ..checkpoints import atomic_write
+from ..checkpoints import atomic_write, file_sha256
 from ..errors import UserError
 from ..geometry import CameraRig
 from ..structures import check_rig
@@ -52,7 +51,7 @@ def first_frame(inferencer, info: Optional[str] = None) -> dict:
     else:
         if not Path(info).is_file():
             raise UserError(f'calibration {info}: no such file; give an info file or a JSON')
-        own = dict(cfg, ann_file=str(Path(info).absolute()), data_root='')
+        own = dict(cfg, ann_file=str(Path(info).absolute()), data_root='', indices=None)
         return DATASETS.build(own).get_data_info(0)
     return inferencer.dataset.get_data_info(0)
 
@@ -115,23 +114,22 @@ def _installed(name: str) -> bool:
         return False
 
 
-def sha256(path) -> str:
-    """Of a file, as hex digits."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
 def save_description(model: Path, description: Mapping, arrays: Mapping[str, np.ndarray]) -> None:
     """Write ``MODEL.npz`` and, last, ``MODEL.json`` beside the model, as in ``s.onnx.json``.
 
     Args:
         model: The exported file.
-        description: Of :func:`describe`; the model's hash is added.
+        description: Of :func:`describe`; the hashes of the files are added.
         arrays: What preprocessing and drawing need.
     """
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    with atomic_write(model.with_name(f'{model.name}.npz')) as file:
+    beside = model.with_name(f'{model.name}.npz')
+    with atomic_write(beside) as file:
         file.write(buffer.getvalue())
-    text = json.dumps(dict(description, model=model.name, sha256=sha256(model)), indent=1)
+    hashes = dict(sha256=file_sha256(model), arrays_sha256=file_sha256(beside))
+    if model.suffix == '.xml':
+        hashes['weights_sha256'] = file_sha256(model.with_suffix('.bin'))
+    text = json.dumps(dict(description, model=model.name, **hashes), indent=1)
     with atomic_write(model.with_name(f'{model.name}.json')) as file:
         file.write(text.encode())

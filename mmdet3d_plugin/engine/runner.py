@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dist import is_distributed
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
@@ -34,6 +35,9 @@ _DEFAULT_HOOKS = dict(
     sampler_seed=dict(type='ReproducibleTrainingHook'))
 
 
+_RATES = ('eta_max', 'eta_min', 'min_value')
+
+
 @RUNNERS.register_module()
 class PluginRunner(Runner):
     """mmengine's Runner, which also
@@ -42,6 +46,7 @@ class PluginRunner(Runner):
     * writes checkpoints atomically and resumes exactly, unless the config names other
       hooks for the slots ``checkpoint`` and ``sampler_seed``,
     * resumes checkpoints under torch's ``weights_only`` loading,
+    * scales the rates of schedulers too (``auto_scale_lr``), and counts accumulated batches,
     * starts a distiller's student from a checkpoint of the student alone (``load_from``),
     * trains on several CPU processes (gloo) where there is no GPU,
     * lets the C library keep freed memory if ``env_cfg.keep_freed_memory`` is True and there is no
@@ -94,6 +99,35 @@ class PluginRunner(Runner):
     def register_default_hooks(self, hooks: Optional[Dict] = None) -> None:
         """Register mmengine's default hooks, with ours in two of their slots."""
         super().register_default_hooks(_DEFAULT_HOOKS | dict(hooks or {}))
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: Optional[Dict] = None) -> None:
+        """Scale the learning rate to the real batch size, where the config asks for it.
+
+        mmengine's own scales the optimiser's rate only, which OneCycleLR replaces, and cosine
+        schedulers leave. Here the rates that schedulers of the learning rate name (``eta_max``,
+        ``eta_min``, ``min_value``) are scaled as well. The real batch size is that of all
+        processes and accumulated batches together.
+
+        Args:
+            optim_wrapper (OptimWrapper): Its parameter groups are changed.
+            auto_scale_lr (dict, optional): ``enable`` and ``base_batch_size``.
+        """
+        if not (auto_scale_lr or {}).get('enable'):
+            return
+        loader = self._train_dataloader
+        size = loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
+        real = self.world_size * size * optim_wrapper._accumulative_counts
+        ratio = real / auto_scale_lr['base_batch_size']
+        self.logger.info(f'auto_scale_lr: the learning rate is for a batch size of '
+                         f'{auto_scale_lr["base_batch_size"]}, the real one is {real}; scaled by '
+                         f'{ratio:g}')
+        for group in optim_wrapper.param_groups:
+            group['lr'] *= ratio
+        schedulers = self.param_schedulers or []
+        for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
+            if str(scheduler['type']).endswith('LR'):
+                scheduler.update({key: scheduler[key] * ratio for key in _RATES
+                                  if scheduler.get(key)})
 
     def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
         """Load a checkpoint of this Runner or of mmengine's, without running code from it.

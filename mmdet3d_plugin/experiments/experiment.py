@@ -1,6 +1,8 @@
 """Experiment files: the trainings of one table, over several seeds."""
 import contextlib
 import copy
+import functools
+import hashlib
 import json
 import math
 import re
@@ -12,9 +14,10 @@ from typing import Dict, List, Mapping, Optional, Sequence
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 
+from ..checkpoints import file_sha256
 from ..engine import check_config, latest_checkpoint, load_config
 from ..errors import UserError, build_from, did_you_mean
-from .jobs import Job, JobRunner, flat, write_text
+from .jobs import CODE, Job, JobRunner, flat, shortened, write_text
 from .process import ROOT, clock, training_step
 
 NEEDED = {'title', 'metrics', 'seeds', 'runs'}
@@ -141,7 +144,8 @@ class Training(Job):
 
     @property
     def settings(self) -> Dict[str, str]:
-        return flat(self.config._cfg_dict.to_dict())
+        settings = flat(self.config._cfg_dict.to_dict())
+        return {**settings, **contents(settings), **CODE}
 
     @property
     def begun(self) -> dict:
@@ -165,6 +169,34 @@ class Training(Job):
         return dict(name=self.name, seed=self.seed,
                     metrics=read_metrics(self.folder, self.metrics),
                     checkpoint=Path(latest_checkpoint(self.folder)).name)
+
+
+def contents(settings: Mapping[str, str]) -> Dict[str, str]:
+    """What the files hold that a config names: info files and checkpoints.
+
+    Args:
+        settings: Of the config, by dotted key.
+
+    Returns:
+        dict: Path to 16 digits of the content's hash; of a folder of checkpoints, their names and
+        times.
+    """
+    found = {}
+    for key, value in settings.items():
+        parent, _, name = key.rpartition('.')
+        path = Path(settings.get(f'{parent}.data_root', ''), value)
+        if name in ('ann_file', 'checkpoint', 'load_from') and path.exists():
+            status = path.stat()
+            found[f'content of {path}'] = _content(path, status.st_size, status.st_mtime_ns)
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _content(path: Path, size: int, time: int) -> str:
+    if path.is_dir():
+        files = sorted((file.name, file.stat().st_mtime_ns) for file in path.glob('*.pth'))
+        return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    return file_sha256(path)[:16]
 
 
 def make_trainings(experiment: Experiment, names: Sequence[str], seeds: Sequence[int],
@@ -218,11 +250,12 @@ def refuse_changed(trainings: Sequence[Training]) -> None:
     changed = {training.name: training for training in trainings
                if training.status() == 'changed'}
     if changed:
-        keys = sorted({key for training in changed.values() for key in training.differences()})
+        other = list(dict.fromkeys(text for training in changed.values()
+                                   for text in training.differences()))
         raise UserError(
             f'{", ".join(changed)}: {trainings[0].folder.parents[1]} has results of another config '
-            f'({", ".join(keys[:3]) or "of a parent"}{" ..." * (len(keys) > 3)}); train them '
-            'again with --redo, count them as they are with --keep, or choose another --work-dir')
+            f'({shortened(other) or "of a parent"}); train them again with --redo, count them as '
+            'they are with --keep, or choose another --work-dir')
 
 
 def read_metrics(folder: Path, names: Sequence[str]) -> Dict[str, float]:

@@ -17,7 +17,11 @@ import torch
 
 from ..checkpoints import atomic_write
 from ..errors import UserError
+from ..version import __version__
 from .process import ROOT, Processes, locked, reason
+
+CODE = {'mmdet3d_plugin': __version__}
+"""What every result depends on, besides its own settings."""
 
 
 class Job:
@@ -96,9 +100,10 @@ class Job:
                 if job.status() != 'finished']
 
     def differences(self) -> List[str]:
-        """Keys of the settings that have changed since it was begun."""
+        """The settings that have changed since it was begun: key, old and new value of each."""
         old, new = self.begun['config'], self.settings
-        return [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        return [f'{key} {old.get(key)}, now {new.get(key)}' for key in {**old, **new}
+                if old.get(key) != new.get(key)]
 
     def begin(self) -> None:
         """Remember the settings; what it cost with others is forgotten."""
@@ -259,6 +264,11 @@ def flat(value: object, path: str = '') -> Dict[str, str]:
     for name, item in items:
         found.update(flat(item, f'{path}.{name}'))
     return found or {path.removeprefix('.'): str(value)}
+
+
+def shortened(texts: Sequence[str], count: int = 3) -> str:
+    """The first texts, in one line."""
+    return '; '.join([*texts[:count], *(['...'] if len(texts) > count else [])])
 
 
 def read_json(path: Path) -> Optional[dict]:

@@ -10,7 +10,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 from mmengine.config import Config
 
 from ..errors import UserError
-from .jobs import Job, JobRunner, flat
+from .jobs import CODE, Job, JobRunner, flat, shortened
 from .process import ROOT, clock, reason, training_step
 
 
@@ -45,9 +45,9 @@ class Stage(Job):
         self.lock, self.log = out / '.lock', out / 'logs' / (log or f'{name}.log')
         self.busy = (f'another quickstart, or a training that it started, still runs in {out}; '
                      'wait for it, or choose another --out-dir')
-        self.settings = flat(dict(commands=templates, configs={
+        self.settings = {**CODE, **flat(dict(commands=templates, configs={
             path: Config.fromfile(ROOT / path, import_custom_modules=False).to_dict()
-            for path in configs}))
+            for path in configs}))}
 
     def commands(self) -> Iterator[List[str]]:
         """The commands with checkpoints and frames filled in."""
@@ -74,10 +74,11 @@ class Stage(Job):
         if not self.begun:
             raise UserError(f'{self.folder} exists and is not of a quickstart; remove it, or '
                             'choose another --out-dir')
+        what = shortened(self.differences()) or 'of a step before'
         if self.keep:
-            raise UserError(f'{self.folder} was made with other settings or configs and --keep is '
-                            'given; choose another --out-dir, or start without --keep')
-        print(f'removing {self.folder}, which was made with other settings or configs')
+            raise UserError(f'{self.folder} was made with other settings or configs ({what}) and '
+                            '--keep is given; choose another --out-dir, or start without --keep')
+        print(f'removing {self.folder}, which was made with other settings or configs ({what})')
         shutil.rmtree(self.folder)
 
     def measure(self) -> dict:

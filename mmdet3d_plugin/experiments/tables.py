@@ -123,4 +123,4 @@ def write_table(experiment: Experiment, trainings: Sequence[Training], work_dir:
     write_json(work_dir / 'table.json', dict(
         title=experiment.title, metrics=experiment.metrics, rows=rows, command=command))
     plot_table(experiment, rows, work_dir / 'table.png')
-    print(f'\n{text}\nwrote {work_dir}/table.md, table.json and table.png')
+    print(f'\n{text}\nwrote {work_dir.absolute()}/table.md, table.json and table.png')

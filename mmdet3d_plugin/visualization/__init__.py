@@ -9,9 +9,10 @@ from .draw import (
     frame_panel,
     instance_colours,
     panel,
+    save_image,
 )
 from .stages import original_panel, pipeline_panel
 
 __all__ = ['draw_bev', 'draw_boxes', 'draw_points', 'frame_panel', 'draw_heatmap',
            'instance_colours', 'draw_lidar_image', 'original_panel', 'panel', 'pipeline_panel',
-           'draw_targets']
+           'draw_targets', 'save_image']

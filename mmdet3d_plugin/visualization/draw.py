@@ -1,20 +1,34 @@
 """Drawing on panoramas, LiDAR images and BEV maps; every image is (H, W, 3) uint8 RGB."""
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
 import torch
 
+from ..checkpoints import atomic_write
 from ..geometry import BEVGrid, CameraRig, rigid
 
 HIT, FALSE_ALARM, MISS = (60, 180, 75), (230, 70, 60), (70, 120, 230)
 GROUND, TRUTH, INK, PAPER = (236, 236, 232), (60, 60, 60), (30, 30, 30), (255, 255, 255)
+BOX = (255, 220, 0)
 LEGEND = (('hit', HIT), ('false alarm', FALSE_ALARM), ('miss', MISS))
 _MAP_COLOURS = ((166, 206, 227), (251, 154, 153), (178, 223, 138), (227, 26, 28), (255, 190, 110),
                 (106, 61, 154))
 _EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6),
           (3, 7)]
 _FACE = [(0, 5), (1, 4)]  # a cross on the front
+
+
+def save_image(path: Union[str, Path], image: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 RGB image, whole or not at all; its folder is made if need be.
+
+    Raises:
+        UserError: It cannot be written there.
+    """
+    path = Path(path)
+    with atomic_write(path) as file:
+        file.write(cv2.imencode(path.suffix, image[..., ::-1])[1].tobytes())
 
 
 def draw_points(image: np.ndarray, camera: dict, points, max_range: float = 50.0,
@@ -38,7 +52,7 @@ def draw_points(image: np.ndarray, camera: dict, points, max_range: float = 50.0
     return out
 
 
-def draw_boxes(image: np.ndarray, camera: dict, boxes, colour=(255, 220, 0),
+def draw_boxes(image: np.ndarray, camera: dict, boxes, colour=BOX,
                thickness: int = 1, fronts: bool = True) -> np.ndarray:
     """Draw the edges of boxes into a copy of an image, with a cross on their fronts.
 
@@ -274,21 +288,18 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
     boxes = _boxes(sample.gt_instances_3d) if 'gt_instances_3d' in sample else np.zeros((0, 7))
     if 'img' in inputs:
         lidar = np.linalg.inv(meta.get('bev_aug', np.eye(4)))
-        views, in_row = [], min(3, len(meta['cameras']))
-        seen = dict(zip((camera['name'] for camera in meta['cameras']),
-                        zip(meta['cameras'], inputs['img'])))
+        seen = {camera['name']: (camera, image)
+                for camera, image in zip(meta['cameras'], inputs['img'])}
         order = by_direction({name: camera['lidar2cam'] for name, (camera, _) in seen.items()},
                              grid)
-        for camera, image in (seen[name] for row in order for name in row):
-            image, camera = _shown(image.permute(1, 2, 0).numpy(), camera, width // in_row)
-            views.append((f"{camera['name']}, {len(boxes)} boxes", draw_boxes(
-                image, camera, rigid.transform_boxes(lidar, boxes))))
-            for name, found in instances.items():
-                found_boxes = rigid.transform_boxes(lidar, _boxes(found.pred_instances_3d))
-                views.append((f"{camera['name']}, {len(found_boxes)} instances of {name}",
-                              draw_boxes(image, camera, found_boxes, _tints(found),
-                                         fronts=False)))
-        rows += [('', views[n:n + in_row]) for n in range(0, len(views), in_row)]
+        drawn = {'boxes': (boxes, BOX, True), **{
+            f'instances of {name}': (_boxes(found.pred_instances_3d), _tints(found), False)
+            for name, found in instances.items()}}
+        for row in order:
+            for what, (found, colour, fronts) in drawn.items():
+                rows.append(('', [_view(*seen[name], width // max(map(len, order)), what,
+                                        rigid.transform_boxes(lidar, found), colour, fronts)
+                                  for name in row]))
     if 'lidar_img' in inputs:
         rows.append(('', [('LiDAR image', draw_lidar_image(inputs['lidar_img'].numpy()))]))
     if grid is not None:
@@ -316,11 +327,57 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
     return panel(rows, width, title=title)
 
 
+def _view(camera, image, width, what, boxes, colour, fronts):
+    """Caption and image of a camera with boxes."""
+    image, shown = _shown(image.permute(1, 2, 0).numpy(), camera, width)
+    inside = count_in_image(shown, boxes)
+    return (f'{camera["name"]}, {_of(inside, len(boxes))} {what}',
+            draw_boxes(image, shown, boxes, colour, fronts=fronts))
+
+
+def _of(shown: int, total: int) -> str:
+    """How many of a frame a drawing shows."""
+    return str(shown) if shown == total else f'{shown} of {total}'
+
+
+def count_in_image(camera: dict, boxes) -> int:
+    """Number of boxes of which an edge is in the image, at least in part.
+
+    Args:
+        camera: camera dict of the image.
+        boxes: (N, >=7) gravity centres, LiDAR frame.
+    """
+    edges = _edge_points(boxes)
+    valid = _project(camera, edges.reshape(-1, 3))[2]
+    return int(valid.reshape(edges.shape[:2]).any(1).sum())
+
+
+def count_on_map(grid: BEVGrid, boxes) -> int:
+    """Number of boxes of which an edge is on the map, at least in part.
+
+    Args:
+        grid: of the map.
+        boxes: (N, >=7), LiDAR frame.
+    """
+    inside = grid.to_index(torch.from_numpy(_edge_points(boxes)[..., :2]))[1]
+    return int(inside.any(1).sum())
+
+
+def _edge_points(boxes) -> np.ndarray:
+    """(N, P, 3) points along the edges of boxes."""
+    corners = rigid.box_corners(np.asarray(boxes, np.float64)[:, :7].reshape(-1, 7))
+    first, last = corners[:, np.array(_EDGES).T].swapaxes(0, 1)
+    share = np.linspace(0, 1, 17)[:, None]
+    points = first[:, :, None] * (1 - share) + last[:, :, None] * share
+    return points.reshape(len(corners), len(_EDGES) * len(share), 3)
+
+
 def by_direction(lidar2cam: Mapping[str, np.ndarray],
                  grid: Optional[BEVGrid] = None) -> List[List[str]]:
     """Names of cameras in rows; more than two: those that look ahead, and those that look back.
 
-    From left to right, each row is what one sees who turns his head.
+    Both rows go from the left to the right of the car, as in nuScenes: front left, front, front
+    right above back left, back, back right.
 
     Args:
         lidar2cam: 4x4 by name, of pinholes.
@@ -334,8 +391,7 @@ def by_direction(lidar2cam: Mapping[str, np.ndarray],
     for name, matrix in lidar2cam.items():
         seen = np.asarray(matrix)[2, :2]
         along, left = seen @ ahead, seen @ (-ahead[1], ahead[0])
-        rows[int(along < 0)].append(
-            (np.arctan2(-left, along) if along >= 0 else np.arctan2(left, -along), name))
+        rows[int(along < 0)].append((np.arctan2(-left, abs(along)), name))
     return [[name for _, name in sorted(row)] for row in rows if row]
 
 
@@ -345,8 +401,8 @@ def _map_rows(grid, classes, truth, predictions, points, boxes, width, threshold
     maps += [(f'{name}{_class_iou(truth, seg, threshold)}',
               draw_map(grid, seg, threshold=threshold)) for name, seg in predictions.items()]
     if points is not None:
-        maps.append((f'scan, {len(boxes)} boxes', draw_bev(
-            grid, points=points, boxes=boxes)))
+        caption = f'scan, {_of(count_on_map(grid, boxes), len(boxes))} boxes'
+        maps.append((caption, draw_bev(grid, points=points, boxes=boxes)))
     row = len(maps) if len(maps) <= 5 else 4
     return [("bird's-eye view", maps[:row]),
             *(('', maps[n:n + row]) for n in range(row, len(maps), row)),

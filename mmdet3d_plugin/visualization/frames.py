@@ -3,34 +3,17 @@ import os
 from pathlib import Path
 from typing import List, Mapping, Sequence, Tuple, Union
 
-import cv2
 import numpy as np
 import torch
 from mmdet3d.registry import TRANSFORMS
 from mmengine.dataset import pseudo_collate
 
-from ..checkpoints import atomic_write
 from ..errors import UserError, did_you_mean
 from ..geometry import BEVGrid
 from .draw import frame_panel
 from .stages import original_panel, pipeline_panel, transform_names
 
 MODES = ('original', 'transformed', 'pipeline')
-
-
-def write_image(path: Union[str, Path], image: np.ndarray) -> None:
-    """Write an image atomically; its folder is made if need be.
-
-    Args:
-        path (str | Path): The file; its suffix names the format.
-        image (np.ndarray): (H, W, 3) uint8 RGB.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
-    encoded = cv2.imencode(Path(path).suffix, np.ascontiguousarray(image[..., ::-1]))[1]
-    with atomic_write(path) as file:
-        file.write(encoded.tobytes())
 
 
 def draw_data(dataset, index: int, mode: str, title: str, width: int) -> np.ndarray:

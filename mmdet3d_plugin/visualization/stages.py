@@ -40,8 +40,9 @@ def original_panel(frame: Mapping, points=None, grid: Optional[BEVGrid] = None, 
         grid = grid or BEVGrid()
         near = BEVGrid((-20, 20), (-20, 20), 0.25, grid.rows, grid.cols,
                        forward_axis=grid.forward_axis)
+        shown = int(grid.to_index(torch.as_tensor(points)[:, :2])[1].sum())
         rows.append(('', [(name, draw_bev(view, points=points, boxes=raw_boxes(frame), size=960))
-                          for name, view in ((f'scan, {len(points)} points', grid),
+                          for name, view in ((f'scan, {shown} of {len(points)} points', grid),
                                              ('20 m around the vehicle', near))]))
     return panel([(title, []), *rows] if title else rows, width)
 

@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 import signal
+from functools import partial
 
 import cv2
 import numpy as np
@@ -343,6 +344,23 @@ def test_a_stopped_run_continues_and_notices_changed_files(tmp_path):
     marks[1] = 1
     assert collect() == [0, 10, 20, 30, 40]
     assert calls[6:] == [1]
+
+
+def test_a_journal_is_of_one_root_of_one_setting_and_of_one_version_of_the_code(
+        tmp_path, monkeypatch):
+    calls, journal = [], str(tmp_path / 'j')
+
+    def read(root, sweeps, key):
+        calls.append((root, sweeps))
+        return f'{root} {sweeps} {key}'
+
+    def collect(root, sweeps):
+        return list(common.convert_frames(partial(read, root, sweeps), [0], journal))
+
+    assert collect('/a', 1) == collect('/a', 1) == ['/a 1 0'] and len(calls) == 1
+    assert collect('/b', 1) == ['/b 1 0'] and collect('/b', 2) == ['/b 2 0']
+    monkeypatch.setattr(common, 'code_sha256', lambda: 'another')
+    assert collect('/b', 2) == ['/b 2 0'] and calls == [('/a', 1), ('/b', 1), ('/b', 2), ('/b', 2)]
 
 
 def test_a_journal_that_would_run_code_is_cut_off(tmp_path):

@@ -15,6 +15,7 @@ pytest.importorskip('trimesh')
 pytest.importorskip('embreex')
 
 from data_converter.toytown import dur360bev_layout as layout  # noqa: E402
+from data_converter.toytown import folder as folders  # noqa: E402
 from data_converter.toytown.meshes import Material, frustum, merge  # noqa: E402
 from data_converter.toytown.road_users import (
     VEHICLES,
@@ -438,3 +439,14 @@ def test_command_line(tmp_path):
     failed = subprocess.run([*base, '--seed', '2'], capture_output=True, text=True)
     assert failed.returncode != 0 and 'Traceback' not in failed.stderr
     assert failed.stderr.strip().count('\n') == 0 and 'started with other settings' in failed.stderr
+
+
+def test_a_folder_without_any_frame_may_be_begun_with_other_settings(tmp_path):
+    settings = [folders.make_settings('dur360bev', 2, seed, (16, 32), (4, 64), 2, 1)
+                for seed in (1, 2)]
+    folders._check_run_dir(tmp_path, settings[0])
+    folders._check_run_dir(tmp_path, settings[1])         # nothing was rendered with the first
+    assert json.loads((tmp_path / 'metadata' / 'toytown.json').read_text())['seed'] == 2
+    (tmp_path / 'image.png').touch()
+    with pytest.raises(FileExistsError, match="there {'seed': 2}, asked {'seed': 1}"):
+        folders._check_run_dir(tmp_path, settings[0])

@@ -64,6 +64,15 @@ def test_whole_pipeline_packs_what_a_teacher_reads(root):
     assert meta['bev_grid']['rows'] == '-x' and meta['bev_grid']['resolution'] == 1.0
 
 
+@pytest.mark.parametrize('options', [{}, dict(test_mode=True)])
+def test_the_table_counts_the_frames_that_are_used(root, options):
+    def count(indices):
+        return build(root, indices=indices, **options).num_ins_per_cat
+
+    assert count(None) == [2, 1, 0, 2] and count(1) == count([0]) == [1, 0, 0, 1]
+    assert np.sum([count([n]) for n in range(4)], 0).tolist() == [2, 1, 0, 2]
+
+
 def test_a_student_never_touches_the_scans(spoiled):
     for path in (spoiled / 'ouster_points' / 'data').iterdir():
         path.unlink()

@@ -1,4 +1,5 @@
 """Results on disk, and maps that workers share."""
+import importlib
 import os
 import shutil
 from collections import Counter
@@ -142,11 +143,24 @@ def test_stale_and_damaged_entries_are_made_anew(root, tmp_path, calls, spoil):
 
 
 def test_a_change_of_the_code_makes_entries_anew(root, tmp_path, calls, monkeypatch):
-    dataset = build(root, [cached(tmp_path / 'cache', CAMERA)])
-    dataset[0]
-    monkeypatch.setattr(caching, 'code_checksum', lambda: 'another')
-    dataset[0]
+    build(root, [cached(tmp_path / 'cache', CAMERA)])[0]
+    monkeypatch.setattr(caching, 'code_checksum', lambda *classes: 'another')
+    build(root, [cached(tmp_path / 'cache', CAMERA)])[0]
     assert calls['load_image'] == 2 and len(entries(tmp_path / 'cache')) == 1
+
+
+def test_the_code_is_that_of_every_wrapped_class(tmp_path, monkeypatch):
+    """Also of a transform of another package, and of what it is derived from."""
+    module = tmp_path / 'someones_loader.py'
+    module.write_text('from mmdet3d_plugin.datasets.transforms.loading import LoadPointCloud\n\n\n'
+                      'class Mine(LoadPointCloud):\n    """One."""\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module('someones_loader').Mine
+    first = caching.code_checksum(mine)
+    assert first != caching.code_checksum(loading.LoadPointCloud) and first == \
+        caching.code_checksum(mine)
+    module.write_text(module.read_text().replace('One', 'Two'))
+    assert caching.code_checksum(mine) != first
 
 
 @pytest.mark.parametrize('change', [dict(size=(8, 16)), dict(sampling='release'),

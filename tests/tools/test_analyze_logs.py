@@ -35,6 +35,9 @@ def test_errors(work_dir, tmp_path, run_command):
     done = run_command('tools/analyze_logs.py', work_dir, '--keys', 'bev/IoU10')
     assert done.returncode == 2
     assert "--keys bev/IoU10: not in the logs; did you mean 'bev/IoU100'?" in done.stderr
+    done = run_command('tools/analyze_logs.py', work_dir, '--out', tmp_path / 'curves')
+    assert done.returncode == 2  # matplotlib would write curves.png
+    assert 'curves: expected a name that ends with .png, .pdf, .svg' in done.stderr
     done = run_command('tools/analyze_logs.py', tmp_path / 'none')
     assert done.returncode == 2
     assert 'no vis_data/*.json there' in done.stderr

@@ -66,6 +66,22 @@ def test_visualize_needs_pairs_and_frames_that_exist(town, tmp_path, monkeypatch
             '--indices', 7)
 
 
+def test_visualize_needs_a_name_for_each_model(town, tmp_path, monkeypatch, capsys):
+    """The images are by name: one of two would be missing."""
+    pair = STUDENT, town / 'student.pth'
+    with pytest.raises(SystemExit):
+        run(monkeypatch, visualize, town, *pair, *pair, '--out-dir', tmp_path)
+    assert 'two models have the same name; tell them apart' in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_written_are_an_error(town, tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    for tool, words in ((browse_dataset, (STUDENT, '-n', 1)),
+                        (visualize, (STUDENT, town / 'student.pth', '--indices', 0))):
+        with pytest.raises(UserError, match='cannot write: Not a directory'):
+            run(monkeypatch, tool, town, *words, '--out-dir', tmp_path / 'file' / 'images')
+
+
 def test_browse_draws_every_mode(town, tmp_path, monkeypatch):
     run(monkeypatch, browse_dataset, town, TEACHER, '--out-dir', tmp_path, '-n', 2, '--width', 600,
         '--mode', *frames.MODES)

@@ -2,6 +2,8 @@
 import hashlib
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -142,10 +144,49 @@ def test_a_video_and_a_run_that_goes_on(exported, toytown, infer, tmp_path):
     assert infer(path, tmp_path / 'in.avi', out).returncode == 0
     after = [file.stat().st_mtime_ns for file in made]
     assert after[0] == times[0] and after[2] == times[2] and after[1] > times[1]
-    assert {file.name for file in out.iterdir()} == {'bev', 'run.json', 'video.mp4'}
-    done = infer(path, tmp_path / 'in.avi', out, '--threshold', '0.3')
-    assert done.returncode == 2
-    assert 'results of another model, threshold or calibration' in done.stderr
+    assert {file.name for file in out.iterdir()} == {'bev', 'run.json', 'frames.txt', 'video.mp4'}
+    for source, option, message in ((tmp_path / 'in.avi', 0.3, 'thresholds [0.5], now [0.3];'),
+                                    (files[0], 0.5, f'now {files[0].resolve()} (')):
+        done = infer(path, source, out, '--threshold', option)
+        assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
+        assert 'out: it holds other results: ' in done.stderr and message in done.stderr
+
+
+def test_a_changed_image_is_computed_again(exported, toytown, infer, tmp_path):
+    path, _ = exported
+    files = sorted(images_of(toytown).iterdir())
+    source, out = tmp_path / 'in', tmp_path / 'out'
+    source.mkdir()
+    cv2.imwrite(str(source / 'a.png'), np.zeros((80, 160, 3), np.uint8))
+    assert infer(path, source, out, '--maps').returncode == 2     # another size
+    assert not out.exists()
+    for name, file in (('a.png', files[0]), ('b.png', files[1])):
+        shutil.copy(file, source / name)
+    assert infer(path, source, out, '--maps').returncode == 0
+    maps = [out / 'maps' / 'a.npz', out / 'maps' / 'b.npz']
+    first, kept = np.load(maps[0])['segmentation'], maps[1].stat().st_mtime_ns
+    stat = (source / 'a.png').stat()
+    (source / 'a.png').write_bytes(files[6].read_bytes())
+    os.utime(source / 'a.png', ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert infer(path, source, out).returncode == 0               # leaves the old maps
+    assert infer(path, source, out, '--maps').returncode == 0
+    again = np.load(maps[0])['segmentation']
+    assert infer(path, source, tmp_path / 'fresh', '--maps').returncode == 0
+    fresh = np.load(tmp_path / 'fresh' / 'maps' / 'a.npz')['segmentation']
+    assert (again == fresh).all() and (again != first).any()
+    assert maps[1].stat().st_mtime_ns == kept
+
+
+def test_files_of_two_exports_are_not_mixed(exported, toytown, infer, tmp_path):
+    path, _ = exported
+    for suffix in ('', '.json', '.npz'):
+        shutil.copy(f'{path}{suffix}', tmp_path / f'm.onnx{suffix}')
+    image = sorted(images_of(toytown).iterdir())[0]
+    assert infer(tmp_path / 'm.onnx', image, tmp_path / 'out').returncode == 0
+    np.savez(tmp_path / 'm.onnx.npz', **dict(np.load(f'{path}.npz'), ground=np.zeros(3, np.uint8)))
+    done = infer(tmp_path / 'm.onnx', image, tmp_path / 'new')
+    assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
+    assert 'm.onnx.json: it describes another file than m.onnx.npz; keep all' in done.stderr
 
 
 def test_errors_of_inference_are_one_line(exported, toytown, infer, tmp_path):

@@ -136,7 +136,48 @@ def test_another_calibration(tool, tmp_path):
 
 def test_a_description_of_another_format_is_refused(tool, tmp_path):
     assert tool.FORMAT == packaging.FORMAT == 2  # stands twice: the tool runs without the package
-    keys = ('inputs', 'outputs', 'preprocessing', 'calibration', 'thresholds', 'sha256')
+    keys = ('inputs', 'outputs', 'preprocessing', 'calibration', 'thresholds', 'camera_rows',
+            'sha256', 'arrays_sha256')
     (tmp_path / 'm.onnx.json').write_text(json.dumps(dict.fromkeys(keys, {}) | dict(format=1)))
     with pytest.raises(tool.InputError, match='of format 1, this program reads 2; export'):
         tool._read_meta(tmp_path / 'm.onnx')
+
+
+def test_images_of_six_cameras_stand_as_the_description_says(tool):
+    images = [np.full((20, 30, 3), 40 * n, np.uint8) for n in range(6)]
+    out = tool.beside(images, np.full((90, 90, 3), 255, np.uint8), [[2, 0, 1], [4, 3, 5]], 90)
+    assert out.shape == (90, 180, 3)
+    assert (out[30, [15, 45, 75], 0] == [80, 0, 40]).all()
+    assert (out[50, [15, 45, 75], 0] == [160, 120, 200]).all()
+    out = tool.beside(images[:5], np.zeros((40, 90, 3), np.uint8), [[0, 1, 2], [3, 4]], 90)
+    assert (out[30, [15, 45, 75], 0] == [120, 160, 0]).all()  # a row that is not full
+
+
+def test_a_folder_of_results_is_for_one_origin(tool, tmp_path):
+    results = tool.Results(tmp_path / 'out', dict(input='/a', thresholds=[0.5]))
+    assert not (tmp_path / 'out').exists()              # claimed when the first result is there
+    results.begin()
+    results.add('bev/a b.png', 'digest1', b'one')
+    with open(tmp_path / 'out' / 'frames.txt', 'a') as notes:
+        notes.write('\ndig')                            # killed
+    again = tool.Results(tmp_path / 'out', dict(input='/a', thresholds=[0.5]))
+    assert again.has('bev/a b.png', 'digest1') and not again.has('bev/a b.png', 'digest2')
+    again.add('bev/a b.png', 'digest2', b'two')
+    again.add('bev/c.png', 'digest3', b'three')
+    last = tool.Results(tmp_path / 'out', dict(input='/a', thresholds=[0.5]))
+    assert last.has('bev/a b.png', 'digest2') and not last.has('bev/a b.png', 'digest1')
+    (tmp_path / 'out' / 'bev' / 'c.png').unlink()
+    assert not last.has('bev/c.png', 'digest3')
+    with pytest.raises(tool.InputError, match=r'out: it holds other results: input /a, now /b; '
+                       r'thresholds \[0.5\], now \[0.4\]; choose another folder, or delete it'):
+        tool.Results(tmp_path / 'out', dict(input='/b', thresholds=[0.4]))
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'video.mp4').touch()
+    with pytest.raises(tool.InputError, match='mine: it has video.mp4 but no run.json'):
+        tool.Results(tmp_path / 'mine', dict(input='/a'))
+
+
+def test_images_of_one_stem_have_results_of_their_own(tool, tmp_path):
+    for name in ('a.png', 'a.jpg', 'b.png'):
+        (tmp_path / name).touch()
+    assert [name for name, _ in tool.frames_of(tmp_path, ['CAM'])[1]] == ['a.jpg', 'a.png', 'b']

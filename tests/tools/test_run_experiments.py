@@ -170,8 +170,9 @@ def test_a_student_waits_for_its_teacher(start, capsys, monkeypatch):
 def test_a_changed_config_is_refused_redone_or_kept(start):
     start('--seeds', 0)
     changed = FILE.replace('run(0.2)', 'run(0.3)')
-    with pytest.raises(UserError, match=r'^other: .* another config \(optim_wrapper.optimizer.lr\);'
-                       ' train them again with --redo, count them as they are with --keep'):
+    with pytest.raises(UserError, match=r'^other: .* another config '
+                       r'\(optim_wrapper.optimizer.lr 0.2, now 0.3\); train them again with '
+                       '--redo, count them as they are with --keep'):
         start('--seeds', 0, text=changed)
     start('--seeds', 0, '--keep', text=changed)
     assert start.calls() == {'plain/seed_0': 1, 'other/seed_0': 1}
@@ -179,6 +180,27 @@ def test_a_changed_config_is_refused_redone_or_kept(start):
     start('--seeds', 0, '--redo', 'other', text=changed)
     assert '| other |  | 1 | 3.00 | 12.00 | +2.00 |' in (start.work / 'table.md').read_text()
     start('--seeds', 0, '--cfg-options', 'dataset.size=12', text=changed)
+
+
+def test_results_of_other_files_or_another_version_are_not_taken(start, tmp_path, monkeypatch):
+    """The info file and the weights are other ones, under the same names."""
+    for name in ('infos.pkl', 'iter_1.pth'):
+        (tmp_path / name).write_bytes(b'one')
+    text = FILE.replace("'optim_wrapper", f"'extra': dict(data_root={str(tmp_path)!r}, "
+                        f"ann_file='infos.pkl'), 'load_from': {str(tmp_path / 'iter_1.pth')!r}, "
+                        "'optim_wrapper")
+    start('--seeds', 0, text=text)
+    for name in ('infos.pkl', 'iter_1.pth'):
+        (tmp_path / name).write_bytes(b'two')
+        with pytest.raises(UserError, match=rf'\(content of {tmp_path}/{name} 7692c3ad3540bb80, '
+                           r'now 3fc4ccfe745870e2\); train them again with --redo'):
+            start('--seeds', 0, text=text)
+        (tmp_path / name).write_bytes(b'one')
+    start('--seeds', 0, text=text)
+    assert start.calls() == {'plain/seed_0': 1, 'other/seed_0': 1}
+    monkeypatch.setitem(jobs.CODE, 'mmdet3d_plugin', '9.9.9')
+    with pytest.raises(UserError, match=r'\(mmdet3d_plugin 0.1.0, now 9.9.9\)'):
+        start('--seeds', 0, text=text)
 
 
 def test_only_one_process_trains_in_a_folder(start, capsys):

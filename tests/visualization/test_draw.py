@@ -38,6 +38,39 @@ def test_boxes_behind_a_pinhole_are_not_drawn():
     assert not drawn(draw.draw_boxes(BLACK, camera, [[-10, 0, 0, 4, 2, 1.5, 0]])).size
 
 
+def test_counts_are_of_the_boxes_that_a_drawing_shows():
+    lidar2cam = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.]])
+    camera = dict(PANO, lens='pinhole', lidar2cam=lidar2cam,
+                  cam2img=[[100, 0, 99.5], [0, 100, 49.5], [0, 0, 1.]])
+    size = [4, 2, 1.5, 0]
+    boxes = np.array([[10, 0, 0, *size], [10, 10, 0, *size], [-10, 0, 0, *size]])
+    assert draw.count_in_image(camera, boxes) == 2      # the second is half outside
+    assert draw.count_in_image(camera, boxes[2:]) == 0
+    assert draw.count_in_image(PANO, boxes) == 3 and draw.count_in_image(PANO, boxes[:0]) == 0
+    grid = BEVGrid((0, 9), (-20, 20), 1.0)
+    assert draw.count_on_map(grid, boxes) == 2 and draw.count_on_map(grid, boxes[:0]) == 0
+
+
+def test_captions_count_what_each_camera_sees(monkeypatch):
+    rows = []
+    monkeypatch.setattr(draw, 'panel', lambda found, *_, **__: rows.extend(found))
+    cameras = []
+    for name, azimuth in (('F', 0), ('FR', -60), ('FL', 60), ('B', 180), ('BL', 120), ('BR', -120)):
+        x, y = np.cos(np.deg2rad(azimuth)), np.sin(np.deg2rad(azimuth))
+        cameras.append(dict(
+            PANO, name=name, lens='pinhole', cam2img=[[100, 0, 99.5], [0, 100, 49.5], [0, 0, 1.]],
+            lidar2cam=np.array([[y, -x, 0, 0], [0, 0, -1, 0], [x, y, 0, 0], [0, 0, 0, 1.]])))
+    sample = Det3DDataSample(metainfo=dict(cameras=cameras, token='a'))
+    boxes = torch.tensor([[10, 0, 0, 4, 2, 1.5, 0], [-10, 0, 0, 4, 2, 1.5, 0],
+                          [-14, 0, 0, 4, 2, 1.5, 0]])
+    sample.gt_instances_3d = InstanceData(
+        bboxes_3d=LiDARInstance3DBoxes(boxes, origin=(.5, .5, .5)))
+    draw.frame_panel(sample, dict(img=torch.zeros((6, 3, 100, 200), dtype=torch.uint8)), {})
+    assert [[caption for caption, _ in row] for _, row in rows] == [
+        ['FL, 0 of 3 boxes', 'F, 1 of 3 boxes', 'FR, 0 of 3 boxes'],
+        ['BL, 0 of 3 boxes', 'B, 2 of 3 boxes', 'BR, 0 of 3 boxes']]
+
+
 def test_points_land_on_their_pixel_near_over_far():
     out = draw.draw_points(BLACK, PANO, [[5, 0.001, 0], [40, 0.001, 0], [0, -5, 0.]], radius=0)
     assert out[49:51, 99:101].any() and out[49:51, 149:151].any()

@@ -123,13 +123,13 @@ def test_originals_have_boxes_where_the_lens_is_known(frame):
 
 
 @pytest.mark.parametrize('ahead, turn', [('+x', 0), ('+y', 90), ('-x', 180), ('-y', -90)])
-def test_six_images_stand_as_one_sees_them_who_turns_his_head(ahead, turn):
+def test_six_images_stand_from_left_to_right_of_the_car(ahead, turn):
     matrices = {}
     for azimuth, name in ((0, 'F'), (-56, 'FR'), (55, 'FL'), (180, 'B'), (108, 'BL'), (-110, 'BR')):
         x, y = np.cos(np.deg2rad(azimuth + turn)), np.sin(np.deg2rad(azimuth + turn))
         matrices[name] = [[y, -x, 0, 0], [0, 0, -1, 0], [x, y, 0, 0], [0, 0, 0, 1]]
     assert draw.by_direction(matrices, BEVGrid(forward_axis=ahead)) == [['FL', 'F', 'FR'],
-                                                                ['BR', 'B', 'BL']]
+                                                                ['BL', 'B', 'BR']]
 
 
 def test_classes_of_a_map_have_their_names_and_colours(frame):

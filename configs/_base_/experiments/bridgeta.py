@@ -40,6 +40,7 @@ def bridged(how, paper=None, **options):
 full = bridged('assistant', (60.8, 83.3, 58.6, 62.9, 53.6, 56.6, 50.1))
 without = distilled('direct', (*levels, crossed[0]), 58.2, direct=True)
 teacher = plain('teacher_{net}-voxel_{schedule}_{data}')
+teacher['options'] = {'auto_scale_lr.enable': True}  # its rate is for eight GPUs
 table4 = dict(
     teacher=teacher,
     student=plain('student_{net}_{schedule}_{data}', (56.6, 81.7, 54.8, 58.4, 47.4, 50.7, 46.4)),

@@ -1,11 +1,11 @@
 """What the loaders of a frame make, kept in files."""
 import hashlib
+import inspect
 import json
 import os
 import pickle
 import uuid
 import zlib
-from functools import lru_cache
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -14,7 +14,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
-from ... import geometry
+from ... import geometry, structures
+from ...checkpoints import source_sha256
 from ...errors import UserError, build_from, did_you_mean
 
 FILES = dict(images=lambda images: [image['img_path'] for image in images.values()
@@ -72,6 +73,7 @@ class Cached(BaseTransform):
                             f'{did_you_mean(key, made)}')
         self.keys, self.folder = tuple(keys or sorted(made)), Path(cache_dir)
         self.settings = _canonical([list(transforms), self.keys])
+        self.code = code_checksum(*map(type, self.transforms))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -90,7 +92,7 @@ class Cached(BaseTransform):
         name = hashlib.sha256((self.settings + _canonical(inputs)).encode()).hexdigest()[:32]
         path = self.folder / name[:2] / f'{name}.pkl'
         sources = [_identity(file) for key, value in inputs.items() for file in FILES[key](value)]
-        stamp = [code_checksum(), *sources]
+        stamp = [self.code, *sources]
         values = read_entry(path, stamp)
         if values is None:
             made = dict(results)
@@ -133,14 +135,15 @@ def write_entry(path: Path, stamp: list, values: dict) -> None:
                         'Cached out') from error
 
 
-@lru_cache(maxsize=1)
-def code_checksum() -> str:
-    """Checksum of the transforms' and the geometry's source code and OpenCV's version."""
-    digest = hashlib.sha256(cv2.__version__.encode())
-    for folder in (Path(__file__).parent, Path(geometry.__file__).parent):
-        for path in sorted(folder.glob('*.py')):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def code_checksum(*classes: type) -> str:
+    """Checksum of OpenCV's version and of the code that makes an entry.
+
+    Args:
+        *classes: transforms, whose own modules may be outside of this package.
+    """
+    modules = {inspect.getsourcefile(base) for cls in classes for base in cls.__mro__[:-1]}
+    folders = (Path(module.__file__).parent for module in (geometry, structures))
+    return f'{cv2.__version__} {source_sha256(Path(__file__).parent, *folders, files=modules)}'
 
 
 def _identity(path):
