@@ -42,9 +42,10 @@ def say_differences(runner: Runner, checkpoint: Mapping, source: str, keys) -> N
         UserError: Optimiser or schedulers are of other types: their state does not fit.
     """
     text = checkpoint.get('meta', {}).get('cfg')
-    if not isinstance(text, str):
-        return
-    ignored, used = compare_configs(read_config_text(text, source), runner.cfg, keys)
+    stored = read_config_text(text, source) if isinstance(text, str) else {}
+    if not stored.get('optim_wrapper') or not runner.cfg.get('optim_wrapper'):
+        return  # a Runner that was built in Python, without a whole config
+    ignored, used = compare_configs(stored, runner.cfg, keys)
     extend = runner.cfg.get('extend', False)
     kinds = [key for key in ignored if key.endswith('.type')
              and (key.startswith('optim_wrapper') or not extend)]

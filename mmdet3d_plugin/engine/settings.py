@@ -61,12 +61,11 @@ def _check_intervals(cfg: Config) -> None:
               'one validation, after the last step')
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     interval = hook.get('interval', -1)
-    if hook.get('by_epoch', True) != by_epoch and interval > 0:
-        counted = ('epochs', 'iterations') if hook.get('by_epoch', True) else (
-            'iterations', 'epochs')
-        raise UserError(f'default_hooks.checkpoint counts {counted[0]}, but {name} counts '
-                        f'{counted[1]}: set default_hooks.checkpoint.by_epoch={by_epoch}')
-    if interval > total and not hook.get('save_last', True):
+    if hook.get('by_epoch', True) and not by_epoch and interval > 0:
+        raise UserError(f'default_hooks.checkpoint counts epochs, but {name} counts iterations, '
+                        'which are one epoch: set default_hooks.checkpoint.by_epoch=False')
+    if hook.get('by_epoch', True) == by_epoch and interval > total and not hook.get(
+            'save_last', True):
         raise UserError(f'default_hooks.checkpoint.interval is {interval}, but {name} is {total}, '
                         'and save_last is False: nothing would be saved')
 
