@@ -7,9 +7,11 @@ plain types only (``torch.load(weights_only=True)``), among them the config that
 strictly, as text under ``meta.cfg``.
 """
 import argparse
+import ast
 import hashlib
+import sys
 from pathlib import Path
-from typing import Mapping
+from typing import Any, Dict, Mapping, Optional
 
 from mmengine.config import Config
 
@@ -18,6 +20,7 @@ from mmdet3d_plugin.checkpoints import read_checkpoint, save_checkpoint, student
 from mmdet3d_plugin.engine.cli import run_tool
 from mmdet3d_plugin.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]
 META = ('dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'mmengine_version')
 
 
@@ -37,19 +40,61 @@ def publish(checkpoint: Mapping) -> dict:
     meta = {key: old[key] for key in META if key in old}
     meta['mmdet3d_plugin_version'] = __version__
     if 'cfg' in old:
-        meta['cfg'] = _student_config(old['cfg'], student is not state)
+        config = _student_config(old['cfg'], student is not state)
+        meta |= dict(cfg=config) if config else {}
     return dict(state_dict={key: value.detach().clone() for key, value in student.items()},
                 meta=meta)
 
 
-def _student_config(text: str, distilled: bool) -> str:
-    cfg = Config.fromstring(text, file_format='.py')
-    if distilled:
-        student = cfg.model.student
+def _student_config(text: str, distilled: bool) -> Optional[str]:
+    """The config of the student as text; None where the text is not only values."""
+    try:
+        cfg = plain_config(text)
+        student = cfg['model']['student'] if distilled else None
         if isinstance(student, str):
-            student = Config.fromfile(student).model
-        cfg = Config({**cfg._cfg_dict, 'model': student})
-    return cfg.pretty_text
+            student = _model_of(Path(student))
+    except (SyntaxError, ValueError, KeyError, TypeError) as error:
+        print(f'meta.cfg is left out: it is no config of plain values ({error})', file=sys.stderr)
+        return None
+    return Config({**cfg, 'model': student} if distilled else cfg).pretty_text
+
+
+def _model_of(path: Path) -> dict:
+    """The model of a config file; of this checkout only, since config files are code."""
+    if ROOT / 'configs' not in path.resolve().parents:
+        raise ValueError(f'the student is the file {path}, which is not in {ROOT / "configs"}')
+    return Config.fromfile(path).model
+
+
+def plain_config(text: str) -> Dict[str, Any]:
+    """The values of a config that mmengine wrote, without running its text.
+
+    Args:
+        text (str): Lines ``name = value`` of literals, ``dict(...)`` and containers.
+
+    Raises:
+        ValueError: It holds anything else.
+        SyntaxError: It is no Python.
+    """
+    values = {}
+    for line in ast.parse(text).body:
+        if not isinstance(line, ast.Assign) or not isinstance(line.targets[0], ast.Name):
+            raise ValueError(f'line {line.lineno} is no assignment')
+        values[line.targets[0].id] = ast.literal_eval(_WithoutCalls().visit(line.value))
+    return values
+
+
+class _WithoutCalls(ast.NodeTransformer):
+    """Writes ``dict(a=1)`` and ``dict({2: 3})`` as dicts; refuses all other calls."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        inner = node.args[0] if len(node.args) == 1 else ast.Dict([], [])
+        if getattr(node.func, 'id', '') != 'dict' or not isinstance(inner, ast.Dict):
+            raise ValueError(f'line {node.lineno} calls {ast.unparse(node.func)}')
+        names = [key.arg and ast.Constant(key.arg) for key in node.keywords]
+        return ast.Dict([*inner.keys, *names],
+                        [*inner.values, *(key.value for key in node.keywords)])
 
 
 def fingerprint(state: Mapping) -> str:

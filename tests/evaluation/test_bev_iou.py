@@ -58,9 +58,13 @@ def test_convention_an_empty_union_is_zero():
     assert set(evaluate([sample(empty, empty)]).values()) == {0.0}
 
 
-def test_exactly_half_is_negative():
-    result = evaluate([sample(maps((50, 50, .5)), maps((50, 50, 1)))], ranges=(100,))
-    assert result == {'bev/IoU100': 0.0}
+@pytest.mark.parametrize('strict, iou', [(False, 100.0), (True, 0.0)])
+def test_exactly_half_is_positive_but_in_the_release_of_kd360(strict, iou):
+    half = sample(maps((50, 50, .5)), maps((50, 50, 1)))
+    assert evaluate([half], ranges=(100,), strict=strict) == {'bev/IoU100': iou}
+    logits = torch.tensor([0.0, 1e-6, -1e-6])
+    if strict:  # the release's prediction
+        assert (logits.sigmoid().round() == 1).tolist() == (logits.sigmoid() > 0.5).tolist()
 
 
 def test_convention_several_channels_give_mean_and_each():
