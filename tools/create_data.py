@@ -32,8 +32,7 @@ def kitti360(args):
 
     options = Options(args.boxes, tuple(args.sequences), args.split, tuple(args.val_drives),
                       tuple(args.max_frames), min_points=args.min_points, undistort=args.undistort)
-    show(convert(args.root_path, args.out_dir, options, args.workers, args.check,
-                 args.rasterizer))
+    show(convert(args.root_path, args.out_dir, options, args.workers, args.check, args.rasterizer))
 
 
 def nuscenes(args):
