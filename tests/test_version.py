@@ -32,6 +32,13 @@ def test_the_tested_versions_are_inside():
         assert Version(lowest) <= Version(version) < Version(beyond), name
 
 
+@pytest.mark.parametrize('name, inside, beyond', [
+    ('numpy', '2.5.5', '3.0.0'), ('torch', '2.11.0', '3.0.0'), ('scipy', '1.18.1', '2.0.0')])
+def test_the_other_versions_that_were_run_are_inside(name, inside, beyond):
+    lowest, first_beyond = map(Version, DEPENDENCIES[name])
+    assert lowest <= Version(inside) < first_beyond <= Version(beyond)
+
+
 def test_setup_py_has_the_same_window():
     done = subprocess.run([sys.executable, 'setup.py', '--version'], cwd=ROOT,
                           capture_output=True, text=True)

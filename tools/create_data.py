@@ -32,8 +32,8 @@ def kitti360(args):
 
     options = Options(args.boxes, tuple(args.sequences), args.split, tuple(args.val_drives),
                       tuple(args.max_frames), min_points=args.min_points, undistort=args.undistort)
-    show(convert(args.root_path, args.out_dir, options, args.workers, args.check,
-                 args.rasterizer, tuple(args.splits)))
+    show(convert(args.root_path, args.out_dir, options, args.workers, args.check, args.rasterizer,
+                 args.splits))
 
 
 def nuscenes(args):
@@ -51,8 +51,7 @@ def nuscenes_frame(args):
 
 def show(report):
     """Prints what a converter found."""
-    for key, value in report.items():
-        print(f'{key}: {value}')
+    print(*(f'{key}: {value}' for key, value in report.items()), sep='\n')
 
 
 def add_command(commands, run):
@@ -122,14 +121,12 @@ def parse_args(argv=None):
         help='drawn evenly; 0 = all (default: 20000 1000)')
     add('--min-points', type=int, default=1,
         help='points of the scan that a static box needs (default: 1)')
-    add('--undistort', action='store_true',
-        help="count them in the scan corrected for the car's motion")
+    add('--undistort', action='store_true', help='count them in the scan without ego motion')
 
     add = add_converter(commands, nuscenes, 'samples/, sweeps/ and the folder of the version',
                         "decode the key frames' images and scans, and read back what was written")
     add('--version', default='v1.0-trainval', choices=['v1.0-mini', 'v1.0-trainval', 'v1.0-test'])
-    add('--max-sweeps', type=int, default=10,
-        help='LiDAR sweeps before each key frame at most (default: 10)')
+    add('--max-sweeps', type=int, default=10, help='of LiDAR, before a key frame (default: 10)')
 
     add = add_command(commands, nuscenes_frame)
     add('--root-path', required=True, help='folder of info file, images and sweep')

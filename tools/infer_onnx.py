@@ -508,7 +508,7 @@ def draw_map(segmentation: np.ndarray, arrays: Dict[str, np.ndarray],
     background, ground = arrays['background'], arrays['ground']
     cells = np.broadcast_to(ground, (*rows.shape, 3)).copy()
     for channel, limit, colour in zip(segmentation, thresholds, arrays['colours']):
-        cells[channel[rows, cols] > limit] = colour
+        cells[channel[rows, cols] >= limit] = colour
     image = cv2.resize(cells, background.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     drawn = (background != ground).any(-1)
     image[drawn] = background[drawn]

@@ -9,16 +9,19 @@ strictly, as text under ``meta.cfg``.
 """
 import argparse
 import hashlib
+import sys
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Optional
 
 from mmengine.config import Config
 
 from mmdet3d_plugin import __version__
 from mmdet3d_plugin.checkpoints import read_checkpoint, save_checkpoint, student_weights
 from mmdet3d_plugin.engine.cli import run_tool
+from mmdet3d_plugin.engine.config_text import read_config_text
 from mmdet3d_plugin.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]
 META = ('dataset_meta', 'epoch', 'iter', 'seed', 'experiment_name', 'mmengine_version')
 
 
@@ -38,19 +41,30 @@ def publish(checkpoint: Mapping) -> dict:
     meta = {key: old[key] for key in META if key in old}
     meta['mmdet3d_plugin_version'] = __version__
     if 'cfg' in old:
-        meta['cfg'] = _student_config(old['cfg'], student is not state)
+        config = _student_config(old['cfg'], student is not state)
+        meta |= dict(cfg=config) if config else {}
     return dict(state_dict={key: value.detach().clone() for key, value in student.items()},
                 meta=meta)
 
 
-def _student_config(text: str, distilled: bool) -> str:
-    cfg = Config.fromstring(text, file_format='.py')
-    if distilled:
-        student = cfg.model.student
+def _student_config(text: str, distilled: bool) -> Optional[str]:
+    """The config of the student as text; None where the text is not only values."""
+    try:
+        cfg = read_config_text(text, 'meta.cfg')._cfg_dict
+        student = cfg['model']['student'] if distilled else None
         if isinstance(student, str):
-            student = Config.fromfile(student).model
-        cfg = Config({**cfg._cfg_dict, 'model': student})
-    return cfg.pretty_text
+            student = _model_of(Path(student))
+    except (UserError, KeyError, TypeError) as error:
+        print(f'meta.cfg is left out: {error}', file=sys.stderr)
+        return None
+    return Config({**cfg, 'model': student} if distilled else cfg).pretty_text
+
+
+def _model_of(path: Path) -> dict:
+    """The model of a config file; of this checkout only, since config files are code."""
+    if ROOT / 'configs' not in path.resolve().parents:
+        raise UserError(f'the student is the file {path}, which is not in {ROOT / "configs"}')
+    return Config.fromfile(path).model
 
 
 def fingerprint(state: Mapping) -> str:

@@ -45,8 +45,9 @@ def _literal(node: ast.AST) -> Any:
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values)
         return _merged((None if key is None else _literal(key), value) for key, value in pairs)
-    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
-        return _merged((keyword.arg, keyword.value) for keyword in node.keywords)
+    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
+        pairs = [(None, inner) for inner in node.args]
+        return _merged([*pairs, *((keyword.arg, keyword.value) for keyword in node.keywords)])
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         value = _literal(node.operand)
         if isinstance(value, (int, float)):
@@ -60,5 +61,8 @@ def _merged(pairs) -> dict:
     """A dict of keys and nodes; the nodes of keys None are dicts themselves."""
     found = {}
     for key, node in pairs:
-        found.update(_literal(node) if key is None else {key: _literal(node)})
+        value = _literal(node)
+        if key is None and not isinstance(value, dict):
+            raise ValueError(f'line {node.lineno}: {ast.unparse(node)[:40]!r} is no dict')
+        found.update(value if key is None else {key: value})
     return found

@@ -21,16 +21,19 @@ class BEVIoUMetric(BaseMetric):
 
     Args:
         ranges (tuple): Sides of the squares, metres, centred on the LiDAR.
-        threshold (float): A cell is positive if its probability is above.
+        threshold (float): A cell is positive if its probability is at least the threshold.
+        strict (bool): A probability equal to the threshold is negative, as in the release of
+            KD360-VoxelBEV, which rounds half to even. Defaults to False.
         class_names (tuple, optional): Names of the channels, default their numbers.
     """
 
     default_prefix = 'bev'
 
     def __init__(self, ranges: Sequence[float] = (100, 50, 20), threshold: float = 0.5,
-                 class_names: Sequence[str] = None, **kwargs):
+                 class_names: Sequence[str] = None, strict: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.ranges, self.threshold, self.class_names = tuple(ranges), threshold, class_names
+        self.is_positive = torch.gt if strict else torch.ge
 
     def names(self) -> List[str]:
         """Names of the metrics, known without data; those of single channels begin with them."""
@@ -43,7 +46,7 @@ class BEVIoUMetric(BaseMetric):
                 if key not in sample:
                     raise UserError(f'BEVIoUMetric: the sample has no {key}; evaluation needs '
                                     'RasterizeBEV in the pipeline and a model that predicts a map')
-            pred = sample['pred_bev']['seg'].detach() > self.threshold
+            pred = self.is_positive(sample['pred_bev']['seg'].detach(), self.threshold)
             truth = sample['gt_bev']['seg'].to(pred.device) > 0.5
             if pred.shape != truth.shape:
                 raise UserError(f'BEVIoUMetric: prediction {tuple(pred.shape)} and ground truth '

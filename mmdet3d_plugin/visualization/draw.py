@@ -115,15 +115,15 @@ def draw_bev(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, size
         points: (P, >=2), LiDAR frame, drawn grey.
         boxes: (N, 7), LiDAR frame, drawn as outlines.
         size: of the longer side of the image, px.
-        threshold: cells above are positive.
+        threshold: cells of `pred` of at least it are positive.
         rings: radii, metres.
         instances: (K, R, C) int, 0 = none.
     """
     view = grid.top_down()
     scale = size / max(view.shape)
     out = np.full((*view.shape, 3), GROUND, np.uint8)
-    truth, pred = (m if m is None else _top_down(m, grid, view) > threshold
-                   for m in (truth, pred))
+    truth = truth if truth is None else _top_down(truth, grid, view) > 0.5
+    pred = pred if pred is None else _top_down(pred, grid, view) >= threshold
     if truth is not None and pred is not None:
         out[truth & pred], out[pred & ~truth], out[truth & ~pred] = HIT, FALSE_ALARM, MISS
     elif truth is not None or pred is not None:
@@ -162,12 +162,16 @@ def draw_map(grid: BEVGrid, seg, size: int = 480, threshold=0.5) -> np.ndarray:
     """
     view = grid.top_down()
     out = np.full((*view.shape, 3), GROUND, np.uint8)
-    limits = np.broadcast_to(threshold, len(seg))
-    for channel, limit, colour in zip(seg, limits, map_colours(len(seg))):
+    for channel, limit, colour in zip(seg, _limits(threshold, seg), map_colours(len(seg))):
         out[_top_down(channel, grid, view) >= limit] = colour
     out = _enlarged(out, size)
     _draw_car(out, view, size / max(view.shape))
     return out
+
+
+def _limits(threshold, seg) -> np.ndarray:
+    """(K,), in the precision of the probabilities, which decides where both are equal."""
+    return np.broadcast_to(np.asarray(threshold, np.asarray(seg).dtype), len(seg))
 
 
 def map_colours(count: int) -> np.ndarray:
@@ -413,7 +417,7 @@ def _class_iou(truth, seg, threshold) -> str:
     """Mean over the classes that are there."""
     if truth is None:
         return ''
-    pred = np.asarray(seg) >= np.broadcast_to(threshold, len(seg))[:, None, None]
+    pred = np.asarray(seg) >= _limits(threshold, seg)[:, None, None]
     truth = truth > 0.5
     union = (truth | pred).sum((1, 2))
     iou = (truth & pred).sum((1, 2))[union > 0] / union[union > 0]
@@ -457,7 +461,7 @@ def _shown(image, camera, width, elevation_deg=(30, -40)):
 def _iou(truth, seg) -> str:
     if truth is None:
         return ''
-    truth, seg = truth > 0.5, np.asarray(seg) > 0.5
+    truth, seg = truth > 0.5, np.asarray(seg) >= 0.5
     return f', IoU {100 * (truth & seg).sum() / max((truth | seg).sum(), 1):.0f} % here'
 
 

@@ -88,9 +88,13 @@ def test_no_truth_is_never_a_best_checkpoint():
     assert 'best_score' not in hub.runtime_info and not hook.best_ckpt_path
 
 
-def test_exactly_half_is_negative():
-    result = evaluate([sample(maps((50, 50, .5)), maps((50, 50, 1)))], ranges=(100,))
-    assert result == {'bev/IoU100': 0.0}
+@pytest.mark.parametrize('strict, iou', [(False, 100.0), (True, 0.0)])
+def test_exactly_half_is_positive_but_in_the_release_of_kd360(strict, iou):
+    half = sample(maps((50, 50, .5)), maps((50, 50, 1)))
+    assert evaluate([half], ranges=(100,), strict=strict) == {'bev/IoU100': iou}
+    logits = torch.tensor([0.0, 1e-6, -1e-6])
+    if strict:  # the release's prediction
+        assert (logits.sigmoid().round() == 1).tolist() == (logits.sigmoid() > 0.5).tolist()
 
 
 def test_convention_several_channels_give_mean_and_each():

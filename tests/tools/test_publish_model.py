@@ -43,10 +43,15 @@ def test_published_file(training_checkpoint, tmp_path, run_command):
     assert cfg.model == dict(type='Student', width=4)
 
 
-def test_the_hash_names_the_weights(training_checkpoint):
+@pytest.fixture(scope='module')
+def tool():
     spec = importlib.util.spec_from_file_location('publish_model', TOOL)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
+    return tool
+
+
+def test_the_hash_names_the_weights(tool):
     state = dict(a=torch.ones(2), b=torch.zeros(1, dtype=torch.long))
     assert tool.fingerprint(state) == tool.fingerprint(dict(reversed(state.items())))
     assert tool.fingerprint(state) != tool.fingerprint({**state, 'a': torch.tensor([1., 1.001])})
@@ -59,3 +64,29 @@ def test_errors(tmp_path, run_command):
     done = run_command(TOOL, tmp_path / 'gone.pth', tmp_path / 'x.bin')
     assert done.returncode == 2
     assert 'expected a name that ends with .pth' in done.stderr
+
+
+def test_a_config_is_read_and_not_run(tool):
+    cfg = Config.fromfile(TOOL.parents[1] / 'configs/kd360/kd360_distill_r18_500it_toytown.py')
+    cfg.odd = {'a b': (1, -2.5), 3: [None, True, dict(c='x')]}
+    content = tool.publish(dict(state_dict=dict(a=torch.ones(1)), meta=dict(cfg=cfg.pretty_text)))
+    published = Config.fromstring(content['meta']['cfg'], file_format='.py')
+    assert published.to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize('text, reason', [
+    ("x = __import__('os').mkdir('ran')\nmodel = dict(type='X')\n", 'line 1: '),
+    ("model = dict(type='X', a=open('ran', 'w'))\n", 'line 1: "open('),
+    ("import os\nmodel = dict(type='X')\n", 'line 1 is no assignment'),
+    ("model = dict([('type', 'X')])\n", 'line 1: '),
+    ("model = dict(type='D', student='ran.py')\n", 'which is not in'),
+    ('model = dict(', "was never closed"),
+])
+def test_no_text_of_a_checkpoint_is_run(text, reason, tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'ran.py').write_text("open('ran', 'w')\nmodel = dict(type='X')\n")
+    content = tool.publish(dict(state_dict={'student.a': torch.ones(1)}, meta=dict(cfg=text)))
+    assert not (tmp_path / 'ran').exists()
+    assert set(content['state_dict']) == {'a'} and 'cfg' not in content['meta']
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith('meta.cfg is left out: ') and reason in line

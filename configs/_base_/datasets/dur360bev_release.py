@@ -17,3 +17,5 @@ fusion_pipeline = [load_camera, load_scan, lidar_image, targets, dict(type='Pack
 train_dataloader = dict(drop_last=True, dataset=dict(pipeline=camera_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=camera_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(strict=True)
+test_evaluator = val_evaluator

@@ -16,7 +16,7 @@ class CenterGrouping:
     """Each peak of the centerness is an instance; foreground cells join the peak they point to.
 
     Args:
-        threshold (float): A cell is foreground if its segmentation probability is above.
+        threshold (float): A cell is foreground if its segmentation probability is at least this.
         peak (float): Least centerness of a peak.
         window (int): A peak is the largest value of a square of this many cells; odd.
         top_k (int): At most so many instances.
@@ -46,7 +46,7 @@ class CenterGrouping:
             Tensor: (K, R, C) int32, the number of the instance in the channel of its class, else 0.
             An instance has the class with the largest sum of probabilities over its cells.
         """
-        foreground = seg.amax(0) > self.threshold
+        foreground = seg.amax(0) >= self.threshold
         peaks = find_peaks(centerness[0], self.peak, self.window, self.top_k)
         ids = group_cells(foreground, offset, peaks, self.max_distance)
         votes = seg.new_zeros(len(peaks) + 1, len(seg))
