@@ -36,7 +36,7 @@ class DownloadError(UserError):
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a local file; see :func:`mmdet3d_plugin.checkpoints.read_checkpoint`."""
-    return read_checkpoint(filename, map_location)
+    return read_checkpoint(filename, map_location or 'cpu')
 
 
 def load_url(url: str, model_dir: str = None, map_location: Any = None, **_) -> dict:
@@ -46,7 +46,7 @@ def load_url(url: str, model_dir: str = None, map_location: Any = None, **_) -> 
         url (str): Where the weights are.
         model_dir (str, optional): Folder of the downloads. Defaults to ``checkpoints`` in torch's
             hub folder.
-        map_location (str, optional): Device of the tensors. Defaults to that of the file.
+        map_location (str, optional): Device of the tensors. Defaults to 'cpu'.
 
     Returns:
         dict: The content.
@@ -67,7 +67,7 @@ def load_url(url: str, model_dir: str = None, map_location: Any = None, **_) -> 
             raise DownloadError(url, file, error) from error
         finally:
             socket.setdefaulttimeout(timeout)
-    return read_checkpoint(file, map_location)
+    return read_checkpoint(file, map_location or 'cpu')
 
 
 mmengine.runner.checkpoint.load_url = load_url  # of http://, torchvision://, open-mmlab:// alike
