@@ -89,8 +89,7 @@ def add_converter(commands, run, layout, check):
     add('--out-dir', help='where the info files go (default: the root path)')
     add('--workers', type=int, default=1)
     add('--check', action='store_true', help=check)
-    add('--splits', nargs='+', default=(), metavar='SPLIT',
-        help='write these only, such as val (default: all)')
+    add('--splits', nargs='+', default=(), help='write these only, such as val (default: all)')
     add('--rasterizer', choices=['exact', 'release', 'lift_splat'],
         help='report (and note in the info files) the BEV cells of each class that this method of '
         'RasterizeBEV draws')
@@ -109,8 +108,7 @@ def parse_args(argv=None):
 
     add = add_converter(commands, kitti360, 'calibration/, data_2d_raw/, data_3d_raw/, ...',
                         'decode every image and scan, and read back what was written')
-    add('--boxes', choices=['train', 'train_full'], default='train',
-        help='folder of data_3d_bboxes')
+    add('--boxes', choices=['train', 'train_full'], default='train', help='of data_3d_bboxes')
     add('--sequences', type=int, nargs='+', default=(), metavar='N',
         help='drives to convert, such as 0 10 (default: all that have boxes)')
     add('--split', default='drives', help='drives, windows (the official lists), or a folder with '

@@ -240,8 +240,10 @@ def _check_lidar_image(check, image):
         check.floats(shifts, (height,), f'{path}.pixel_shift_by_row')
         if max(map(abs, shifts), default=0) >= 1 << 16:
             check.fail(f'{path}.pixel_shift_by_row', 'columns of a scan', shifts)
-    for key in ('fov_up', 'fov_down'):
-        check.floats(image.get(key), (), f'{path}.{key}')
+    up, down = (check.number(image.get(key), f'{path}.{key}') for key in ('fov_up', 'fov_down'))
+    if not -1.5708 <= down < up <= 1.5708:
+        check.fail(f'{path}.fov_up', 'elevations of the edges, fov_down < fov_up, radians',
+                   (up, down))
 
 
 def _check_frame(check, frame, path, categories):

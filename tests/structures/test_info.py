@@ -42,6 +42,8 @@ BAD = [
      'metainfo.lidar_image.pixel_shift_by_row: expected columns of a scan, got list [0, 1000'),
     (('metainfo', 'lidar_image', 'pixel_shift_by_row'), [1, 2, 3],
      'metainfo.lidar_image.pixel_shift_by_row: expected 2 finite floats, got list [1, 2, 3]'),
+    (('metainfo', 'lidar_image', 'fov_up'), -0.4,
+     'lidar_image.fov_up: expected elevations of the edges, fov_down < fov_up, radians'),
     ((*FRAME, 'token'), 7, 'data_list[1].token: expected str, got int 7'),
     ((*FRAME, 'sample_idx'), True, 'data_list[1].sample_idx: expected int, got bool True'),
     ((*FRAME, 'timestamp'), float('nan'), 'data_list[1].timestamp: expected a finite float'),
