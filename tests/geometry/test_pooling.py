@@ -8,6 +8,7 @@ from mmdet3d_plugin.geometry import (
     BEVGrid,
     CameraRig,
     build_pull_map,
+    occupancy,
     occupied_voxels,
     pull_dense,
     pull_occupied,
@@ -69,6 +70,23 @@ def test_occupied_pull_equals_the_dense_one_there_and_is_zero_elsewhere():
     dense = pull_dense(features, pull, (4, 16, 16)).reshape(2, 3, -1)
     torch.testing.assert_close(sparse[0][:, occupied[0]], dense[0][:, occupied[0]])
     assert sparse[0].abs().sum(0).gt(0).sum() == len(occupied[0]) and not sparse[1].any()
+
+
+@pytest.mark.parametrize('views, fov', [(1, 90), (2, 90), (2, 30)])
+def test_masking_equals_sampling_the_occupied_voxels_alone(views, fov):
+    grid = GRID.with_levels((-4, 4), 4, '+z')
+    features = torch.randn(2, views, 3, 8, 16, dtype=torch.double, requires_grad=True)
+    pull = build_pull_map(grid, rig(views, fov))
+    assert (pull.seen is None) == (fov == 90)
+    clouds = [torch.randn(200, 3) * 4, torch.full((5, 3), 99.0)]
+    masks = torch.stack([occupancy(cloud, grid) for cloud in clouds])
+    assert masks.sum(1).tolist() == [len(occupied_voxels(clouds[0], grid)), 0]
+    sparse = pull_occupied(features, pull, [mask.nonzero()[:, 0] for mask in masks], (4, 16, 16))
+    masked = pull_dense(features, pull.only(masks), (4, 16, 16))
+    torch.testing.assert_close(masked, sparse)
+    grad = torch.randn_like(sparse)
+    torch.testing.assert_close(*(torch.autograd.grad(out, features, grad)[0]
+                                 for out in (masked, sparse)))
 
 
 def test_wrapped_sampling_commutes_with_turning_the_panorama():
