@@ -2,7 +2,7 @@
 
 The folders and files that the commands name are prepared: data sets are toytown in their layouts,
 checkpoints have random weights, weights from the network are empty files in torch's cache. Then
-each command runs as it stands, with small sizes and two steps appended. Slow: about a quarter of an hour.
+each command runs as it stands, with small sizes and two steps appended. Slow: a quarter of an hour.
 
     bash tools/run_tests.sh -m slow tests/test_commands.py -s
 """
