@@ -13,7 +13,7 @@ from mmdet3d_plugin.errors import UserError
 from tools import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
-TOYTOWN = 'configs/kd360/kd360_{}_r18_toytown{}.py'
+TOYTOWN = 'configs/kd360/kd360_{}_r18_500it_toytown{}.py'
 
 
 @pytest.fixture
@@ -27,7 +27,6 @@ def start(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return run
-
 
 
 def test_table(start, tmp_path):
@@ -60,7 +59,6 @@ def test_table(start, tmp_path):
     assert 'batch 1, 3 rounds after 1 to warm up, synthetic inputs' in out
 
 
-
 def test_evaluation_of_a_checkpoint(start, tmp_path, toytown):
     model = BEVInferencer(load_config(TOYTOWN.format('student', '')), None).model
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'student.pth')
@@ -70,7 +68,6 @@ def test_evaluation_of_a_checkpoint(start, tmp_path, toytown):
     student, = json.loads((tmp_path / 'table.json').read_text())['models'].values()
     assert {'bev/IoU100', 'bev/IoU50', 'bev/IoU20'} <= set(student['metrics'])
     assert student['milliseconds']['load']['min'] > 0
-
 
 
 def test_loading_by_transform(start, toytown, tmp_path):
@@ -100,7 +97,6 @@ def test_loading_by_transform(start, toytown, tmp_path):
     assert '1 workers, batch 4' in out and '5 frames of train after 1 to warm up' in out
 
 
-
 def test_training_steps(start, toytown, tmp_path):
     out = start('--train', TOYTOWN.format('distill', ''), '--frames', 3, '--warmup', 1, '--out',
                 tmp_path / 'table.json', '--cfg-options', 'train_dataloader.batch_size=2',
@@ -114,13 +110,11 @@ def test_training_steps(start, toytown, tmp_path):
     assert 'steps alternately; the loader has two workers' in out
 
 
-
 def test_loading_takes_configs_only(start):
     with pytest.raises(UserError, match='--data: x.pth is no config'):
         start('--data', 'a.py', 'x.pth')
     with pytest.raises(UserError, match='it has no predict_dataloader'):
         describe_data(load_config(TOYTOWN.format('student', '')), 'predict', 1, 0)
-
 
 
 def test_backends_of_a_model_against_the_official_baseline(start, tmp_path):
@@ -140,13 +134,11 @@ def test_backends_of_a_model_against_the_official_baseline(start, tmp_path):
     assert faster[0] == 1 and all(times > 0 for times in faster)
 
 
-
 def test_memory_of_a_process_of_its_own(start, tmp_path):
     start(TOYTOWN.format('student', ''), '--synthetic', '--memory', '--frames', 1, '--warmup', 0,
           '--out', tmp_path / 'table.json')
     student, = json.loads((tmp_path / 'table.json').read_text())['models'].values()
     assert 200 < student['peak_mib'] < 2000
-
 
 
 def test_every_backend_once(start):
