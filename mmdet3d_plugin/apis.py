@@ -29,7 +29,7 @@ from .checkpoints import atomic_write, load_weights
 from .engine import load_config
 from .errors import UserError, build_from, did_you_mean
 from .structures import check_rig, check_scan, fields
-from .visualization.draw import frame_panel
+from .visualization.draw import frame_panel, save_image
 
 _FILES = ('img', 'points', 'lidar2cam', 'lens')
 _LENSES = ('dual_fisheye', 'equirect')
@@ -154,9 +154,7 @@ class BEVInferencer:
 
     def _save(self, path: Path, sample: Det3DDataSample, inputs: Mapping) -> None:
         """Write ``path``.png and ``path``.npz, each whole or not at all."""
-        image = cv2.cvtColor(self.draw(sample, inputs), cv2.COLOR_RGB2BGR)
-        with atomic_write(path.with_name(f'{path.name}.png')) as file:
-            file.write(cv2.imencode('.png', image)[1].tobytes())
+        save_image(path.with_name(f'{path.name}.png'), self.draw(sample, inputs))
         maps = {key: value.cpu().numpy() for key, value in sample.pred_bev.items()}
         with atomic_write(path.with_name(f'{path.name}.npz')) as file:
             np.savez_compressed(file, **maps)

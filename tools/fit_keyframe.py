@@ -45,9 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 def read_config(role: str, out_dir: Path, options: dict):
     """The role's config on the converted frame."""
-    roots = {f'{split}_dataloader.dataset.data_root': str(out_dir / 'data')
-             for split in ('train', 'val', 'test')}
-    cfg = load_config(ROOT / CONFIGS[role], {**roots, **options})
+    cfg = load_config(ROOT / CONFIGS[role], {'data_root': str(out_dir / 'data'), **options})
     cfg.work_dir, cfg.visualizer.name = str(out_dir / role), role
     return cfg
 
@@ -91,7 +89,7 @@ def main() -> None:
     missed = [role for role in CONFIGS if results[role]['bev/IoU100'] < GOAL]
     if missed:
         raise UserError(f'{" and ".join(missed)}: IoU100 below {GOAL:.0f} %; train longer with '
-                        '--cfg-options train_cfg.max_iters=N param_scheduler.0.total_steps=N')
+                        '--cfg-options max_iters=N')
 
 
 if __name__ == '__main__':

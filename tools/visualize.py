@@ -68,7 +68,7 @@ def load_model(config, checkpoint, args):
     model = BEVInferencer(cfg, checkpoint, args.device)
     model.model.load_teachers()
     options = {key: value for key, value in args.cfg_options.items()
-               if key.startswith('test_dataloader')}
+               if key.split('.')[0] in ('data_root', 'test_dataloader')}
     teacher, *_ = model.model.teachers.values()  # its test data has what all roles read
     model.dataset_cfg = load_config(teacher.config_file(), options).test_dataloader.dataset
     return model

@@ -19,8 +19,9 @@ from mmdet3d.registry import (
     VISUALIZERS,
 )
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.logging import print_log
+from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader
@@ -167,13 +168,16 @@ def _check_top_level(cfg: Config) -> None:
 
 
 def _check_hook(cfg: Any, path: str) -> None:
-    """A checkpoint hook passes what it does not know on to the Runner, at the first checkpoint."""
+    """Two hooks pass what they do not know on: to the first checkpoint, and to the average."""
     if not isinstance(cfg, Mapping):
         return
     hook = check_from(HOOKS, cfg, path, strict=True)
-    if inspect.isclass(hook) and issubclass(hook, CheckpointHook):
-        known = {name for init in (hook.__init__, CheckpointHook.__init__)
-                 for name in inspect.signature(init).parameters} - {'self', 'args', 'kwargs'}
+    for base, others in ((CheckpointHook, ()), (EMAHook, (ExponentialMovingAverage, ))):
+        if not inspect.isclass(hook) or not issubclass(hook, base) or 'ema_type' in cfg:
+            continue
+        known = {name for cls in (hook, base, *others)
+                 for name in inspect.signature(cls.__init__).parameters} - {
+                     'self', 'args', 'kwargs', 'model'}
         for name in set(cfg) - known - {'type', '_scope_'}:
             raise UserError(f'{path}.{name}: {hook.__name__} has no such argument'
                             f'{did_you_mean(name, known)}', path)

@@ -1,7 +1,8 @@
 """The Runner of the tools: mmengine's, with early errors and CPU-distributed training."""
 import logging
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
 import torch
 import torch.distributed
@@ -79,6 +80,16 @@ class PluginRunner(Runner):
     def build_model(self, model: Union[nn.Module, Dict]) -> nn.Module:
         """Build the model; errors start with the path of the wrong part, ``model.…``."""
         return build_from(MODELS, model, 'model')
+
+    def build_optim_wrapper(self, *args, **kwargs) -> OptimWrapper:
+        """Build the optimiser; a setting that it refuses is an error of the config."""
+        with _setting('optim_wrapper'):
+            return super().build_optim_wrapper(*args, **kwargs)
+
+    def build_param_scheduler(self, *args, **kwargs) -> Union[List, Dict]:
+        """Build the schedulers; a setting that one refuses is an error of the config."""
+        with _setting('param_scheduler'):
+            return super().build_param_scheduler(*args, **kwargs)
 
     def build_train_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
         """Build the loop; a training set without a batch is an error."""
@@ -185,6 +196,14 @@ class PluginRunner(Runner):
         content = read_checkpoint(filename)
         state = weights_of(content)
         return student_weights(state) is state
+
+
+@contextmanager
+def _setting(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{path}: {type(error).__name__}: {error}', path) from error
 
 
 def _is_for_the_console(record: logging.LogRecord) -> bool:

@@ -20,6 +20,7 @@ def check_settings(cfg: Config) -> None:
     """
     for split in ('train', 'val', 'test'):
         _check_numbers(cfg.get(f'{split}_dataloader') or {}, f'{split}_dataloader')
+        _check_complete(cfg, split)
     if cfg.get('train_cfg') and cfg.get('train_dataloader'):
         _check_intervals(cfg)
         _check_monitored(cfg)
@@ -33,6 +34,16 @@ def _check_numbers(loader: Mapping, path: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f'{path}.{key}: expected a whole number of at least {least}, got '
                             f'{value!r}')
+
+
+def _check_complete(cfg: Config, split: str) -> None:
+    names = [f'{split}_dataloader', f'{split}_cfg',
+             'optim_wrapper' if split == 'train' else f'{split}_evaluator']
+    missing = [name for name in names if cfg.get(name) is None]
+    if missing and len(missing) < len(names):
+        others = ', '.join(name for name in names if name not in missing)
+        raise UserError(f'{", ".join(missing)}: not set, but {others}; set all three, or all to '
+                        'None')
 
 
 def _length(train_cfg: Mapping) -> Tuple[Optional[int], str, bool]:

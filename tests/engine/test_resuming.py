@@ -109,3 +109,13 @@ def test_a_dumped_config_is_read_without_running_it():
                 'a = [1 for _ in (1, )]', 'a = dict([(1, 2)])', 'a = b'):
         with pytest.raises(UserError, match='x: its config is not the text'):
             read_config_text(bad, 'x')
+
+
+@pytest.mark.parametrize('settings, message', [
+    ({'optim_wrapper.optimizer.lr': -1.0}, 'optim_wrapper: .*[Ii]nvalid learning rate'),
+    ({'optim_wrapper.accumulative_counts': 0}, 'optim_wrapper: AssertionError'),
+    ({'param_scheduler': [dict(type='OneCycleLR', eta_max=0.1, total_steps=0, by_epoch=False)]},
+     'param_scheduler: ')])
+def test_a_setting_that_the_optimizer_refuses(settings, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, steps=1, total=2, rate=0.1, **settings)

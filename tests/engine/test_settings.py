@@ -9,6 +9,7 @@ from mmdet3d_plugin.engine.settings import check_batches
 from mmdet3d_plugin.errors import UserError
 
 STUDENT = 'configs/kd360/kd360_student_r18_500it_toytown.py'
+NO_VALIDATION = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
 
 
 @pytest.mark.parametrize('options, message', [
@@ -34,6 +35,8 @@ STUDENT = 'configs/kd360/kd360_student_r18_500it_toytown.py'
     ({'env_cfg.cudnn_benchmrk': True}, "env_cfg.cudnn_benchmrk: .*'cudnn_benchmark'"),
     ({'randomness.sed': 1}, "randomness.sed: .*'seed'"),
     ({'auto_scale_lr.enabled': True}, "auto_scale_lr.enabled: .*'enable'"),
+    ({'val_cfg': None}, 'val_cfg: not set, but val_dataloader, val_evaluator'),
+    ({'custom_hooks': [dict(type='EMAHook', momentm=0.1)]}, "momentm: .*'momentum'"),
     ({'log_processor.window': 1}, "log_processor.window: .*'window_size'")])
 def test_settings_that_cannot_work(options, message):
     with pytest.raises(UserError, match=message):
@@ -42,7 +45,8 @@ def test_settings_that_cannot_work(options, message):
 
 @pytest.mark.parametrize('options', [
     {}, {'train_cfg.max_iters': 4}, {'default_hooks.checkpoint.save_best': 'auto'},
-    {'default_hooks.checkpoint.save_best': None}, {'val_cfg': None},
+    {'default_hooks.checkpoint.save_best': None}, NO_VALIDATION,
+    {'custom_hooks': [dict(type='EMAHook', momentum=0.1, update_buffers=True)]},
     {'default_hooks.checkpoint.save_best': 'bev/IoU100_car'},
     {'default_hooks.checkpoint': dict(type='CheckpointHook', by_epoch=False, interval=9,
                                       save_optimizer=False, published_keys=['meta'])}])
