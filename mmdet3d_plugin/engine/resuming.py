@@ -62,6 +62,12 @@ def say_differences(runner: Runner, checkpoint: Mapping, source: str, keys) -> N
             f'checkpoint, so these differences of the config have no effect: {_text(ignored)}. To '
             'follow the config from this step on, add --extend; to start anew from the weights, '
             f'use --cfg-options load_from={source} without --resume')
+    for key in ('train_cfg.max_iters', 'train_cfg.max_epochs'):
+        before, now = used.get(key, (0, 0))
+        if not extend and isinstance(before, int) and isinstance(now, int) and now > before:
+            runner.logger.warning(
+                f'{key} {before} -> {now}: the schedule was made for {before}; the learning rate '
+                'stays as it is from there on. To follow the schedule of the config, add --extend')
     if used:
         runner.logger.warning(
             f'Resumed with another config than its checkpoint\'s; from now on: {_text(used)}')

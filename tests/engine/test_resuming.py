@@ -52,6 +52,7 @@ def test_differences_that_have_no_effect_are_said_with_both_values(tmp_path):
     assert 'optim_wrapper.optimizer.weight_decay 0.0 -> 0.9' in warned
     assert 'from now on: train_cfg.max_iters 4 -> 8' in warned
     assert 'ends at step 5, the training at 8' in warned
+    assert 'max_iters 4 -> 8: the schedule was made for 4' in warned
     assert runner.optim_wrapper.param_groups[0]['weight_decay'] == 0.0
     assert rates[8] == pytest.approx(rates[6])
 
@@ -67,7 +68,7 @@ def test_extending_follows_the_config_at_the_step_that_was_reached(tmp_path):
     assert runner.optim_wrapper.param_groups[0]['weight_decay'] == 0.9
     assert runner.optim_wrapper.optimizer.state_dict()['state'][0]['step'] == 8
     warned = ' | '.join(text for level, text in messages if level == 'WARNING')
-    assert 'ends at step' not in warned and 'no effect' not in warned
+    assert not any(word in warned for word in ('ends at step', 'no effect', 'was made for'))
 
 
 def test_an_unchanged_run_resumes_without_a_word_about_its_config(tmp_path):
