@@ -37,7 +37,7 @@ def test_metrics(seg):
     sample.pred_bev, sample.gt_bev = PixelData(seg=seg), PixelData(seg=truth)
     metric = BEVIoUMetric(ranges=(4, ), threshold=AT)
     metric.process({}, [sample.to_dict()])
-    assert metric.results[0].tolist() == [[[4, 4]]]
+    assert metric.results[0].tolist() == [[[4, 4, 4]]]
     metric = MapIoUMetric(('a', ), thresholds=(AT, ))
     metric.process({}, [sample.to_dict()])
     assert metric.results[0].tolist() == [[[4, 0, 0]]]
