@@ -17,6 +17,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from .errors import UserError
+from .plain_pickle import NUMPY, Array
 
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
 RENAMED_ENTRIES = (
@@ -137,10 +138,10 @@ def from_plain(value: Any) -> Any:
         return HistoryBuffer(value['__history__'].tolist(), value['count'].tolist(),
                              value['max_length'])
     if isinstance(value, _History):
-        log, count = value._log_history.content, value._count_history.content
-        return HistoryBuffer(log.tolist(), count.tolist(), value.max_length)
-    if isinstance(value, _Array):
-        return value.content
+        return HistoryBuffer(value._log_history.tolist(), value._count_history.tolist(),
+                             value.max_length)
+    if isinstance(value, Array):
+        return value.view(np.ndarray)
     if isinstance(value, dict):
         for key, item in list(value.items()):
             if item is _Function:
@@ -292,9 +293,7 @@ def known_types() -> contextlib.AbstractContextManager:
     if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
         return contextlib.nullcontext()  # torch < 2.6 takes no stand-ins, and refuses such files
     names = {_qualified(HistoryBuffer): _History, _qualified(ConfigDict): dict,
-             'numpy.ndarray': _Array, 'numpy.dtype': _DType, 'builtins.getattr': _method}
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        names |= {f'{module}._reconstruct': _array, f'{module}.scalar': _scalar}
+             'builtins.getattr': _method, **NUMPY}
     for registry in (PARAM_SCHEDULERS, *PARAM_SCHEDULERS.children.values()):
         names |= dict.fromkeys(map(_qualified, registry.module_dict.values()), _Function)
     return torch.serialization.safe_globals([(value, name) for name, value in names.items()])
@@ -313,40 +312,6 @@ class _Function:
 
 class _History:
     """The attributes of a log history."""
-
-
-class _DType:
-    """A dtype of numbers or text; of its state only the byte order counts."""
-
-    def __init__(self, code: str, *_) -> None:
-        self.dtype = np.dtype(str(code))
-        if self.dtype.kind not in 'biufcSU':
-            raise pickle.UnpicklingError(f'it refers to numpy.dtype({code!r})')
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] in ('<', '>'):
-            self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """An array of numbers or text; calling ``numpy.ndarray`` is refused."""
-
-    def __new__(cls, *args):
-        if args:
-            raise pickle.UnpicklingError('it calls numpy.ndarray')
-        return super().__new__(cls)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, fortran, data = state
-        self.content = np.ndarray(shape, dtype.dtype, data, order='F' if fortran else 'C').copy()
-
-
-def _array(_kind: Any, _shape: Any, _code: Any) -> _Array:
-    return _Array()
-
-
-def _scalar(dtype: _DType, data: bytes) -> np.generic:
-    return np.ndarray((), dtype.dtype, data)[()]
 
 
 def _method(owner: Any, name: str) -> Any:
