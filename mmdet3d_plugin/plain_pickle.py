@@ -29,8 +29,8 @@ class Array(np.ndarray):
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, data = state
-        array = _frombuffer(data, dtype, shape, 'F' if fortran else 'C')
-        super().__setstate__(array.__reduce__()[2])
+        array = _view(data, dtype, shape, 'F' if fortran else 'C')
+        super().__setstate__((1, array.shape, array.dtype, bool(fortran), bytes(data)))
 
     def __reduce_ex__(self, protocol: int) -> tuple:
         return self.view(np.ndarray).__reduce_ex__(protocol)
@@ -40,7 +40,7 @@ def _reconstruct(_kind: Any, _shape: Any, _code: Any) -> Array:
     return np.ndarray.__new__(Array, 0)
 
 
-def _frombuffer(data: bytes, dtype: DType, shape: tuple, order: str) -> np.ndarray:
+def _view(data: bytes, dtype: DType, shape: tuple, order: str) -> np.ndarray:
     """An array of exactly the bytes that are there."""
     array = np.ndarray(shape, dtype.dtype, data, order=order)
     if array.nbytes != len(data):
@@ -48,11 +48,15 @@ def _frombuffer(data: bytes, dtype: DType, shape: tuple, order: str) -> np.ndarr
                                      f'its data {len(data)}')
     if array.dtype.kind == 'U':
         array.tolist()  # an error where a number is no character
-    return array.copy(order)
+    return array
+
+
+def _frombuffer(data: bytes, dtype: DType, shape: tuple, order: str) -> np.ndarray:
+    return _view(data, dtype, shape, order).copy(order)
 
 
 def _scalar(dtype: DType, data: bytes) -> np.generic:
-    return _frombuffer(data, dtype, (), 'C')[()]
+    return _view(data, dtype, (), 'C')[()]
 
 
 def _no_bytes() -> bytes:
