@@ -5,9 +5,11 @@ import inspect
 import os
 import pickle
 import re
+import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, Mapping, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, Mapping, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -17,8 +19,11 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from .errors import UserError
+from .plain_pickle import NUMPY, Array
 
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
+_STEP = r'(iter|epoch)_(\d+)\.pth'
+_FLOATING = ('weight', 'bias', 'running_mean', 'running_var')
 RENAMED_ENTRIES = (
     (r'(camera|lidar)_branch\.compressor\.', r'\1_branch.view_transform.compressor.'),
     (r'_branch\.encoder\.adapter\.', '_branch.encoder.input_proj.'))
@@ -127,7 +132,7 @@ def to_plain(value: Any) -> Any:
     return str(value)
 
 
-def from_plain(value: Any) -> Any:
+def from_plain(value: Any, _done: Optional[dict] = None) -> Any:
     """Bring back what :func:`to_plain` and :func:`known_types` replaced; containers in place.
 
     Log histories and NumPy arrays are objects again; functions, of which only the name was read,
@@ -137,23 +142,34 @@ def from_plain(value: Any) -> Any:
         return HistoryBuffer(value['__history__'].tolist(), value['count'].tolist(),
                              value['max_length'])
     if isinstance(value, _History):
-        log, count = value._log_history.content, value._count_history.content
-        return HistoryBuffer(log.tolist(), count.tolist(), value.max_length)
-    if isinstance(value, _Array):
-        return value.content
+        return HistoryBuffer(value._log_history.tolist(), value._count_history.tolist(),
+                             value.max_length)
+    if isinstance(value, Array):
+        return value.view(np.ndarray)
+    done = {} if _done is None else _done  # containers that several others hold are changed once
+    if id(value) in done:
+        return done[id(value)]
     if isinstance(value, dict):
+        done[id(value)] = value
         for key, item in list(value.items()):
             if item is _Function:
                 del value[key]
             else:
-                value[key] = from_plain(item)
-    elif type(value) in (list, tuple):
-        return type(value)(from_plain(item) for item in value if item is not _Function)
+                value[key] = from_plain(item, done)
+    elif type(value) is list:
+        done[id(value)] = value
+        value[:] = [from_plain(item, done) for item in value if item is not _Function]
+    elif type(value) is tuple:
+        done[id(value)] = tuple(from_plain(item, done) for item in value if item is not _Function)
+        return done[id(value)]
     return value
 
 
 def read_checkpoint(path: Union[str, Path], map_location: str = 'cpu') -> dict:
     """Load a checkpoint file without running code from it.
+
+    The CRC-32 of its parts is compared, which ``torch.load`` does not do; files in the format of
+    torch before 1.6 have none.
 
     Args:
         path (str | Path): A file of this package, of mmengine's Runner, or a plain state dict.
@@ -163,27 +179,85 @@ def read_checkpoint(path: Union[str, Path], map_location: str = 'cpu') -> dict:
         dict: The content; the weights are under ``state_dict`` in files of a Runner.
 
     Raises:
-        UserError: The file is missing, cut short, no checkpoint, or needs code to load.
+        UserError: The file is missing, cut short, damaged, no checkpoint, or needs code to load; a
+            weight is NaN, infinite, complex or an integer. Where the file is of a training, the
+            message names the last checkpoint before it that is whole.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f'checkpoint {path}: no such file; train it first, or correct the path')
     try:
+        return _read(path, map_location)
+    except _DamagedError as error:
+        earlier = _last_whole_before(path)
+        way_out = (f'go on from {earlier}, the last whole one before it' if earlier else
+                   'copy or train it again')
+        raise UserError(f'checkpoint {path}: {error}; {way_out}') from error
+
+
+class _DamagedError(ValueError):
+    """The file is of the right kind, but its content is not what was once computed."""
+
+
+def _read(path: Path, map_location: str) -> dict:
+    try:
+        _check_sums(path)
         with known_types():
             checkpoint = from_plain(torch.load(path, map_location=map_location, weights_only=True))
-    except (RuntimeError, EOFError) as error:
-        raise UserError(f'checkpoint {path}: cut short or damaged '
-                        f'({path.stat().st_size} bytes); copy or train it again') from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _DamagedError(f'cut short or damaged ({path.stat().st_size} bytes)') from error
     except OSError as error:
         raise UserError(f'checkpoint {path}: cannot be read ({error.strerror or error})') from error
     except Exception as error:  # whatever an unpickler meets in bytes of another kind
         raise UserError(f'checkpoint {path}: it is no checkpoint, or holds objects that cannot '
                         f'be loaded safely ({_refusal(error)}); only weights and plain values '
                         'load; save its state_dict alone') from error
-    if not isinstance(checkpoint, Mapping):
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+    averages = checkpoint.get('ema_state_dict', {}) if isinstance(state, Mapping) else None
+    if not isinstance(averages, Mapping):
         raise UserError(f'checkpoint {path}: expected a dict with weights, '
                         f'got {type(checkpoint).__name__}')
+    for name, value in (*state.items(), *averages.items()):
+        wrong = _wrong(name, value) if torch.is_tensor(value) else ''
+        if wrong:
+            raise _DamagedError(f'{name}: expected finite weights, got {wrong}')
     return checkpoint
+
+
+def _check_sums(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise zipfile.BadZipFile('torch.save does not compress')
+            if archive.testzip():
+                raise zipfile.BadZipFile('the CRC-32 of a part is another')
+
+
+def _wrong(name: str, value: torch.Tensor) -> str:
+    """What is wrong with a weight of any model; empty if nothing is."""
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        return f'a tensor of {value.dtype}, {value.layout}, on {value.device}'
+    if value.nbytes > max(value.untyped_storage().nbytes(), 1 << 20):
+        return f'{tuple(value.shape)} numbers in {value.untyped_storage().nbytes()} bytes'
+    if not value.is_floating_point():
+        return f'{value.dtype}' if str(name).endswith(_FLOATING) else ''
+    if value.numel() and not torch.isfinite(torch.stack(value.aminmax())).all():
+        return f'NaN or infinity in {(~torch.isfinite(value)).sum()} of {value.numel()}'
+    return ''
+
+
+def _last_whole_before(path: Path) -> Optional[Path]:
+    """Of the folder's checkpoints of the same training, the last whole one; told by its step."""
+    own = re.search(_STEP, path.name)
+    others = {other: re.fullmatch(_STEP, other.name) for other in path.parent.glob('*.pth')
+              if other.name != path.name} if own else {}
+    steps = {other: int(found[2]) for other, found in others.items()
+             if found and found[1] == own[1] and int(found[2]) <= int(own[2])}
+    for other in sorted(steps, key=steps.get, reverse=True):
+        with contextlib.suppress(UserError, _DamagedError):
+            _read(other, 'cpu')
+            return other
+    return None
 
 
 def weights_of(checkpoint: Mapping) -> Dict[str, torch.Tensor]:
@@ -239,9 +313,10 @@ def load_state_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], pro
         hint (str): End of the message: the next step of the user.
 
     Raises:
-        UserError: An entry is missing, unexpected, or of another shape.
+        UserError: An entry is missing, unexpected, of another shape, or of integers in place of
+            floating-point numbers.
     """
-    difference = state_difference(shapes_of(model), state)
+    difference = state_difference(shapes_of(model), state) or kind_difference(model, state)
     if difference:
         raise UserError(f'{problem}: {difference}; {hint}')
     model.load_state_dict(state)
@@ -270,6 +345,15 @@ def state_difference(expected: Mapping[str, Tuple[int, ...]],
             f'another shape ({"; ".join(wrong[:3])})') if wrong else ''
 
 
+def kind_difference(model: nn.Module, state: Mapping[str, torch.Tensor]) -> str:
+    """The first entry that is an integer where the model has a float, or the reverse, in words."""
+    for name, own in model.state_dict().items():
+        value = state.get(name)
+        if torch.is_tensor(value) and value.is_floating_point() != own.is_floating_point():
+            return f'{name} is of {value.dtype}, expected {own.dtype}'
+    return ''
+
+
 def _refusal(error: Exception) -> str:
     """What torch's unpickler refused, by name, without its advice and its escape sequences."""
     text = re.sub(r'\x1b\[[\d;]*m', '', str(error))
@@ -292,9 +376,7 @@ def known_types() -> contextlib.AbstractContextManager:
     if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
         return contextlib.nullcontext()  # torch < 2.6 takes no stand-ins, and refuses such files
     names = {_qualified(HistoryBuffer): _History, _qualified(ConfigDict): dict,
-             'numpy.ndarray': _Array, 'numpy.dtype': _DType, 'builtins.getattr': _method}
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        names |= {f'{module}._reconstruct': _array, f'{module}.scalar': _scalar}
+             'builtins.getattr': _method, **NUMPY}
     for registry in (PARAM_SCHEDULERS, *PARAM_SCHEDULERS.children.values()):
         names |= dict.fromkeys(map(_qualified, registry.module_dict.values()), _Function)
     return torch.serialization.safe_globals([(value, name) for name, value in names.items()])
@@ -313,40 +395,6 @@ class _Function:
 
 class _History:
     """The attributes of a log history."""
-
-
-class _DType:
-    """A dtype of numbers or text; of its state only the byte order counts."""
-
-    def __init__(self, code: str, *_) -> None:
-        self.dtype = np.dtype(str(code))
-        if self.dtype.kind not in 'biufcSU':
-            raise pickle.UnpicklingError(f'it refers to numpy.dtype({code!r})')
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] in ('<', '>'):
-            self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """An array of numbers or text; calling ``numpy.ndarray`` is refused."""
-
-    def __new__(cls, *args):
-        if args:
-            raise pickle.UnpicklingError('it calls numpy.ndarray')
-        return super().__new__(cls)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, fortran, data = state
-        self.content = np.ndarray(shape, dtype.dtype, data, order='F' if fortran else 'C').copy()
-
-
-def _array(_kind: Any, _shape: Any, _code: Any) -> _Array:
-    return _Array()
-
-
-def _scalar(dtype: _DType, data: bytes) -> np.generic:
-    return np.ndarray((), dtype.dtype, data)[()]
 
 
 def _method(owner: Any, name: str) -> Any:

@@ -25,6 +25,8 @@ import json
 import os
 import sys
 import time
+import zipfile
+import zlib
 from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,7 +35,7 @@ from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 import cv2
 import numpy as np
 
-FORMAT = 2
+FORMAT = 3
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 Source = Tuple[str, Callable[[], List[np.ndarray]]]
@@ -62,7 +64,7 @@ class Exported:
         try:
             with np.load(arrays) as stored:
                 self.arrays = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f'{arrays}: unreadable ({error}); export the model again') from error
         self.names = list(self.meta['outputs'])
         self.size = tuple(self.meta['inputs']['images']['shape'][-2:])
@@ -93,12 +95,15 @@ def _read_meta(path: Path) -> dict:
         for key in ('inputs', 'outputs', 'preprocessing', 'calibration', 'thresholds',
                     'camera_rows', 'sha256', 'arrays_sha256'):
             meta[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f'{file}: it describes no exported model ({type(error).__name__}: '
                          f'{error}); export the model again') from error
     if version != FORMAT:
         raise InputError(f'{file}: of format {version}, this program reads {FORMAT}; export the '
                          'model again')
+    own = meta.pop('description_sha256', None)
+    if hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest() != own:
+        raise InputError(f'{file}: changed or damaged since it was written; export the model again')
     _check_hash(file, path, meta['sha256'])
     _check_hash(file, _beside(path, '.npz'), meta['arrays_sha256'])
     if path.suffix == '.xml':

@@ -1,4 +1,5 @@
 """The files beside an exported model: description (JSON) and arrays (NPZ)."""
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -16,7 +17,7 @@ from ..version import __version__
 from .deployed import DeployedStudent
 from .views import CALIBRATION
 
-FORMAT = 2
+FORMAT = 3
 _PACKAGES = ('torch', 'mmdet3d', 'onnx', 'onnxruntime', 'openvino')
 
 
@@ -119,7 +120,7 @@ def save_description(model: Path, description: Mapping, arrays: Mapping[str, np.
 
     Args:
         model: The exported file.
-        description: Of :func:`describe`; the hashes of the files are added.
+        description: Of :func:`describe`; the hashes of the files and its own are added.
         arrays: What preprocessing and drawing need.
     """
     buffer = io.BytesIO()
@@ -130,6 +131,8 @@ def save_description(model: Path, description: Mapping, arrays: Mapping[str, np.
     hashes = dict(sha256=file_sha256(model), arrays_sha256=file_sha256(beside))
     if model.suffix == '.xml':
         hashes['weights_sha256'] = file_sha256(model.with_suffix('.bin'))
-    text = json.dumps(dict(description, model=model.name, **hashes), indent=1)
+    content = json.loads(json.dumps(dict(description, model=model.name, **hashes)))
+    content['description_sha256'] = hashlib.sha256(
+        json.dumps(content, sort_keys=True).encode()).hexdigest()
     with atomic_write(model.with_name(f'{model.name}.json')) as file:
-        file.write(text.encode())
+        file.write(json.dumps(content, indent=1).encode())

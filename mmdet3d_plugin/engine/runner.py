@@ -17,6 +17,7 @@ from torch import nn
 
 from ..checkpoints import (
     RENAMED_ENTRIES,
+    kind_difference,
     load_weights,
     read_checkpoint,
     shapes_of,
@@ -145,7 +146,8 @@ class PluginRunner(Runner):
 
         Raises:
             UserError: The run is to be resumed and the weights are not this model's, or it is to
-                start from a student's checkpoint which is not its student's.
+                start from a student's checkpoint which is not its student's; a weight is not of
+                floating point.
         """
         if not self._resume and self._is_of_a_student(filename):
             self.logger.info(f'The student starts from {filename}')
@@ -154,6 +156,12 @@ class PluginRunner(Runner):
             checkpoint = dict(state_dict=model.state_dict())
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
             return checkpoint
+        if '://' not in filename:
+            different = kind_difference(_unwrapped(self.model),
+                                        weights_of(read_checkpoint(filename)))
+            if different:
+                raise UserError(f'checkpoint {filename}: {different}; use a checkpoint of this '
+                                'model')
         options = dict(strict=bool(self._resume),
                        revise_keys=[(r'^module\.', ''), *RENAMED_ENTRIES])
         try:

@@ -1,10 +1,10 @@
 """The main job on toytown: a world, a teacher, a student, a distilled student, and a report."""
 import os
-import pickle
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
 from ..engine import latest_checkpoint
+from ..structures import load_infos
 from .quickstart_report import MODELS, STUDENT, TEACHER, write_report
 from .stages import Stage
 
@@ -112,7 +112,7 @@ def _pairs() -> Command:
 
 def choose_frames(data: Path, count: int) -> List[int]:
     """Held-out frames for the images: from evenly spaced sequences, those with most vehicles."""
-    infos = pickle.loads((data / 'dur360bev_infos_val.pkl').read_bytes())
+    infos = load_infos(str(data / 'dur360bev_infos_val.pkl'))
     labels = {infos['metainfo']['categories'][name] for name in VEHICLES}
     best: Dict[str, Tuple[int, int]] = {}
     for index, frame in enumerate(infos['data_list']):

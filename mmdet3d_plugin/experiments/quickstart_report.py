@@ -1,6 +1,5 @@
 """The page that the quickstart ends with."""
 import json
-import pickle
 import platform
 import re
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Dict, List, Mapping, Tuple
 import cv2
 
 from ..benchmark.tables import cores, processor
+from ..structures import load_infos
 from ..version import __version__
 from ..visualization import report as html
 from ..visualization.curves import read_curves
@@ -145,7 +145,7 @@ def count_frames(data: Path) -> Dict[str, Tuple[int, int]]:
     """Frames and sequences of each split."""
     counts = {}
     for split in ('train', 'val'):
-        frames = pickle.loads((data / f'dur360bev_infos_{split}.pkl').read_bytes())['data_list']
+        frames = load_infos(str(data / f'dur360bev_infos_{split}.pkl'))['data_list']
         counts[split] = len(frames), len({frame['scene_token'] for frame in frames})
     return counts
 

@@ -1,4 +1,5 @@
 """Info files, and the names of model inputs and of fields of a data sample."""
+from ..plain_pickle import load_plain
 from . import fields
 from .files import check_image, check_points
 from .info import (
@@ -9,7 +10,6 @@ from .info import (
     save_infos,
     validate_infos,
 )
-from .plain_pickle import load_plain
 
 __all__ = ['INFO_VERSION', 'check_image', 'check_points', 'check_rig', 'check_scan', 'fields',
            'load_infos', 'load_plain', 'save_infos', 'validate_infos']

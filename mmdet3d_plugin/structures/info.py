@@ -38,7 +38,7 @@ import numpy as np
 from ..checkpoints import atomic_write
 from ..errors import UserError, did_you_mean
 from ..geometry.rigid import is_rigid
-from .plain_pickle import load_plain
+from ..plain_pickle import load_plain
 
 INFO_VERSION = '1.1'
 LENSES = ('equirect', 'pinhole', 'mei')

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import OrderedDict, deque
 
 import numpy as np
@@ -106,6 +107,139 @@ def test_every_cut_is_noticed(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError):
             read_checkpoint(path)
+
+
+@pytest.mark.parametrize('damage', ['bit', 'page'])
+def test_damage_is_noticed_wherever_it_is(damage, tmp_path):
+    """A file with a flipped bit or a zeroed page is refused, or its content is unchanged."""
+    path, weights = tmp_path / 'x.pth', torch.arange(5000.) + 1
+    save_checkpoint(dict(state_dict=dict(a=weights), iter=3), path)
+    whole, refused = path.read_bytes(), 0
+    for at in range(0, len(whole), 97):
+        damaged = bytearray(whole)
+        damaged[at:at + 4096] = (bytes(len(damaged[at:at + 4096])) if damage == 'page' else
+                                 bytes([whole[at] ^ 64]) + whole[at + 1:at + 4096])
+        path.write_bytes(damaged)
+        try:
+            loaded = read_checkpoint(path)
+            assert torch.equal(loaded['state_dict']['a'], weights) and loaded['iter'] == 3
+        except UserError:
+            refused += 1
+    assert refused > 200  # of 223; names and paddings of the archive's parts do not count
+
+
+def test_damage_in_the_training_state_is_noticed(tmp_path):
+    path = tmp_path / 'x.pth'
+    save_checkpoint(dict(state_dict=dict(a=torch.zeros(2)), optimizer=torch.full((9, ), 7.5)), path)
+    content = path.read_bytes()
+    assert content.count(np.float32(7.5).tobytes() * 9) == 1
+    path.write_bytes(content.replace(np.float32(7.5).tobytes(), np.float32(7.75).tobytes(), 1))
+    assert torch.load(path, weights_only=True)['optimizer'][0] == 7.75
+    with pytest.raises(UserError, match='cut short or damaged'):
+        read_checkpoint(path)
+
+
+def test_the_last_whole_checkpoint_before_a_damaged_one_is_named(tmp_path):
+    """By training step, whatever the clock says; of the same training alone."""
+    for name in ('iter_9', 'iter_20', 'iter_100', 'iter_300', 'epoch_7', 'best_iou_iter_100'):
+        save_checkpoint(dict(state_dict=dict(a=torch.zeros(2))), tmp_path / f'{name}.pth')
+    for seconds, name in enumerate(('iter_300', 'iter_100', 'iter_20', 'iter_9')):
+        os.utime(tmp_path / f'{name}.pth', (seconds, seconds))
+
+    def cut(name):
+        path = tmp_path / f'{name}.pth'
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(UserError) as caught:
+            read_checkpoint(path)
+        return str(caught.value).partition('; ')[2]
+
+    def named(name):
+        return f'go on from {tmp_path / name}.pth, the last whole one before it'
+
+    assert cut('best_iou_iter_100') == named('iter_100')
+    assert cut('iter_100') == named('iter_20')
+    assert cut('iter_20') == named('iter_9')
+    assert cut('iter_300') == named('iter_9')
+    assert cut('iter_9') == 'copy or train it again'
+    assert cut('epoch_7') == 'copy or train it again'
+
+
+@pytest.mark.parametrize('value, got', [
+    (torch.tensor([1.0, float('nan'), 2.0]), 'NaN or infinity in 1 of 3'),
+    (torch.tensor([float('inf'), -float('inf')]), 'NaN or infinity in 2 of 2'),
+    (torch.tensor([float('nan')], dtype=torch.bfloat16), 'NaN or infinity in 1 of 1'),
+    (torch.tensor([1 + 2j]), 'a tensor of torch.complex64, torch.strided, on cpu'),
+    (torch.tensor([1, 2]), 'torch.int64'),
+    (torch.eye(2).to_sparse(), 'a tensor of torch.float32, torch.sparse_coo, on cpu'),
+    (torch.zeros(1).expand(1 << 40), '(1099511627776,) numbers in 4 bytes'),
+])
+@pytest.mark.parametrize('part', ['state_dict', 'ema_state_dict'])
+def test_weights_that_no_model_has(part, value, got, tmp_path):
+    content = dict(state_dict={'head.bias': torch.zeros(2)})
+    content[part] = {'head.weight': value}
+    torch.save(content, tmp_path / 'iter_2.pth')
+    save_checkpoint(dict(state_dict={}), tmp_path / 'iter_1.pth')
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(tmp_path / 'iter_2.pth')
+    assert str(caught.value) == (
+        f'checkpoint {tmp_path}/iter_2.pth: head.weight: expected finite weights, got {got}; go on '
+        f'from {tmp_path}/iter_1.pth, the last whole one before it')
+
+
+def test_counters_are_integers_and_half_precision_is_not_damage(tmp_path):
+    state = dict(nn.BatchNorm1d(2).half().state_dict(), none=torch.zeros(0, 3))
+    save_checkpoint(dict(state_dict=state), tmp_path / 'x.pth')
+    loaded = read_checkpoint(tmp_path / 'x.pth')['state_dict']
+    assert loaded['num_batches_tracked'] == 0 and loaded['weight'].tolist() == [1, 1]
+
+
+def test_integers_in_place_of_floats(tmp_path):
+    """Names that do not tell: the model does, strictly loaded or as the start of a training."""
+    class Scaled(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(2))
+
+    torch.save(dict(state_dict=dict(gain=torch.tensor([3, 4]))), tmp_path / 'x.pth')
+    message = r'gain is of torch.int64, expected torch.float32'
+    with pytest.raises(UserError, match=message):
+        load_weights(Scaled(), tmp_path / 'x.pth')
+    runner = PluginRunner(Scaled(), str(tmp_path), default_scope='mmdet3d',
+                          experiment_name='integers')
+    with pytest.raises(UserError, match=message):
+        runner.load_checkpoint(str(tmp_path / 'x.pth'))
+    assert runner.model.gain.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize('content', [[1], dict(state_dict=[1]),
+                                     dict(state_dict={}, ema_state_dict=3)])
+def test_content_of_another_form(content, tmp_path):
+    torch.save(content, tmp_path / 'x.pth')
+    with pytest.raises(UserError, match='expected a dict with weights'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
+def test_lists_that_are_shared_or_hold_themselves(tmp_path):
+    """1 KB that would be 10 ** 40 items; each list is read once."""
+    bomb, ring = [], []
+    for _ in range(40):
+        bomb = [bomb] * 10
+    ring.append((ring, ))
+    torch.save(dict(state_dict={}, bomb=bomb, ring=ring), tmp_path / 'x.pth')
+    loaded = read_checkpoint(tmp_path / 'x.pth')
+    assert loaded['bomb'][0] is loaded['bomb'][9] and loaded['ring'][0][0] is loaded['ring']
+
+
+def test_compressed_archives_are_refused(tmp_path):
+    """They may be a thousand times larger than their file; ``torch.save`` writes none."""
+    save_checkpoint(dict(state_dict=dict(a=torch.zeros(1000))), tmp_path / 'x.pth')
+    with zipfile.ZipFile(tmp_path / 'x.pth') as old, zipfile.ZipFile(
+            tmp_path / 'y.pth', 'w', zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(UserError, match='cut short or damaged'):
+        read_checkpoint(tmp_path / 'y.pth')
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

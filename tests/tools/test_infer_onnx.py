@@ -1,4 +1,5 @@
 """Images before the network: without torch the same as in the pipeline, bit for bit."""
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -135,12 +136,36 @@ def test_another_calibration(tool, tmp_path):
 
 
 def test_a_description_of_another_format_is_refused(tool, tmp_path):
-    assert tool.FORMAT == packaging.FORMAT == 2  # stands twice: the tool runs without the package
+    assert tool.FORMAT == packaging.FORMAT == 3  # stands twice: the tool runs without the package
     keys = ('inputs', 'outputs', 'preprocessing', 'calibration', 'thresholds', 'camera_rows',
             'sha256', 'arrays_sha256')
     (tmp_path / 'm.onnx.json').write_text(json.dumps(dict.fromkeys(keys, {}) | dict(format=1)))
-    with pytest.raises(tool.InputError, match='of format 1, this program reads 2; export'):
+    with pytest.raises(tool.InputError, match='of format 1, this program reads 3; export'):
         tool._read_meta(tmp_path / 'm.onnx')
+
+
+@pytest.mark.parametrize('suffix', ['', '.npz', '.json'])
+def test_damaged_files_of_an_export_are_refused(suffix, tool, tmp_path):
+    """A flipped bit anywhere in the network, its arrays or its description."""
+    path = tmp_path / 'm.onnx'
+    path.write_bytes(b'a network')
+    keys = ('inputs', 'outputs', 'preprocessing', 'camera_rows')
+    packaging.save_description(path, dict(
+        dict.fromkeys(keys, {}), format=3, thresholds=[0.5], calibration=dict(
+            lidar2cam=[[1e-9, 1 / 3], [float('inf'), 1.0]])), dict(ground=np.arange(9)))
+    meta = tool._read_meta(path)
+    assert meta['thresholds'] == [0.5] and meta['calibration']['lidar2cam'][0] == [1e-9, 1 / 3]
+    file = tmp_path / f'm.onnx{suffix}'
+    whole, refused = file.read_bytes(), 0
+    for at in range(len(whole)):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+        with contextlib.suppress(tool.InputError):
+            assert tool._read_meta(path) == meta  # a space in place of the JSON's '!' or the like
+            continue
+        refused += 1
+    assert refused > 0.9 * len(whole)
+    file.write_bytes(whole)
+    assert tool._read_meta(path) == meta
 
 
 def test_images_of_six_cameras_stand_as_the_description_says(tool):

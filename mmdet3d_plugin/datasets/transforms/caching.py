@@ -1,6 +1,7 @@
 """What the loaders of a frame make, kept in files."""
 import hashlib
 import inspect
+import io
 import json
 import os
 import pickle
@@ -11,12 +12,15 @@ from typing import Optional, Sequence
 
 import cv2
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures import LiDARPoints
 
 from ... import geometry, structures
 from ...checkpoints import source_sha256
 from ...errors import UserError, build_from, did_you_mean
+from ...plain_pickle import load_plain
 
 FILES = dict(images=lambda images: [image['img_path'] for image in images.values()
                                     if 'img_path' in image],
@@ -40,8 +44,7 @@ class Cached(BaseTransform):
     the frame's calibration, the path, size or time of a source file, the code of the transforms or
     the version of OpenCV is another, and when the file is damaged. Entries appear whole or not at
     all, so any number of workers and runs may share a folder. Nothing is ever removed but by
-    replacement: delete the folder when it is no longer wanted. Entries are unpickled; use only
-    folders that you trust.
+    replacement: delete the folder when it is no longer wanted.
 
     Args:
         transforms (list): Configs of loaders: transforms that state what they read and add.
@@ -50,7 +53,8 @@ class Cached(BaseTransform):
 
     Raises:
         UserError: A transform does not state what it reads, needs the results of one that is not
-            wrapped, or the folder cannot be written.
+            wrapped, or makes something else than plain values, arrays and ``LiDARPoints``; or the
+            folder cannot be written.
     """
 
     def __init__(self, transforms: Sequence[dict], cache_dir: str,
@@ -109,19 +113,29 @@ def read_entry(path: Path, stamp: list) -> Optional[dict]:
         content = memoryview(path.read_bytes())
         if zlib.crc32(content[4:]) != int.from_bytes(content[:4], 'little'):
             return None
-        found, values = pickle.loads(content[4:])
-    except (OSError, EOFError, ValueError, pickle.UnpicklingError, AttributeError, ImportError):
+        found, values, points = load_plain(io.BytesIO(content[4:]))
+        if found != stamp:
+            return None
+        return {**values, **{key: LiDARPoints(torch.from_numpy(array), points_dim=array.shape[1])
+                             for key, array in points.items()}}
+    except Exception:  # whatever an unpickler meets in bytes of another kind
         return None
-    return values if found == stamp else None
 
 
 def write_entry(path: Path, stamp: list, values: dict) -> None:
-    """Write an entry: CRC-32 (4 bytes), then stamp and values.
+    """Write an entry: CRC-32 (4 bytes), then stamp, values, and the arrays of LiDAR points.
 
     It appears under its name when it is complete. It is not forced to the disk: an entry that a
     power failure cuts is made anew.
     """
-    content = pickle.dumps((stamp, values), protocol=5)
+    points = {key: value for key, value in values.items() if isinstance(value, LiDARPoints)}
+    content = pickle.dumps((stamp, {key: values[key] for key in values if key not in points},
+                            {key: value.tensor.numpy() for key, value in points.items()}), 5)
+    try:
+        load_plain(io.BytesIO(content))
+    except pickle.UnpicklingError as error:
+        raise UserError(f'Cached: of {", ".join(values)}, one is no plain value, NumPy array or '
+                        f'LiDARPoints ({error}); leave it out of keys') from error
     temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
     try:
         path.parent.mkdir(exist_ok=True)
