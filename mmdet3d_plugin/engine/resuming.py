@@ -11,7 +11,7 @@ from .options import MISSING, differences
 
 _FROM_CHECKPOINT = ('optim_wrapper.optimizer.', 'optim_wrapper.paramwise_cfg.', 'param_scheduler.',
                     'randomness.seed')
-_OF_THE_RUN = ('extend', 'launcher', 'load_from', 'log_level', 'resume', 'work_dir',
+_OF_THE_RUN = ('extend', 'keep_going', 'launcher', 'load_from', 'log_level', 'resume', 'work_dir',
                'experiment_name')
 _SHOWN = 12
 

@@ -26,6 +26,7 @@ from ..checkpoints import (
 )
 from ..errors import UserError, build_from
 from .config import RUNNER_KEYS, check_config
+from .config_text import FormattedOnce
 from .memory import keep_freed_memory
 from .pretrained import DownloadError
 from .resuming import follow_config, hyperparameters, say_differences
@@ -246,6 +247,7 @@ def build_runner(cfg: Config) -> Runner:
         if cfg.get('resume') and not {'meta', 'message_hub', 'optimizer'} <= set(content):
             raise UserError(f'checkpoint {cfg.load_from}: it holds weights but no state of a '
                             'training; start from it with --cfg-options load_from=PATH')
+    cfg = FormattedOnce.of(cfg)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return PluginRunner.from_cfg(cfg)
