@@ -6,11 +6,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmdet3d_plugin'
-BASE = {'errors', 'version', 'checkpoints'}  # single files that everybody may use
+BASE = {'errors', 'version', 'checkpoints', 'locking'}  # single files that everybody may use
 MAY_IMPORT = {
     'errors': set(),
     'version': set(),
     'checkpoints': {'errors'},
+    'locking': {'errors'},
     'conversion': set(),
     'geometry': set(),
     'structures': {'geometry'},

@@ -1,7 +1,7 @@
 """Train a model.
 
     python tools/train.py CONFIG [--work-dir DIR] [--amp [TYPE]] [--resume [PATH]]
-        [--extend] [--keep-going] [--cfg-options K=V ...]
+        [--extend] [--keep-going] [--overwrite] [--cfg-options K=V ...]
 """
 import argparse
 import os
@@ -15,7 +15,13 @@ import torch
 from mmengine.config import Config
 
 from mmdet3d_plugin.engine import build_runner, latest_checkpoint, load_config
-from mmdet3d_plugin.engine.cli import add_config_arguments, ended_by_interrupt, run_tool
+from mmdet3d_plugin.engine.cli import (
+    add_config_arguments,
+    end_with_parent,
+    ended_by_interrupt,
+    run_tool,
+)
+from mmdet3d_plugin.engine.work_dir import claimed, remove
 from mmdet3d_plugin.errors import UserError
 
 
@@ -37,6 +43,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--keep-going', action='store_true',
                         help='train on where the loss or the weights are NaN or infinite; only '
                         'finite weights are saved')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='replace the run that the work dir holds: remove its checkpoints and '
+                        'logs, and start anew')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='how the processes were started')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
@@ -44,6 +53,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.extend and not args.resume:
         parser.error('--extend: continues a run by another schedule; give --resume too')
+    if args.overwrite and args.resume:
+        parser.error('--overwrite: removes what --resume continues; give one of them')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -84,7 +95,13 @@ def main() -> None:
     with ended_by_interrupt('interrupted; the same command with --resume goes on from the last '
                             'checkpoint'):
         args = parse_args()
-        build_runner(apply_arguments(load_config(args.config, args.cfg_options), args)).train()
+        if args.launcher != 'none':
+            end_with_parent()
+        cfg = apply_arguments(load_config(args.config, args.cfg_options), args)
+        with claimed(cfg, args.overwrite) as former:
+            runner = build_runner(cfg)
+            remove(former)
+            runner.train()
 
 
 if __name__ == '__main__':

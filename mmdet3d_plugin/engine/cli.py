@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from argparse import Action, ArgumentParser, Namespace
 from pathlib import Path
@@ -94,10 +95,8 @@ def ended_by_interrupt(message: str) -> Iterator[None]:
     def end(*_) -> None:
         if os.getpid() != process:
             return  # a data worker, which its parent ends
-        for child in multiprocessing.active_children():
-            child.kill()
         os.write(2, f'\n{message}\n'.encode())
-        os._exit(130)
+        _end(130)
 
     if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield  # started in the background, or by a program with signals of its own
@@ -107,6 +106,26 @@ def ended_by_interrupt(message: str) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_with_parent() -> None:
+    """Let this process end when the launcher that started it has ended, however it did."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.write(2, b'error: the launcher of this process has ended\n')
+        _end(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end(code: int) -> None:
+    """End this process and its data workers at once."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)
 
 
 def message_of(error: UserError) -> str:

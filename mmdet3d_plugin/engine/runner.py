@@ -164,7 +164,8 @@ class PluginRunner(Runner):
                                           weights_of(read_checkpoint(filename)))
             raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
                             f'config: {difference or error}; resume with the config that trained '
-                            'it, or start anew from it: --cfg-options load_from=PATH') from error
+                            'it, or start anew from it, without --resume and in another '
+                            '--work-dir: --cfg-options load_from=PATH') from error
         if self._resume:
             say_differences(self, checkpoint, filename, RUNNER_KEYS)
         return checkpoint

@@ -6,10 +6,11 @@ from .info import (
     check_rig,
     check_scan,
     load_infos,
+    load_metainfo,
     save_infos,
     validate_infos,
 )
 from .plain_pickle import load_plain
 
 __all__ = ['INFO_VERSION', 'check_image', 'check_points', 'check_rig', 'check_scan', 'fields',
-           'load_infos', 'load_plain', 'save_infos', 'validate_infos']
+           'load_infos', 'load_metainfo', 'load_plain', 'save_infos', 'validate_infos']
