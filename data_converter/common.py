@@ -24,9 +24,15 @@ import numpy as np
 from tqdm import tqdm
 
 from mmdet3d_plugin import geometry, structures
-from mmdet3d_plugin.checkpoints import disk_errors, file_sha256, source_sha256
+from mmdet3d_plugin.checkpoints import (
+    disk_errors,
+    file_sha256,
+    remove_temporary,
+    source_sha256,
+)
 from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
 from mmdet3d_plugin.geometry import BEVGrid, raster, rigid
+from mmdet3d_plugin.locking import locked
 from mmdet3d_plugin.structures import check_image, check_points, load_plain, save_infos
 
 MESSAGES = 20
@@ -345,13 +351,37 @@ def _start_worker(parent):
 
 
 @contextlib.contextmanager
-def published() -> Iterator[Callable[[str], str]]:
+def published(out_dir: str) -> Iterator[Callable[[str], str]]:
     """Files of a conversion get their names together at its end; of one that failed none is left.
+
+    Args:
+        out_dir: where they go; one conversion at a time writes there.
 
     Yields:
         callable: path -> where to write the file until then. The journal of an info file,
         ``<path>.journal``, stays until the file has its name, so that the next run goes on from it.
+
+    Raises:
+        UserError: another conversion writes there.
     """
+    with alone_in(out_dir):
+        yield from _published()
+
+
+@contextlib.contextmanager
+def alone_in(out_dir: str) -> Iterator[None]:
+    """Let one conversion at a time write to a folder, and remove what killed ones left there.
+
+    Raises:
+        UserError: another one does.
+    """
+    with locked(os.path.join(out_dir, '.conversion.lock'), f'another conversion writes to '
+                f'{out_dir}; wait for it, or choose another --out-dir'):
+        remove_temporary(out_dir)
+        yield
+
+
+def _published() -> Iterator[Callable[[str], str]]:
     paths: Dict[str, str] = {}
 
     def pending(path: str) -> str:
@@ -370,6 +400,32 @@ def published() -> Iterator[Callable[[str], str]]:
         for temporary in paths.values():
             if os.path.exists(temporary):
                 os.remove(temporary)
+
+
+def check_replaced(path: str, metainfo: dict, overwrite: bool) -> None:
+    """Check that an info file which is to be written replaces none of another version.
+
+    Args:
+        path: of the file.
+        metainfo: of the new one.
+        overwrite: replace it anyway.
+
+    Raises:
+        UserError: there is one of another data set, version or choice of frames.
+    """
+    if overwrite or not os.path.isfile(path):
+        return
+    try:
+        there = structures.load_metainfo(path)
+    except UserError:
+        return  # damaged: what is written replaces it
+    other = [key for key in ('dataset', 'version', 'conversion')
+             if there.get(key) != metainfo.get(key)]
+    if other:
+        differences = ', '.join(f'{key} {there.get(key)}, now {metainfo.get(key)}'
+                                for key in other)
+        raise UserError(f'{path} is of another conversion ({differences}); choose another '
+                        '--out-dir, or replace it with --overwrite')
 
 
 def check_splits(splits: Iterable[str], known: Iterable[str]) -> None:

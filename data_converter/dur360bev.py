@@ -40,7 +40,7 @@ EARTH_RADIUS = 6378137.0
 
 def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'extended',
             workers: int = 1, check: bool = False, rasterizer: Optional[str] = None,
-            only: Sequence[str] = ()) -> dict:
+            only: Sequence[str] = (), overwrite: bool = False) -> dict:
     """Write ``dur360bev_infos_{train,val}.pkl``, and the split as JSON to ``dur360bev_split/``.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Bad frames
@@ -54,6 +54,7 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'exten
         check: decode every image and scan, and read the info files back.
         rasterizer: method of RasterizeBEV: report the BEV cells of each class that it draws.
         only: splits to write, 'train' or 'val'; () = both.
+        overwrite: replace info files of another version.
 
     Returns:
         dict: file and report of each split.
@@ -65,13 +66,15 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'exten
     os.makedirs(out_dir, exist_ok=True)
     summary, lists = {}, splits(root_path, version)
     common.check_splits(only, lists)
-    with common.published() as pending:
+    with common.published(out_dir) as pending:
         write_split(root_path, version, os.path.join(out_dir, 'dur360bev_split'), pending)
         for split in only or lists:
             path = os.path.join(out_dir, f'dur360bev_infos_{split}.pkl')
+            base = metainfo(root_path, version, split)
+            common.check_replaced(path, base, overwrite)
             data_list = frames(root_path, split, version, workers, f'{path}.journal', check,
                                rasterizer)
-            meta = dict(metainfo(root_path, version, split), skipped=data_list.skipped,
+            meta = dict(base, skipped=data_list.skipped,
                         **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
             infos = dict(metainfo=meta, data_list=data_list)
             counts = report(infos)

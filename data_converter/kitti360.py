@@ -82,7 +82,7 @@ class Options:
 
 def convert(root_path: str, out_dir: Optional[str] = None, options: Optional[Options] = None,
             workers: int = 1, check: bool = False, rasterizer: Optional[str] = None,
-            only: Tuple[str, ...] = ()) -> dict:
+            only: Tuple[str, ...] = (), overwrite: bool = False) -> dict:
     """Write ``kitti360_infos_{train,val}.pkl``, and the frames of each to ``kitti360_split/``.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Bad frames
@@ -97,6 +97,7 @@ def convert(root_path: str, out_dir: Optional[str] = None, options: Optional[Opt
         check: decode every image and scan, and read the info files back.
         rasterizer: method of RasterizeBEV: report the BEV cells of each class that it draws.
         only: splits to write, 'train' or 'val'; () = both.
+        overwrite: replace info files of other options.
 
     Returns:
         dict: file and report of each split, the frames left out by reason, and the drives
@@ -109,15 +110,17 @@ def convert(root_path: str, out_dir: Optional[str] = None, options: Optional[Opt
     common.check_splits(only, ('train', 'val'))
     lists, skipped = splits(root_path, options, only)
     summary = {}
-    with common.published() as pending:
+    with common.published(out_dir) as pending:
         for split, keys in lists.items():
             path = os.path.join(out_dir, f'kitti360_infos_{split}.pkl')
+            base = metainfo(split, options)
+            common.check_replaced(path, base, overwrite)
             listed = os.path.join(out_dir, 'kitti360_split', f'{split}.txt')
             with atomic_write(pending(listed)) as file:
                 file.write(''.join(f'{name};{frame:010d}\n' for name, frame in keys).encode())
             data_list = frames(root_path, keys, options, workers, f'{path}.journal', split, check,
                                rasterizer)
-            meta = dict(metainfo(split, options), skipped=data_list.skipped,
+            meta = dict(base, skipped=data_list.skipped,
                         **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
             infos = dict(metainfo=meta, data_list=data_list)
             counts = report(infos)

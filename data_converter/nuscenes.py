@@ -59,7 +59,8 @@ BEAMS_DEG = np.linspace(10.67, -30.67, 32)
 
 def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-trainval',
             workers: int = 1, check: bool = False, max_sweeps: int = 10,
-            rasterizer: Optional[str] = None, only: Sequence[str] = ()) -> dict:
+            rasterizer: Optional[str] = None, only: Sequence[str] = (),
+            overwrite: bool = False) -> dict:
     """Write ``nuscenes_infos_{train,val}.pkl`` (or ``test``), and a table of all images to each.
 
     A stopped conversion continues where it was; the files appear complete or not at all. Scenes
@@ -76,6 +77,7 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-
         max_sweeps: LiDAR sweeps before each key frame at most, nearest first.
         rasterizer: method of RasterizeBEV: report the BEV cells of each class that it draws.
         only: splits to write; () = all of the version.
+        overwrite: replace info files of another version.
 
     Returns:
         dict: file and report of each split, the number of scenes left out, and the locations
@@ -95,7 +97,7 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-
     common.check_splits(only, SPLITS[version])
     _check_folders(root, tables, max_sweeps)
     os.makedirs(out_dir, exist_ok=True)
-    with common.published() as pending:
+    with common.published(out_dir) as pending:
         for split, scenes in split_scenes(version).items():
             if only and split not in only:
                 continue
@@ -109,9 +111,11 @@ def convert(root_path: str, out_dir: Optional[str] = None, version: str = 'v1.0-
                 summary[split] = f'not written: {text}'
                 continue
             path = os.path.join(out_dir, f'nuscenes_infos_{split}.pkl')
+            base = metainfo(version, split)
+            common.check_replaced(path, base, overwrite)
             data_list = frames(root, version, keys, max_sweeps, workers, f'{path}.journal', split,
                                check, rasterizer)
-            meta = dict(metainfo(version, split), skipped=data_list.skipped,
+            meta = dict(base, skipped=data_list.skipped,
                         **common.bev_metainfo(data_list, CATEGORIES, rasterizer))
             infos = dict(metainfo=meta, data_list=data_list)
             counts = report(infos)

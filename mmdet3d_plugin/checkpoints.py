@@ -5,6 +5,7 @@ import inspect
 import os
 import pickle
 import re
+import uuid
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -34,8 +35,9 @@ RENAMED_ENTRIES = (
 def atomic_write(path: Union[str, Path]) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is complete.
 
-    The bytes go to ``.<name>.tmp`` in the same folder, reach the disk (fsync) and are then
-    renamed. A process killed at any moment leaves the old file or the new one, never a part.
+    The bytes go to ``.<name>.<random>.tmp`` in the same folder, reach the disk (fsync) and are
+    then renamed. A process killed at any moment leaves the old file or the new one, never a part;
+    :func:`remove_temporary` removes what it left. Of several processes the last one to end wins.
 
     Args:
         path (str | Path): The file; its folder is made if need be.
@@ -47,11 +49,11 @@ def atomic_write(path: Union[str, Path]) -> Iterator[BinaryIO]:
         UserError: The disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:16]}.tmp')
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, 'wb') as file:
+            with open(temporary, 'xb') as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -64,6 +66,13 @@ def atomic_write(path: Union[str, Path]) -> Iterator[BinaryIO]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def remove_temporary(folder: Union[str, Path]) -> None:
+    """Remove what killed processes left of :func:`atomic_write`; nobody may write there now."""
+    for path in Path(folder).glob('.*.tmp'):
+        if re.search(r'\.[0-9a-f]{16}\.tmp$', path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -6,11 +6,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmdet3d_plugin'
-BASE = {'errors', 'version', 'checkpoints', 'plain_pickle'}  # single files that everybody may use
+BASE = {'errors', 'version', 'checkpoints', 'locking', 'plain_pickle'}  # files that everybody uses
 MAY_IMPORT = {
     'errors': set(),
     'version': set(),
     'checkpoints': {'errors', 'plain_pickle'},
+    'locking': {'errors'},
     'plain_pickle': set(),
     'conversion': set(),
     'geometry': set(),

@@ -23,7 +23,7 @@ def dur360bev(args):
     """Converts a Dur360BEV folder, real or from toytown, into info files."""
     from data_converter.dur360bev import convert
     show(convert(args.root_path, args.out_dir or args.root_path, args.version, args.workers,
-                 args.check, args.rasterizer, args.splits))
+                 args.check, args.rasterizer, args.splits, args.overwrite))
 
 
 def kitti360(args):
@@ -33,14 +33,14 @@ def kitti360(args):
     options = Options(args.boxes, tuple(args.sequences), args.split, tuple(args.val_drives),
                       tuple(args.max_frames), min_points=args.min_points, undistort=args.undistort)
     show(convert(args.root_path, args.out_dir, options, args.workers, args.check, args.rasterizer,
-                 args.splits))
+                 args.splits, args.overwrite))
 
 
 def nuscenes(args):
     """Converts a nuScenes folder, real or from toytown, into info files."""
     from data_converter.nuscenes import convert
     show(convert(args.root_path, args.out_dir, args.version, args.workers, args.check,
-                 args.max_sweeps, args.rasterizer, args.splits))
+                 args.max_sweeps, args.rasterizer, args.splits, args.overwrite))
 
 
 def nuscenes_frame(args):
@@ -90,6 +90,8 @@ def add_converter(commands, run, layout, check):
     add('--workers', type=int, default=1)
     add('--check', action='store_true', help=check)
     add('--splits', nargs='+', default=(), help='write these only, such as val (default: all)')
+    add('--overwrite', action='store_true',
+        help='replace info files of another version or choice of frames')
     add('--rasterizer', choices=['exact', 'release', 'lift_splat'],
         help='report (and note in the info files) the BEV cells of each class that this method of '
         'RasterizeBEV draws')

@@ -52,9 +52,9 @@ def read_config(role: str, out_dir: Path, options: dict):
 
 def fit(cfg) -> dict:
     """Train and test; returns the metrics, and the seconds that the training took."""
-    runner, start = build_runner(cfg), time.time()
+    runner, start = build_runner(cfg), time.monotonic()
     runner.train()
-    return dict(runner.test(), seconds=time.time() - start)
+    return dict(runner.test(), seconds=time.monotonic() - start)
 
 
 def draw_sensors_of(cfg, width: int = 2048) -> np.ndarray:

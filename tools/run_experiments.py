@@ -29,6 +29,7 @@ from mmdet3d_plugin.experiments.experiment import (
 from mmdet3d_plugin.experiments.jobs import write_text
 from mmdet3d_plugin.experiments.slurm import slurm_script
 from mmdet3d_plugin.experiments.tables import write_table
+from mmdet3d_plugin.locking import locked
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,8 +87,9 @@ def keep_or_redo(args: argparse.Namespace, experiment: Experiment, trainings: li
             training.note()
         if args.redo is not None and training.folder.is_dir() and set(
                 experiment.with_parents([training.name])) & set(args.redo or changed):
-            print(f'removing {training.folder}')
-            shutil.rmtree(training.folder)
+            with locked(training.lock, training.busy):
+                print(f'removing {training.folder}')
+                shutil.rmtree(training.folder)
     refuse_changed(trainings)
 
 

@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 
 from mmdet3d_plugin.checkpoints import load_weights
 from mmdet3d_plugin.engine import build_runner, load_config
-from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
+from mmdet3d_plugin.engine.cli import add_config_arguments, end_with_parent, run_tool
 from mmdet3d_plugin.errors import UserError
 
 
@@ -43,6 +43,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
+    if args.launcher != 'none':
+        end_with_parent()
     runner = build_runner(apply_arguments(load_config(args.config, args.cfg_options), args))
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, args.checkpoint)

@@ -1,17 +1,27 @@
 """Train a model.
 
     python tools/train.py CONFIG [--work-dir DIR] [--amp [TYPE]] [--resume [PATH]]
-        [--extend] [--cfg-options K=V ...]
+        [--extend] [--keep-going] [--overwrite] [--cfg-options K=V ...]
 """
 import argparse
 import os
+import signal
 from pathlib import Path
+
+if __name__ == '__main__':  # Ctrl-C while the imports run
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 from mmengine.config import Config
 
 from mmdet3d_plugin.engine import build_runner, latest_checkpoint, load_config
-from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
+from mmdet3d_plugin.engine.cli import (
+    add_config_arguments,
+    end_with_parent,
+    ended_by_interrupt,
+    run_tool,
+)
+from mmdet3d_plugin.engine.work_dir import claimed, remove
 from mmdet3d_plugin.errors import UserError
 
 
@@ -30,6 +40,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--extend', action='store_true',
                         help='with --resume: take learning rate, schedule and optimizer settings '
                         'from the config instead of the checkpoint, at its step')
+    parser.add_argument('--keep-going', action='store_true',
+                        help='train on where the loss or the weights are NaN or infinite; only '
+                        'finite weights are saved')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='replace the run that the work dir holds: remove its checkpoints and '
+                        'logs, and start anew')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='how the processes were started')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
@@ -37,6 +53,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.extend and not args.resume:
         parser.error('--extend: continues a run by another schedule; give --resume too')
+    if args.overwrite and args.resume:
+        parser.error('--overwrite: removes what --resume continues; give one of them')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -44,6 +62,8 @@ def parse_args() -> argparse.Namespace:
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
     """Put the command line into the config."""
     cfg.launcher = args.launcher
+    if args.keep_going:
+        cfg.keep_going = True
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
         _use_amp(cfg, args.amp)
@@ -72,8 +92,16 @@ def _use_amp(cfg: Config, dtype: str) -> None:
 
 
 def main() -> None:
-    args = parse_args()
-    build_runner(apply_arguments(load_config(args.config, args.cfg_options), args)).train()
+    with ended_by_interrupt('interrupted; the same command with --resume goes on from the last '
+                            'checkpoint'):
+        args = parse_args()
+        if args.launcher != 'none':
+            end_with_parent()
+        cfg = apply_arguments(load_config(args.config, args.cfg_options), args)
+        with claimed(cfg, args.overwrite) as former:
+            runner = build_runner(cfg)
+            remove(former)
+            runner.train()
 
 
 if __name__ == '__main__':

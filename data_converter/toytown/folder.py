@@ -10,11 +10,13 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from ..common import alone_in
 from .world import Town
 
 VERSION = 1  # of the world: raised whenever the same settings give other files
 FRAME_INTERVAL = 0.5  # seconds
 FRAMES_PER_SEQUENCE = 12
+_OWN = ('.tmp', '.lock')  # unfinished files and the lock
 
 
 def make_settings(layout: str, frames: int, seed: int, image_size: Tuple[int, int],
@@ -70,20 +72,22 @@ def write(out_dir: Path, settings: dict, render: Callable[..., Dict[str, bytes]]
 
     Raises:
         FileExistsError: if ``out_dir`` holds something else or has other settings.
+        UserError: if another process writes there.
         ImportError: if trimesh, embreex or tqdm is missing.
         ChildProcessError: if a worker process dies.
     """
     _require('cv2', 'embreex', 'tqdm', 'trimesh')
-    _check_run_dir(out_dir, settings)
-    jobs = []
-    for _, sequence, rows in plan(settings):
-        todo = [row for row in rows if not finished(out_dir, settings, sequence, *row)]
-        jobs += [
-            (render, str(out_dir), settings, sequence, todo[i : i + FRAMES_PER_SEQUENCE], len(rows))
-            for i in range(0, len(todo), FRAMES_PER_SEQUENCE)
-        ]
-    _run(jobs, workers, settings['frames'], progress)
-    return sum(len(job[4]) for job in jobs)
+    if out_dir.exists() and not out_dir.is_dir():
+        raise FileExistsError(f'{out_dir} exists and is no folder; choose a new --out-dir')
+    with alone_in(str(out_dir)):
+        _check_run_dir(out_dir, settings)
+        jobs = []
+        for _, sequence, rows in plan(settings):
+            todo = [row for row in rows if not finished(out_dir, settings, sequence, *row)]
+            jobs += [(render, str(out_dir), settings, sequence, todo[i : i + FRAMES_PER_SEQUENCE],
+                      len(rows)) for i in range(0, len(todo), FRAMES_PER_SEQUENCE)]
+        _run(jobs, workers, settings['frames'], progress)
+        return sum(len(job[4]) for job in jobs)
 
 
 def _require(*modules):
@@ -97,7 +101,7 @@ def _check_run_dir(out_dir, settings):
     if path.exists():
         there = json.loads(path.read_text())
         other = sorted(k for k in settings.keys() | there.keys() if settings.get(k) != there.get(k))
-        begun = any(p.is_file() and p != path and p.suffix != '.tmp' for p in out_dir.rglob('*'))
+        begun = any(p.is_file() and p != path and p.suffix not in _OWN for p in out_dir.rglob('*'))
         if other and begun:
             was, now = ({k: d.get(k) for k in other} for d in (there, settings))
             raise FileExistsError(
@@ -109,8 +113,8 @@ def _check_run_dir(out_dir, settings):
         if other:
             save(path, to_json(settings))
         return
-    foreign = (p for p in out_dir.rglob('*') if p.is_file() and p.suffix != '.tmp')
-    if out_dir.exists() and (not out_dir.is_dir() or any(foreign)):
+    foreign = (p for p in out_dir.rglob('*') if p.is_file() and p.suffix not in _OWN)
+    if any(foreign):
         raise FileExistsError(
             f'{out_dir} exists and is not a toytown folder; choose a new --out-dir'
         )

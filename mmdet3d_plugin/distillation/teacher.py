@@ -1,4 +1,5 @@
 """Frozen teachers: loaded strictly when training starts, never part of the student's state."""
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
@@ -166,12 +167,18 @@ def read_model(config: Union[str, Path], what: str, hint: str = 'correct it') ->
 
 
 def _best_in(name: str) -> str:
-    """The best checkpoint of a work dir; any other path as it is."""
+    """The best checkpoint of a work dir, of several that of the last step; other paths as is."""
     for folder in (Path(name), _ROOT / name):
-        best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        best = sorted(folder.glob('best_*.pth'), key=lambda path: (_step_of(path), path.name))
         if best:
             return str(best[-1])
     return name
+
+
+def _step_of(path: Path) -> int:
+    """The iteration or epoch in a checkpoint's name; -1 without one."""
+    found = re.search(r'_(\d+)\.pth$', path.name)
+    return int(found[1]) if found else -1
 
 
 def _find(name: str, what: str, hint: str) -> Path:

@@ -1,12 +1,17 @@
 """Functions common to the command line tools."""
+import contextlib
 import json
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from argparse import Action, ArgumentParser, Namespace
 from pathlib import Path
-from typing import Callable, Dict, Sequence
+from typing import Callable, Dict, Iterator, Sequence
 
 import torch.distributed
 
@@ -74,6 +79,53 @@ def run_tool(main: Callable[[], None]) -> None:
             traceback.print_exc()
         print(f'error: {message}', file=sys.stderr)
         sys.exit(2)
+
+
+@contextlib.contextmanager
+def ended_by_interrupt(message: str) -> Iterator[None]:
+    """Let Ctrl-C end the process at once, with exit code 130: no code in between can catch it.
+
+    What is written atomically stays whole. Data workers are ended too.
+
+    Args:
+        message (str): The last line on stderr.
+    """
+    process, before = os.getpid(), signal.getsignal(signal.SIGINT)
+
+    def end(*_) -> None:
+        if os.getpid() != process:
+            return  # a data worker, which its parent ends
+        os.write(2, f'\n{message}\n'.encode())
+        _end(130)
+
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield  # started in the background, or by a program with signals of its own
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_with_parent() -> None:
+    """Let this process end when the launcher that started it has ended, however it did."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.write(2, b'error: the launcher of this process has ended\n')
+        _end(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end(code: int) -> None:
+    """End this process and its data workers at once."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)
 
 
 def message_of(error: UserError) -> str:

@@ -37,8 +37,8 @@ _KNOWN_KEYS = {
     'auto_scale_lr': {'enable', 'base_batch_size'}}
 """Keys that mmengine reads and does not check."""
 RUNNER_KEYS = (set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}) | {
-    'custom_imports', 'extend', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type',
-    'sync_bn'}
+    'custom_imports', 'extend', 'find_unused_parameters', 'keep_going', 'model_wrapper_cfg',
+    'runner_type', 'sync_bn'}
 _LOADER_KEYS = (set(inspect.signature(DataLoader.__init__).parameters) - {'self'}) | {
     'num_batch_per_epoch', 'disable_subprocess_warning'}
 

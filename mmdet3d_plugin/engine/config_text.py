@@ -1,4 +1,4 @@
-"""Dumped configs, read as data: nothing in them runs."""
+"""The text of configs: formatted once, and read as data, so that nothing in it runs."""
 import ast
 import math
 from typing import Any
@@ -8,6 +8,25 @@ from mmengine.config import Config
 from ..errors import UserError
 
 _NAMES = dict(inf=math.inf, nan=math.nan)
+
+
+class FormattedOnce(Config):
+    """A config whose text is formatted again only after a change: it takes up to 1.3 s."""
+
+    @classmethod
+    def of(cls, cfg: Config) -> 'FormattedOnce':
+        """The same config; the entries are shared."""
+        formatted = cls.__new__(cls)
+        formatted.__dict__.update(cfg.__dict__)
+        return formatted
+
+    @property
+    def pretty_text(self) -> str:
+        """The formatted text."""
+        key = repr(self._cfg_dict)
+        if self.__dict__.get('_formatted', ('', ))[0] != key:
+            self.__dict__['_formatted'] = key, super().pretty_text
+        return self.__dict__['_formatted'][1]
 
 
 def read_config_text(text: str, source: str) -> Config:

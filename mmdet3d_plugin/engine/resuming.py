@@ -11,7 +11,7 @@ from .options import MISSING, differences
 
 _FROM_CHECKPOINT = ('optim_wrapper.optimizer.', 'optim_wrapper.paramwise_cfg.', 'param_scheduler.',
                     'randomness.seed')
-_OF_THE_RUN = ('extend', 'launcher', 'load_from', 'log_level', 'resume', 'work_dir',
+_OF_THE_RUN = ('extend', 'keep_going', 'launcher', 'load_from', 'log_level', 'resume', 'work_dir',
                'experiment_name')
 _SHOWN = 12
 
@@ -51,17 +51,19 @@ def say_differences(runner: Runner, checkpoint: Mapping, source: str, keys) -> N
              and (key.startswith('optim_wrapper') or not extend)]
     if kinds:
         raise UserError(
-            f'{source}: its training cannot go on with another {_text(ignored, kinds)}; start anew '
-            f'from its weights: --cfg-options load_from={source}, without --resume' +
+            f'{source}: its training cannot go on with another {describe(ignored, kinds)}; start '
+            f'anew from its weights in another --work-dir: --cfg-options load_from={source}, '
+            'without --resume' +
             ('' if extend else ', or follow the config\'s schedule with --extend'))
     if ignored and extend:
-        runner.logger.info(f'--extend: from now on as the config says: {_text(ignored)}')
+        runner.logger.info(f'--extend: from now on as the config says: {describe(ignored)}')
     elif ignored:
         runner.logger.warning(
             'Resumed: learning rate, schedule and settings of the optimizer come from the '
-            f'checkpoint, so these differences of the config have no effect: {_text(ignored)}. To '
-            'follow the config from this step on, add --extend; to start anew from the weights, '
-            f'use --cfg-options load_from={source} without --resume')
+            'checkpoint, so these differences of the config have no effect: '
+            f'{describe(ignored)}. To follow the config from this step on, add --extend; to start '
+            f'anew from the weights, use --cfg-options load_from={source} without --resume, in '
+            'another --work-dir')
     for key in ('train_cfg.max_iters', 'train_cfg.max_epochs'):
         before, now = used.get(key, (0, 0))
         if not extend and isinstance(before, int) and isinstance(now, int) and now > before:
@@ -70,10 +72,11 @@ def say_differences(runner: Runner, checkpoint: Mapping, source: str, keys) -> N
                 'stays as it is from there on. To follow the schedule of the config, add --extend')
     if used:
         runner.logger.warning(
-            f'Resumed with another config than its checkpoint\'s; from now on: {_text(used)}')
+            f'Resumed with another config than its checkpoint\'s; from now on: {describe(used)}')
 
 
-def _text(found: Mapping, keys=None) -> str:
+def describe(found: Mapping, keys=None) -> str:
+    """The first differences of :func:`compare_configs` in one line, with both values."""
     keys = list(found if keys is None else keys)
     words = [f'{key} {_short(found[key][0])} -> {_short(found[key][1])}' for key in keys[:_SHOWN]]
     more = len(keys) - len(words)

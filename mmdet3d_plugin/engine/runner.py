@@ -27,6 +27,7 @@ from ..checkpoints import (
 )
 from ..errors import UserError, build_from
 from .config import RUNNER_KEYS, check_config
+from .config_text import FormattedOnce
 from .memory import keep_freed_memory
 from .pretrained import DownloadError
 from .resuming import follow_config, hyperparameters, say_differences
@@ -171,7 +172,8 @@ class PluginRunner(Runner):
                                           weights_of(read_checkpoint(filename)))
             raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
                             f'config: {difference or error}; resume with the config that trained '
-                            'it, or start anew from it: --cfg-options load_from=PATH') from error
+                            'it, or start anew from it, without --resume and in another '
+                            '--work-dir: --cfg-options load_from=PATH') from error
         if self._resume:
             say_differences(self, checkpoint, filename, RUNNER_KEYS)
         return checkpoint
@@ -254,6 +256,7 @@ def build_runner(cfg: Config) -> Runner:
         if cfg.get('resume') and not {'meta', 'message_hub', 'optimizer'} <= set(content):
             raise UserError(f'checkpoint {cfg.load_from}: it holds weights but no state of a '
                             'training; start from it with --cfg-options load_from=PATH')
+    cfg = FormattedOnce.of(cfg)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return PluginRunner.from_cfg(cfg)

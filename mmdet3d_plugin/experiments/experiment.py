@@ -259,13 +259,13 @@ def refuse_changed(trainings: Sequence[Training]) -> None:
 
 
 def read_metrics(folder: Path, names: Sequence[str]) -> Dict[str, float]:
-    """The metrics of a training's last validation, which is after its last step."""
+    """The metrics of a training's last validation by step, whatever clock its logs are named by."""
     last: dict = {}
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
             with contextlib.suppress(json.JSONDecodeError):  # a line that a kill cut short
                 record = json.loads(line)
-                if 'loss' not in record:
+                if 'loss' not in record and record.get('step', 0) >= last.get('step', 0):
                     last = record
     for name in names:
         if name not in last:

@@ -17,8 +17,9 @@ import torch
 
 from ..checkpoints import atomic_write
 from ..errors import UserError
+from ..locking import locked
 from ..version import __version__
-from .process import ROOT, Processes, locked, reason
+from .process import ROOT, Processes, reason
 
 CODE = {'mmdet3d_plugin': __version__}
 """What every result depends on, besides its own settings."""

@@ -1,6 +1,4 @@
 """Commands of the repository in processes of their own, and what their logs say."""
-import contextlib
-import fcntl
 import io
 import os
 import re
@@ -10,9 +8,9 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ..errors import UserError
+from ..locking import name_holder
 
 ROOT = Path(__file__).resolve().parents[2]  # commands run here
 
@@ -40,7 +38,7 @@ class Processes:
             log: file to which the output is appended.
             show: gets every line with its end: a newline, or a carriage return in a progress bar.
             env: the environment.
-            lock: file descriptor that the process inherits; see :func:`locked`.
+            lock: file descriptor that the process inherits; see :func:`.locking.locked`.
 
         Returns:
             tuple: Exit code (negative: the signal that ended it) and peak memory in kB.
@@ -68,6 +66,7 @@ class Processes:
                 [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 cwd=ROOT, env=env, pass_fds=(lock, ))
             self._running.add(process.pid)
+            name_holder(lock, os.getpid(), process.pid)
             if self._stopped:
                 process.terminate()
         return process
@@ -79,26 +78,6 @@ class Processes:
             _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         return usage
-
-
-@contextlib.contextmanager
-def locked(path: Path, busy: str) -> Iterator[int]:
-    """Hold a lock; processes that inherit the file hold it too, even when this one is killed.
-
-    Args:
-        path: file of the lock.
-        busy: message of the error.
-
-    Raises:
-        UserError: Somebody else holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(busy) from None
-        yield file.fileno()
 
 
 def reason(log: Path) -> str:

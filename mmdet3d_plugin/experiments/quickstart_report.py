@@ -52,9 +52,8 @@ def read_results(out: Path) -> dict:
     """What the stages measured: IoU, benchmark and curves by model."""
     iou, curves = {}, {}
     for name in MODELS:
-        metrics = max((out / 'evaluation' / name).glob('*/*.json'),
-                      key=lambda path: path.stat().st_mtime)
-        values = json.loads(metrics.read_text())
+        metrics = sorted((out / 'evaluation' / name).glob('*/*.json'))  # all of one checkpoint
+        values = json.loads(metrics[-1].read_text())
         iou[name] = {side: values[f'bev/IoU{side}'] for side in RANGES}
         merged: Dict[str, Dict[float, float]] = {}
         for log in sorted((out / name).glob('*/vis_data/2*.json')):  # one for each start

@@ -7,9 +7,10 @@ from .info import (
     check_rig,
     check_scan,
     load_infos,
+    load_metainfo,
     save_infos,
     validate_infos,
 )
 
 __all__ = ['INFO_VERSION', 'check_image', 'check_points', 'check_rig', 'check_scan', 'fields',
-           'load_infos', 'load_plain', 'save_infos', 'validate_infos']
+           'load_infos', 'load_metainfo', 'load_plain', 'save_infos', 'validate_infos']

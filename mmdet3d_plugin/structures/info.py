@@ -29,6 +29,7 @@ instance
 """
 
 import hashlib
+import io
 import os
 import pickle
 from typing import Mapping
@@ -112,14 +113,18 @@ def _pickled(metainfo, frames):
     memory to the end, later protocols do not allow to clear the memo, and without a memo
     (``fast``) the files are 20 to 40 % larger.
     """
-    def body(value):
-        return pickle.dumps(value, 3)[2:-1]  # without the opcodes PROTO and STOP
-
-    yield b''.join((pickle.PROTO, b'\x03', pickle.EMPTY_DICT, pickle.MARK, body('metainfo'),
-                    body(metainfo), body('data_list'), pickle.EMPTY_LIST, pickle.MARK))
+    yield b''.join((pickle.PROTO, b'\x03', pickle.EMPTY_DICT, pickle.MARK, _body('metainfo'),
+                    _body(metainfo), _FRAMES))
     for frame in frames:
-        yield body(frame)
+        yield _body(frame)
     yield pickle.APPENDS + pickle.SETITEMS + pickle.STOP
+
+
+def _body(value):
+    return pickle.dumps(value, 3)[2:-1]  # without the opcodes PROTO and STOP
+
+
+_FRAMES = _body('data_list') + pickle.EMPTY_LIST + pickle.MARK
 
 
 def load_infos(path: str) -> dict:
@@ -140,6 +145,23 @@ def load_infos(path: str) -> dict:
         raise UserError(f'{path}: not a readable info file ({reason}); write it again with '
                         'tools/create_data.py') from error
     return validate_infos(infos, path)
+
+
+def load_metainfo(path: str) -> dict:
+    """The metainfo of an info file, of which :func:`save_infos` writes it first.
+
+    Raises:
+        UserError: the file is not readable, or has none.
+    """
+    try:
+        with open(path, 'rb') as file:
+            head, found, _ = file.read(1 << 20).partition(_FRAMES)
+            if found:
+                file = io.BytesIO(head + pickle.SETITEMS + pickle.STOP)
+            file.seek(0)
+            return _Check(path).key(load_plain(file), 'metainfo', dict, '')
+    except Exception as error:
+        raise UserError(f'{path}: not a readable info file: {error}') from error
 
 
 def check_rig(images: Mapping, source: str) -> None:

@@ -14,14 +14,16 @@ _NO_CURVES = {'epoch', 'iter', 'step', 'time', 'data_time', 'memory', 'eta'}
 
 
 def find_log(path: Path) -> Path:
-    """The log file itself, or the newest one of a work dir."""
+    """The log file itself, or of a work dir the one that goes to the highest step."""
     if path.is_file():
         return path
-    found = sorted(path.glob('**/vis_data/2*.json'), key=lambda p: p.stat().st_mtime)
+    found = sorted(path.glob('**/vis_data/2*.json'))
     if not found:
         raise UserError(f'log {path}: no vis_data/*.json there; give a log file or the work dir '
                         'of a training')
-    return found[-1]
+    steps = {log: max((points[-1][0] for points in read_curves(log).values()), default=-1)
+             for log in found}
+    return max(reversed(found), key=steps.get)
 
 
 def read_curves(path: Path) -> Curves:

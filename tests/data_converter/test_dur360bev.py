@@ -11,7 +11,8 @@ import pytest
 
 from data_converter import common, dur360bev
 from mmdet3d_plugin.errors import FrameError, UserError
-from mmdet3d_plugin.structures import load_infos
+from mmdet3d_plugin.locking import locked
+from mmdet3d_plugin.structures import load_infos, load_metainfo
 from tests.helpers.dur360bev import COLS, ROWS, make_root
 
 
@@ -402,3 +403,26 @@ def test_a_byte_order_mark_is_skipped(tmp_path):
         (tmp_path / name).write_bytes(b'\xef\xbb\xbf' + content.encode())
     assert common.read_lines(str(tmp_path / 'a.txt')) == ['1 2', '3']
     assert common.read_json(str(tmp_path / 'a.json')) == {'x': 1}
+
+
+def test_another_version_replaces_nothing_unasked(root, tmp_path):
+    out = tmp_path / 'out'
+    convert(root, out_dir=str(out))
+    before = (out / 'dur360bev_infos_val.pkl').read_bytes()
+    with pytest.raises(UserError, match=(
+            r'dur360bev_infos_train.pkl is of another conversion \(version extended, now mini\); '
+            'choose another --out-dir, or replace it with --overwrite')):
+        dur360bev.convert(str(root), out_dir=str(out), version='mini')
+    assert (out / 'dur360bev_infos_val.pkl').read_bytes() == before
+    assert convert(root, out_dir=str(out)).keys() == {'train', 'val'}
+    (out / 'dur360bev_infos_train.pkl').write_bytes(b'damaged')
+    convert(root, out_dir=str(out), only=('train', ))
+    assert load_metainfo(str(out / 'dur360bev_infos_train.pkl'))['version'] == 'extended'
+
+
+def test_one_conversion_at_a_time(root, tmp_path):
+    out = tmp_path / 'out'
+    with locked(out / '.conversion.lock', 'busy'), pytest.raises(UserError, match=(
+            rf'another conversion writes to {out}; wait for it.*pid {os.getpid()}\)')):
+        convert(root, out_dir=str(out))
+    assert not list(out.iterdir())

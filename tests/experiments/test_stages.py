@@ -2,8 +2,8 @@
 import pytest
 
 from mmdet3d_plugin.errors import UserError
-from mmdet3d_plugin.experiments.process import locked
 from mmdet3d_plugin.experiments.stages import Stage, StageRunner
+from mmdet3d_plugin.locking import locked
 
 
 def code(text):

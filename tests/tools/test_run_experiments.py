@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.experiments import experiment, jobs
-from mmdet3d_plugin.experiments.process import locked
+from mmdet3d_plugin.locking import locked
 from tools import run_experiments
 
 ROOT = Path(__file__).resolve().parents[2]
