@@ -25,7 +25,7 @@ MAY_IMPORT = {
              'geometry'},
     'benchmark': {'apis', 'deployment', 'engine', 'datasets', 'distillation', 'models',
                   'visualization', 'structures', 'geometry'},
-    'experiments': {'benchmark', 'engine', 'visualization'},
+    'experiments': {'benchmark', 'engine', 'visualization', 'structures'},
 }
 TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 DEVKITS = {'nuscenes', 'open3d', 'trimesh', 'embreex', 'shapely', 'matplotlib', 'onnx',
