@@ -294,7 +294,7 @@ def _leave_out(desc, error, bad, total):
 def _appended(path):
     """Open a file to append to; errors while it is closed do not hide the first one."""
     with disk_errors(path):
-        log = open(path, 'ab')
+        log = open(path, 'ab', opener=_no_link)
     try:
         yield log
     except BaseException:
@@ -308,8 +308,8 @@ def _appended(path):
 def _read_journal(path) -> dict:
     """Key -> mark, place and cells of the complete records; an incomplete last one is removed."""
     done = {}
-    if os.path.exists(path):
-        with open(path, 'rb+') as file:
+    if os.path.lexists(path):
+        with disk_errors(path), open(path, 'rb+', opener=_no_link) as file:
             end = 0
             try:
                 while True:
@@ -319,6 +319,11 @@ def _read_journal(path) -> dict:
             except Exception:
                 file.truncate(end)
     return done
+
+
+def _no_link(path, flags):
+    """Open a file, but no symbolic link: its target is another's."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _imap(function, keys, workers):

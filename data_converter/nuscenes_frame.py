@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mmdet3d_plugin.checkpoints import atomic_write
 from mmdet3d_plugin.errors import UserError, parse_errors
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
 from mmdet3d_plugin.geometry.rigid import RFU_TO_FLU
-from mmdet3d_plugin.structures import INFO_VERSION, load_plain, read_image
+from mmdet3d_plugin.structures import INFO_VERSION, file_name, load_plain, read_image
 
 from . import common
 
@@ -70,9 +71,9 @@ def _frame(root, out, number, frame):
     boxes = np.array([i['bbox_3d'] for i in frame['instances']], np.float64).reshape(-1, 7)
     scan = _scan(root / frame['lidar_points']['lidar_path'])
     scan[:, :3] = rigid.apply(turn, scan[:, :3])
-    path = out / 'points' / f'{token}.bin'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scan.tofile(path)
+    path = out / 'points' / f'{file_name(token)}.bin'
+    with atomic_write(path) as file:
+        file.write(scan.tobytes())
     pose = np.array(frame['ego2global']) @ rigid.rigid(
         translation=np.array(frame['lidar_points']['lidar2ego'])[:3, 3])
     return dict(

@@ -27,7 +27,7 @@ from torch import nn
 from .checkpoints import atomic_write, load_weights
 from .engine import load_config
 from .errors import UserError, build_from, did_you_mean
-from .structures import check_rig, check_scan, fields, read_image
+from .structures import check_rig, check_scan, fields, file_name, read_image
 from .visualization.draw import frame_panel, save_image
 
 _FILES = ('img', 'points', 'lidar2cam', 'lens')
@@ -298,7 +298,7 @@ def _names(tokens: Sequence[str]) -> List[str]:
     seen: Dict[str, int] = {}
     names = []
     for token in tokens:
-        token = str(token).replace('/', '_')
+        token = file_name(token)
         seen[token] = seen.get(token, -1) + 1
         names.append(f'{token}_{seen[token]}' if seen[token] else token)
     return names

@@ -600,12 +600,21 @@ def writing(path: Path) -> Iterator[None]:
                          'choose another folder, and run the same command again') from error
 
 
+def no_link(path: str, flags: int) -> int:
+    """Open a file, but no symbolic link: its target is another's."""
+    return os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0), 0o666)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that takes its name when it is complete."""
     temporary = path.with_name(f'.tmp.{path.name}')
     with writing(path):
         try:
-            temporary.write_bytes(content)
+            temporary.unlink(missing_ok=True)
+            with open(temporary, 'xb') as file:  # never the target of a symbolic link
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -658,7 +667,7 @@ class Results:
     def add(self, file: str, digest: str, content: bytes) -> None:
         """Write a result, then note what it was computed from."""
         write_whole(self.folder / file, content)
-        with writing(self.list), open(self.list, 'ab') as notes:
+        with writing(self.list), open(self.list, 'ab', opener=no_link) as notes:
             notes.write(b'\n' + digest.encode() + b' ' + os.fsencode(file))
         self.hashes[file] = digest
 
@@ -751,8 +760,13 @@ class Video:
     def write(self, image: np.ndarray) -> None:
         """Append an (H, W, 3) RGB image."""
         if self.writer is None:
+            with writing(self.path):
+                self.partial.unlink(missing_ok=True)
             self.writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter_fourcc(*'mp4v'),
                                           self.fps, image.shape[1::-1])
+            if not self.writer.isOpened():
+                raise InputError(f'{self.path}: cannot write a video of {image.shape[1]}x'
+                                 f'{image.shape[0]} there; choose another folder')
         self.writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         self.count += 1
 
@@ -764,10 +778,13 @@ class Video:
         """
         self.writer.release()
         video = cv2.VideoCapture(str(self.partial))
-        if video.get(cv2.CAP_PROP_FRAME_COUNT) != self.count:
+        if sum(1 for _ in iter(video.grab, False)) != self.count:
             raise InputError(f'{self.path}: cannot write all {self.count} images; make room there, '
                              'and run the same command again')
-        os.replace(self.partial, self.path)
+        with writing(self.path):
+            with open(self.partial, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(self.partial, self.path)
 
     def close(self) -> None:
         """Leave nothing behind that is not finished."""
@@ -790,7 +807,9 @@ def predict(exported, images, name, results, keep_maps, thresholds) -> np.ndarra
         packed = io.BytesIO()
         np.savez_compressed(packed, **outs)
         results.add(maps, digest, packed.getvalue())
-    encoded = cv2.imencode('.png', cv2.cvtColor(bev, cv2.COLOR_RGB2BGR))[1]
+    done, encoded = cv2.imencode('.png', cv2.cvtColor(bev, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise InputError(f'{results.folder / drawing}: cannot encode the map of {bev.shape}')
     results.add(drawing, digest, encoded.tobytes())
     return bev
 

@@ -10,6 +10,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from mmdet3d_plugin.errors import parse_errors
+
 from .world import Town
 
 VERSION = 1  # of the world: raised whenever the same settings give other files
@@ -95,7 +97,8 @@ def _require(*modules):
 def _check_run_dir(out_dir, settings):
     path = out_dir / 'metadata' / 'toytown.json'
     if path.exists():
-        there = json.loads(path.read_text())
+        with parse_errors(f'{path}: unreadable settings', 'choose another --out-dir'):
+            there = dict(json.loads(path.read_text()))
         other = sorted(k for k in settings.keys() | there.keys() if settings.get(k) != there.get(k))
         begun = any(p.is_file() and p != path and p.suffix != '.tmp' for p in out_dir.rglob('*'))
         if other and begun:
@@ -222,5 +225,7 @@ def save(path: Path, data: bytes) -> None:
     """Writes bytes atomically: the file is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    part.write_bytes(data)
+    part.unlink(missing_ok=True)
+    with open(part, 'xb') as file:  # of a symbolic link the target would be overwritten
+        file.write(data)
     os.replace(part, path)

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
+from ..checkpoints import disk_errors
 from ..errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]  # commands run here
@@ -93,7 +94,9 @@ def locked(path: Path, busy: str) -> Iterator[int]:
         UserError: Somebody else holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'w') as file:
+    with disk_errors(path):
+        file = open(path, 'a')
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

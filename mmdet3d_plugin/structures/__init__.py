@@ -1,6 +1,6 @@
 """Info files, and the names of model inputs and of fields of a data sample."""
 from . import fields
-from .files import check_image, check_points, read_image
+from .files import check_image, check_points, file_name, read_image
 from .info import (
     INFO_VERSION,
     check_rig,
@@ -12,4 +12,4 @@ from .info import (
 from .plain_pickle import load_plain
 
 __all__ = ['INFO_VERSION', 'check_image', 'check_points', 'check_rig', 'check_scan', 'fields',
-           'load_infos', 'load_plain', 'read_image', 'save_infos', 'validate_infos']
+           'file_name', 'load_infos', 'load_plain', 'read_image', 'save_infos', 'validate_infos']

@@ -1,5 +1,6 @@
 """Checks of the files of a frame: complete, and usable for training."""
 import os
+import re
 import struct
 from typing import BinaryIO, Optional, Tuple
 
@@ -125,6 +126,16 @@ def _has_jpeg_end(data: bytes) -> bool:
             return data.find(b'\xff\xd9', at) >= 0
         at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
     return False
+
+
+def file_name(text: str) -> str:
+    """A file name of a frame's token: no separator, no control character, at most 100 characters.
+
+    Example:
+        >>> file_name('../a/b'), file_name(''), file_name('0001')
+        ('_a_b', 'frame', '0001')
+    """
+    return re.sub(r'[/\\\0-\x1f]', '_', str(text)).lstrip('.')[:100] or 'frame'
 
 
 def check_points(points: np.ndarray, path: str) -> None:
