@@ -30,10 +30,16 @@ from mmdet3d_plugin.checkpoints import (
     remove_temporary,
     source_sha256,
 )
-from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
+from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean, parse_errors
 from mmdet3d_plugin.geometry import BEVGrid, raster, rigid
 from mmdet3d_plugin.locking import locked
-from mmdet3d_plugin.structures import check_image, check_points, load_plain, save_infos
+from mmdet3d_plugin.structures import (
+    check_image,
+    check_points,
+    load_plain,
+    read_image,
+    save_infos,
+)
 
 MESSAGES = 20
 """Bad frames of a split that are reported one by one; the others are only counted."""
@@ -58,18 +64,23 @@ def read_split(path: str) -> Dict[str, np.ndarray]:
     path = next((p for p in (path, f'{stem}.json') if os.path.isfile(p)), None)
     if path is None:
         raise UserError(f'{stem}.pkl (or .json): no such split file; it belongs to the data set')
-    try:
-        with open(path, 'rb') as file:
-            raw = json.load(file) if path.endswith('.json') else load_plain(file)
-        arrays = {name: np.asarray(value) for name, value in raw.items()}
-    except Exception as error:
-        raise UserError(f'{path}: not a readable split file: {error}; download it again, or '
-                        f'write {os.path.basename(stem)}.json in its place') from error
-    for name, array in arrays.items():
-        if array.ndim != 1 or (array.size and array.dtype.kind not in 'iu'):
-            raise UserError(f'{path}: {name}: expected a list of integers, got {array.dtype} of '
-                            f'shape {array.shape}')
-    return {name: array.astype(np.int64) for name, array in arrays.items()}
+    with parse_errors(f'{path}: not a readable split file', 'download it again, or write '
+                      f'{os.path.basename(stem)}.json in its place'), open(path, 'rb') as file:
+        raw = json.load(file) if path.endswith('.json') else load_plain(file)
+        items = list(raw.items())
+    return {str(name): _integers(value, f'{path}: {name!s:.80}') for name, value in items}
+
+
+def _integers(value, where) -> np.ndarray:
+    """(N,) int64 of a list of integers or of such an array."""
+    if isinstance(value, list) and set(map(type, value)) <= {int}:
+        value = np.array(value or (), np.int64 if max(map(abs, value), default=0) < 1 << 62 else
+                         object)
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or (
+            value.size and value.dtype.kind not in 'iu'):
+        raise UserError(f'{where}: expected a list of integers, got {type(value).__name__} of '
+                        f'{getattr(value, "dtype", "other values")}')
+    return value.astype(np.int64)
 
 
 def image_size(path: str) -> Tuple[int, int]:
@@ -79,8 +90,9 @@ def image_size(path: str) -> Tuple[int, int]:
         FrameError: the file is missing, empty, cut, or no PNG.
     """
     size = check_image(path)
-    if size is None:
-        raise FrameError(f'{path}: a JPEG file, expected a PNG file; copy it again', 'image')
+    with open(path, 'rb') as file:
+        if file.read(2) == b'\xff\xd8':
+            raise FrameError(f'{path}: a JPEG file, expected a PNG file; copy it again', 'image')
     return size
 
 
@@ -90,11 +102,8 @@ def read_json(path: str) -> dict:
     Raises:
         UserError: the file is missing, no JSON, or holds something else.
     """
-    try:
-        with open(path, encoding='utf-8-sig') as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f'{path}: cannot read: {error}') from error
+    with parse_errors(f'{path}: cannot read'), open(path, encoding='utf-8-sig') as file:
+        content = json.load(file)
     if not isinstance(content, dict):
         raise UserError(f'{path}: expected a JSON object, got {type(content).__name__}')
     return content
@@ -106,11 +115,8 @@ def read_lines(path: str) -> List[str]:
     Raises:
         UserError: the file is missing or no text.
     """
-    try:
-        with open(path, encoding='utf-8-sig') as file:
-            return file.read().rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: cannot read: {error}') from error
+    with parse_errors(f'{path}: cannot read'), open(path, encoding='utf-8-sig') as file:
+        return file.read().rstrip().splitlines()
 
 
 def parse_time(text: str, where: str) -> float:
@@ -294,7 +300,7 @@ def _leave_out(desc, error, bad, total):
 def _appended(path):
     """Open a file to append to; errors while it is closed do not hide the first one."""
     with disk_errors(path):
-        log = open(path, 'ab')
+        log = open(path, 'ab', opener=_no_link)
     try:
         yield log
     except BaseException:
@@ -308,8 +314,8 @@ def _appended(path):
 def _read_journal(path) -> dict:
     """Key -> mark, place and cells of the complete records; an incomplete last one is removed."""
     done = {}
-    if os.path.exists(path):
-        with open(path, 'rb+') as file:
+    if os.path.lexists(path):
+        with disk_errors(path), open(path, 'rb+', opener=_no_link) as file:
             end = 0
             try:
                 while True:
@@ -319,6 +325,11 @@ def _read_journal(path) -> dict:
             except Exception:
                 file.truncate(end)
     return done
+
+
+def _no_link(path, flags):
+    """Open a file, but no symbolic link: its target is another's."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _imap(function, keys, workers):
@@ -504,12 +515,8 @@ def check_files(paths: Iterable[str], features: int) -> None:
     Raises:
         FrameError: an image cannot be decoded; a scan has no return or values that are not finite.
     """
-    import cv2
     for path in paths:
         if path.endswith('.bin'):
             check_points(np.fromfile(path, '<f4').reshape(-1, features), path)
             continue
-        check_image(path)
-        if cv2.imread(path, cv2.IMREAD_COLOR) is None:
-            raise FrameError(f'{path}: unreadable image: it cannot be decoded; copy it again',
-                             'image')
+        read_image(path)

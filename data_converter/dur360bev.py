@@ -17,7 +17,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mmdet3d_plugin.checkpoints import atomic_write
-from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
+from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean, parse_errors
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
 from mmdet3d_plugin.geometry.panorama import THETA_APERTURE_DEG
@@ -241,16 +241,14 @@ def scan_layout(root: str) -> Tuple[int, int, List[int], Tuple[float, float]]:
     """
     path = os.path.join(root, 'metadata', 'os1.json')
     meta = common.read_json(path)
-    try:
+    with parse_errors(f'{path}: expected data_format with pixels_per_column, columns_per_frame and '
+                      'pixel_shift_by_row', 'download it again'):
         layout = meta['data_format']
         rows, cols = int(layout['pixels_per_column']), int(layout['columns_per_frame'])
         shift = [int(s) for s in layout['pixel_shift_by_row']]
         angles = [float(angle) for angle in meta.get('beam_altitude_angles') or []]
-        if min(rows, cols) < 2 or not np.isfinite(angles).all():
-            raise ValueError('a size below 2, or an angle that is not finite')
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f'{path}: expected data_format with pixels_per_column, columns_per_frame '
-                        f'and pixel_shift_by_row; {error!r}; download it again') from error
+        if not 2 <= min(rows, cols) <= max(rows, cols) < 1 << 16 or not np.isfinite(angles).all():
+            raise ValueError('a size below 2 or beyond 65535, or an angle that is not finite')
     for name, value in (('pixel_shift_by_row', shift), ('beam_altitude_angles', angles)):
         if len(value) != rows and (value or name == 'pixel_shift_by_row'):
             raise UserError(f'{path}: {name} has {len(value)} entries, expected '
@@ -266,7 +264,7 @@ def calibration(root: str) -> List[List[float]]:
         return np.eye(4).tolist()
     try:
         matrix = np.array(common.read_json(path).get('lidar2cam'), np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.zeros(())
     if matrix.shape != (4, 4) or not rigid.is_rigid(matrix):
         raise UserError(f'{path}: lidar2cam: expected a rigid transform, 4 rows of 4 numbers, got '

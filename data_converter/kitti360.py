@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from mmdet3d_plugin.checkpoints import atomic_write
-from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
+from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean, parse_errors
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import undistort
 from mmdet3d_plugin.structures import INFO_VERSION, check_points
@@ -599,20 +599,16 @@ def read_fisheye(path: str) -> dict:
         UserError: the file is missing or malformed; naming the key.
     """
     text = '\n'.join(common.read_lines(path)[1:])  # the first line, %YAML:1.0, is no YAML
-    try:
+    with parse_errors(f'{path}: no fisheye calibration of type MEI',
+                      'download the calibration again'):
         raw = yaml.safe_load(text)
         parts = {**raw['mirror_parameters'], **raw['distortion_parameters'],
                  **raw['projection_parameters']}
         height, width = int(raw['image_height']), int(raw['image_width'])
         mei = {key: float(parts[key]) for key in MEI_PARAMETERS}
-        if not 0 < min(height, width) or not max(map(abs, mei.values())) < 1e6 or \
-                not min(mei['gamma1'], mei['gamma2']) > 0:
+        if not 0 < min(height, width) <= max(height, width) < 1 << 16 or \
+                not max(map(abs, mei.values())) < 1e6 or not min(mei['gamma1'], mei['gamma2']) > 0:
             raise ValueError('a size or parameter is out of range')
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError,
-            RecursionError) as error:
-        reason = f'no {error}' if isinstance(error, KeyError) else ' '.join(str(error).split())
-        raise UserError(f'{path}: no fisheye calibration of type MEI: {reason}; download the '
-                        'calibration again') from error
     return dict(lens='mei', height=height, width=width, theta_max_deg=THETA_MAX_DEG, mei=mei)
 
 
@@ -639,6 +635,8 @@ class _Reader:
 
     def start(self, tag, _):
         self.path.append(tag)
+        if len(self.path) > 16:
+            raise ValueError('it is nested too deeply')
         if len(self.path) == 2:
             self.objects.append({})
         self.text = [] if '/'.join(self.path[2:]) in _FIELDS else None
@@ -667,11 +665,8 @@ def read_boxes(path: str) -> Tuple[List[Box], List[Tuple[int, int]]]:
         UserError: the file is cut, no XML, has a DTD, or an object is malformed; naming it.
     """
     reader = _Reader()
-    try:
+    with parse_errors(f'{path}: unreadable 3D boxes', 'download data_3d_bboxes again'):
         ET.parse(path, ET.XMLParser(target=reader))
-    except (ET.ParseError, ValueError, OSError) as error:
-        raise UserError(f'{path}: unreadable 3D boxes: {error}; download data_3d_bboxes '
-                        'again') from error
     names = {kitti: name for name, (_, kitti) in LABELS.items()}
     boxes, windows = [], set()
     for n, fields in enumerate(reader.objects, 1):
@@ -684,8 +679,8 @@ def read_boxes(path: str) -> Tuple[List[Box], List[Tuple[int, int]]]:
             if category not in LABELS or 'transform/data' not in fields:
                 continue
             transform = np.array(fields['transform/data'].split(), np.float64).reshape(4, 4)
-            if not np.isfinite(transform).all():
-                raise ValueError('its transform is not finite')
+            if not (np.abs(transform) < 1e8).all():
+                raise ValueError('its transform is not finite, or beyond 1e8')
             if np.linalg.svd(transform[:3, :3], compute_uv=False).min() > 1e-3:
                 boxes.append(Box(
                     category, transform, int(fields.get('timestamp', -1)),

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mmdet3d_plugin.checkpoints import atomic_write
-from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean
+from mmdet3d_plugin.errors import FrameError, UserError, did_you_mean, parse_errors
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
 from mmdet3d_plugin.structures import INFO_VERSION, check_image
@@ -179,30 +179,27 @@ def read_rows(path: str) -> Iterator[dict]:
         UserError: the file is missing, cut, or no array of objects.
     """
     decode, gap = json.JSONDecoder().raw_decode, re.compile(r'[\s,]*')
-    try:
-        with open(path, encoding='utf-8-sig') as file:
-            text = file.read(_CHUNK).lstrip()
-            if not text.startswith('['):
-                raise ValueError('it does not start with [')
-            at = 1
-            while True:
-                at = gap.match(text, at).end()
-                try:
-                    if text[at:at + 1] == ']':
-                        return
-                    row, at = decode(text, at)
-                except json.JSONDecodeError:
-                    more = file.read(_CHUNK)
-                    if not more:
-                        raise
-                    text, at = text[at:] + more, 0
-                    continue
-                if not isinstance(row, dict):
-                    raise ValueError(f'expected records, got {row!r}'[:80])
-                yield row
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f'{path}: no table of nuScenes: {error}; extract the metadata '
-                        'again') from error
+    with parse_errors(f'{path}: no table of nuScenes', 'extract the metadata again'), \
+            open(path, encoding='utf-8-sig') as file:
+        text = file.read(_CHUNK).lstrip()
+        if not text.startswith('['):
+            raise ValueError('it does not start with [')
+        at = 1
+        while True:
+            at = gap.match(text, at).end()
+            try:
+                if text[at:at + 1] == ']':
+                    return
+                row, at = decode(text, at)
+            except json.JSONDecodeError:
+                more = file.read(_CHUNK)
+                if not more:
+                    raise
+                text, at = text[at:] + more, 0
+                continue
+            if not isinstance(row, dict):
+                raise ValueError(f'expected records, got {row!r:.60}')
+            yield row
 
 
 def read_columns(path: str, fields: Dict[str, Union[type, Callable[[dict], Any]]],

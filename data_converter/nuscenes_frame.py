@@ -8,14 +8,14 @@ moved into our LiDAR frame, x forward, y left, z up: same origin, axes of the eg
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.checkpoints import atomic_write
+from mmdet3d_plugin.errors import UserError, parse_errors
 from mmdet3d_plugin.geometry import rigid
 from mmdet3d_plugin.geometry.lidar_image import fov_of_beams
 from mmdet3d_plugin.geometry.rigid import RFU_TO_FLU
-from mmdet3d_plugin.structures import INFO_VERSION, load_plain
+from mmdet3d_plugin.structures import INFO_VERSION, file_name, load_plain, read_image
 
 from . import common
 
@@ -57,12 +57,10 @@ def _read(root):
     if len(paths) != 1:
         raise UserError(f'{root}: expected one mmdet3d info file (*.pkl), found {len(paths)}; '
                         '--root-path must hold it, its images and its sweep')
-    try:
-        with open(paths[0], 'rb') as file:
-            infos = load_plain(file)
+    with parse_errors(f'{paths[0]}: no mmdet3d v2 info file of nuScenes'), \
+            open(paths[0], 'rb') as file:
+        infos = load_plain(file)
         infos['metainfo']['categories'], infos['data_list'][0]['lidar_points']['lidar2ego']
-    except Exception as error:
-        raise UserError(f'{paths[0]}: no mmdet3d v2 info file of nuScenes: {error!r}') from error
     return infos
 
 
@@ -73,9 +71,9 @@ def _frame(root, out, number, frame):
     boxes = np.array([i['bbox_3d'] for i in frame['instances']], np.float64).reshape(-1, 7)
     scan = _scan(root / frame['lidar_points']['lidar_path'])
     scan[:, :3] = rigid.apply(turn, scan[:, :3])
-    path = out / 'points' / f'{token}.bin'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scan.tofile(path)
+    path = out / 'points' / f'{file_name(token)}.bin'
+    with atomic_write(path) as file:
+        file.write(scan.tobytes())
     pose = np.array(frame['ego2global']) @ rigid.rigid(
         translation=np.array(frame['lidar_points']['lidar2ego'])[:3, 3])
     return dict(
@@ -96,9 +94,7 @@ def _instance(instance, box):
 
 def _camera(root, camera, back):
     path = root / camera['img_path']
-    image = cv2.imread(str(path))
-    if image is None:
-        raise UserError(f'{path}: missing or unreadable image')
+    image = read_image(str(path))
     return dict(img_path=str(path), height=image.shape[0], width=image.shape[1], lens='pinhole',
                 cam2img=np.array(camera['cam2img'])[:3, :3].tolist(),
                 lidar2cam=(np.array(camera['lidar2cam']) @ back).tolist())

@@ -15,7 +15,6 @@ import numbers
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-import cv2
 import numpy as np
 import torch
 from mmdet3d.registry import DATASETS, MODELS
@@ -28,7 +27,7 @@ from torch import nn
 from .checkpoints import atomic_write, load_weights
 from .engine import load_config
 from .errors import UserError, build_from, did_you_mean
-from .structures import check_rig, check_scan, fields
+from .structures import check_rig, check_scan, fields, file_name, read_image
 from .visualization.draw import frame_panel, save_image
 
 _FILES = ('img', 'points', 'lidar2cam', 'lens')
@@ -256,9 +255,8 @@ def _camera_of(image: Union[str, Path, np.ndarray]) -> Tuple[dict, str]:
         _check_image(camera, 'img')
     else:
         path = _existing(image, 'img')
-        found, camera, stem = cv2.imread(str(path)), dict(img_path=str(path.absolute())), path.stem
-        if found is None:
-            raise UserError(f'img {path}: unreadable image; give a PNG or JPEG file')
+        camera, stem = dict(img_path=str(path.absolute())), path.stem
+        found = read_image(str(path))
     return dict(camera, height=found.shape[0], width=found.shape[1]), stem
 
 
@@ -300,7 +298,7 @@ def _names(tokens: Sequence[str]) -> List[str]:
     seen: Dict[str, int] = {}
     names = []
     for token in tokens:
-        token = str(token).replace('/', '_')
+        token = file_name(token)
         seen[token] = seen.get(token, -1) + 1
         names.append(f'{token}_{seen[token]}' if seen[token] else token)
     return names

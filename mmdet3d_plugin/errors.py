@@ -1,9 +1,10 @@
 """Errors that a user can cause, and the builder that says where in the config they are."""
+import contextlib
 import difflib
 import inspect
 import re
 from contextvars import ContextVar
-from typing import Any, Callable, Iterable, List, Mapping, Optional, Set, Union
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Set, Union
 
 from mmengine.registry import Registry
 
@@ -40,6 +41,41 @@ class FrameError(UserError):
     def __init__(self, message: str, kind: str = 'frame') -> None:
         super().__init__(message)
         self.kind = kind
+
+
+@contextlib.contextmanager
+def parse_errors(problem: str, hint: str = '') -> Iterator[None]:
+    """Turn what a parser raises into one line: its file is missing, damaged, or made to do harm.
+
+    Parsers raise errors of many kinds besides ``ValueError``, such as ``RecursionError``,
+    ``MemoryError``, ``EOFError``, ``OverflowError`` and ``BadZipFile``. The block holds the call of
+    the parser and the access to what it read, nothing else.
+
+    Args:
+        problem (str): Which file, and what it is not: ``'x.json: no calibration'``.
+        hint (str): The next step.
+
+    Raises:
+        UserError: In place of every other exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f'{problem}: {_cause(error)}{hint and f"; {hint}"}') from error
+
+
+def _cause(error: Exception) -> str:
+    """What a parser met, in one short line."""
+    if isinstance(error, RecursionError):
+        return 'it is nested too deeply'
+    if isinstance(error, MemoryError):
+        return 'it needs more memory than there is'
+    if isinstance(error, KeyError):
+        return f'no {error!s:.100}'
+    text = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:200]
+    return text or {EOFError: 'it is cut short'}.get(type(error), type(error).__name__)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,8 +1,17 @@
 """Building parts: errors name the place in the config."""
+import zipfile
+
 import pytest
 from mmengine.registry import Registry
 
-from mmdet3d_plugin.errors import UserError, build_from, check_from, did_you_mean
+from mmdet3d_plugin.errors import (
+    FrameError,
+    UserError,
+    build_from,
+    check_from,
+    did_you_mean,
+    parse_errors,
+)
 
 PARTS = Registry('part')
 
@@ -93,3 +102,23 @@ def test_did_you_mean():
     assert did_you_mean('validation', ['train', 'val']) == '; known: train, val'
     assert did_you_mean('trian', ['train', 'val']) == "; did you mean 'train'?"
     assert did_you_mean('x', []) == ''
+
+
+@pytest.mark.parametrize('error, reason', [
+    (ValueError('line one\nline two'), 'line one line two'), (KeyError('x'), "no 'x'"),
+    (RecursionError('maximum'), 'it is nested too deeply'),
+    (MemoryError(), 'it needs more memory than there is'), (EOFError(), 'it is cut short'),
+    (OverflowError('int too large'), 'int too large'), (zipfile.BadZipFile('no zip'), 'no zip'),
+    (FileNotFoundError(2, 'No such file', 'x'), 'No such file'), (IndexError(), 'IndexError'),
+    (ValueError('x' * 5000), 'x' * 200)])
+def test_whatever_a_parser_raises_is_one_line(error, reason):
+    with pytest.raises(UserError) as caught, parse_errors('a.json: no map', 'download it'):
+        raise error
+    assert str(caught.value) == f'a.json: no map: {reason}; download it'
+
+
+def test_other_errors_pass_through_a_parser():
+    for error in (UserError('mine'), FrameError('its', 'scan'), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught, parse_errors('a.json: no map'):
+            raise error
+        assert caught.value is error

@@ -23,10 +23,9 @@ import hashlib
 import io
 import json
 import os
+import struct
 import sys
 import time
-import zipfile
-import zlib
 from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,6 +35,8 @@ import cv2
 import numpy as np
 
 FORMAT = 3
+PIXELS = 1 << 28
+"""Of an image; its header is read before."""
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 Source = Tuple[str, Callable[[], List[np.ndarray]]]
@@ -43,6 +44,18 @@ Source = Tuple[str, Callable[[], List[np.ndarray]]]
 
 class InputError(ValueError):
     """Something the user can repair; printed as one line."""
+
+
+@contextlib.contextmanager
+def parse_errors(problem: str, hint: str) -> Iterator[None]:
+    """Turn what a parser raises into one line: its file is missing, damaged, or made to do harm."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise InputError(f'{problem}: {type(error).__name__} {reason}; {hint}') from error
 
 
 # -------------------------------------------------------------------------------------------- model
@@ -61,11 +74,9 @@ class Exported:
         self.path = path
         self.meta = _read_meta(path)
         arrays = _beside(path, '.npz')
-        try:
-            with np.load(arrays) as stored:
-                self.arrays = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f'{arrays}: unreadable ({error}); export the model again') from error
+        with parse_errors(f'{arrays}: unreadable', 'export the model again'), \
+                np.load(arrays) as stored:
+            self.arrays = {name: stored[name] for name in stored.files}
         self.names = list(self.meta['outputs'])
         self.size = tuple(self.meta['inputs']['images']['shape'][-2:])
         self.feed = {name: np.array(self.meta['calibration'][name], np.float32)
@@ -89,18 +100,13 @@ class Exported:
 
 def _read_meta(path: Path) -> dict:
     file = _beside(path, '.json')
-    try:
+    with parse_errors(f'{file}: it describes no exported model', 'export the model again'):
         meta = json.loads(file.read_text())
-        version = meta['format']
-        for key in ('inputs', 'outputs', 'preprocessing', 'calibration', 'thresholds',
-                    'camera_rows', 'sha256', 'arrays_sha256'):
-            meta[key]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f'{file}: it describes no exported model ({type(error).__name__}: '
-                         f'{error}); export the model again') from error
-    if version != FORMAT:
-        raise InputError(f'{file}: of format {version}, this program reads {FORMAT}; export the '
-                         'model again')
+        if meta['format'] == FORMAT:
+            _check_meta(meta)
+    if meta['format'] != FORMAT:
+        raise InputError(f'{file}: of format {meta["format"]!s:.40}, this program reads {FORMAT}; '
+                         'export the model again')
     own = meta.pop('description_sha256', None)
     if hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest() != own:
         raise InputError(f'{file}: changed or damaged since it was written; export the model again')
@@ -109,6 +115,29 @@ def _read_meta(path: Path) -> dict:
     if path.suffix == '.xml':
         _check_hash(file, path.with_suffix('.bin'), meta.get('weights_sha256'))
     return meta
+
+
+def _check_meta(meta) -> None:
+    """Access and check what the program needs of a description."""
+    views, _, height, width = meta['inputs']['images']['shape'][1:]
+    classes, steps = meta['classes'], meta['preprocessing']
+    sizes = list(steps['images'].values())
+    if not all(type(n) is int and 0 < n < 1 << 16 for n in (views, height, width, *sum(sizes, []))):
+        raise ValueError(f'its images are {meta["inputs"]["images"]["shape"]} of {sizes}'[:200])
+    if views > 64 or not sizes or any(len(size) != 2 for size in sizes):
+        raise ValueError(f'its images are {meta["inputs"]["images"]["shape"]} of {sizes}'[:200])
+    if not isinstance(steps['kind'], str) or not all(
+            isinstance(name, str) for name in (*meta['outputs'], *classes)):
+        raise TypeError('outputs, classes or the kind of preprocessing are no text')
+    _numbers(meta['thresholds'], (len(classes), ), 'thresholds')
+    rows = meta['camera_rows']
+    if not rows or not all(row and set(row) <= set(range(views)) for row in rows):
+        raise ValueError(f'camera_rows are {rows}'[:200])
+    for name in set(meta['inputs']) - {'images'}:
+        _numbers(meta['calibration'][name], tuple(meta['inputs'][name]['shape']), name)
+    for key in ('sha256', 'arrays_sha256'):
+        if not isinstance(meta[key], str):
+            raise TypeError(f'{key} is no text')
 
 
 def _check_hash(description: Path, file: Path, expected: str) -> None:
@@ -164,16 +193,12 @@ def calibrate(exported: Exported, file: Path) -> None:
     if not exported.feed:
         raise InputError(f'--calibration {file}: that of {exported.path} is a constant; export it '
                          'with --calibration input')
-    try:
+    with parse_errors(f'--calibration {file}: unreadable',
+                      f'expected a JSON with {", ".join(exported.feed)}'):
         given = json.loads(file.read_text(encoding='utf-8-sig'))
         if 'images' in given:
             given = _of_cameras(exported, given['images'], f'--calibration {file}')
         values = {name: np.array(value, np.float32) for name, value in given.items()}
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f'--calibration {file}: {error}; expected a JSON with '
-                         f'{", ".join(exported.feed)}') from error
     for name, value in values.items():
         if name not in exported.feed or value.shape != exported.feed[name].shape:
             shapes = ', '.join(f'{key} {old.shape}' for key, old in exported.feed.items())
@@ -277,7 +302,7 @@ def check_rig(images: dict, source: str) -> None:
 
 def _check_camera_lens(camera, lens, at):
     if lens == 'pinhole':
-        matrix = _numbers(_field(camera, 'cam2img', at), (3, 3), f'{at}.cam2img')
+        matrix = _numbers(_field(camera, 'cam2img', at), (3, 3), f'{at}.cam2img', 1e6)
         names = ('fx', 'skew', 'cx', 'k10', 'fy', 'cy', 'k20', 'k21', 'k22')
         _check_lens(dict(zip(names, matrix.ravel().tolist())), f'{at}.cam2img')
         return
@@ -287,7 +312,7 @@ def _check_camera_lens(camera, lens, at):
             raise InputError(f'{at}.mei: expected its parameters, got {mei!r:.80}')
         _known(mei, MEI_PARAMETERS, f'{at}.mei')
         for name in MEI_PARAMETERS:
-            value = _numbers(_field(mei, name, f'{at}.mei'), (), f'{at}.mei.{name}')
+            value = _numbers(_field(mei, name, f'{at}.mei'), (), f'{at}.mei.{name}', np.inf)
             if abs(value) > 1e6 or (name.startswith('gamma') and value <= 0):
                 raise InputError(f'{at}.mei.{name}: expected a parameter of a fisheye, got {value}')
     elif camera.get('source_lens', 'dual_fisheye') != 'dual_fisheye':
@@ -317,15 +342,16 @@ def _field(values, name, at):
     return values[name]
 
 
-def _numbers(value, shape, at) -> np.ndarray:
+def _numbers(value, shape, at, limit=1e8) -> np.ndarray:
     try:
         raw = np.asarray(value)
         array = raw.astype(np.float64) if raw.dtype.kind in 'iufO' else np.array(np.nan)
     except (TypeError, ValueError, OverflowError):
         array = np.array(np.nan)
-    if array.shape != shape or not np.isfinite(array).all():
+    if array.shape != shape or not np.isfinite(array).all() or (
+            np.abs(array).max(initial=0) > limit):
         raise InputError(f'{at}: expected {"x".join(map(str, shape)) or "a"} finite number'
-                         f'{"s" if shape else ""}, got {value!r:.80}')
+                         f'{"s" if shape else ""} of at most {limit:g}, got {value!r:.80}')
     return array
 
 
@@ -344,11 +370,42 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 # ---------------------------------------------------------------------------------------- images
 def load_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    """(H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: It is missing, no image, or one of more than ``PIXELS`` pixels.
+    """
+    try:
+        width, height = header_size(path)
+        if width * height > PIXELS:
+            raise InputError(f'{path}: its header says {width}x{height}, expected at most {PIXELS} '
+                             'pixels')
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error, struct.error):
+        image = None
     if image is None:
         raise InputError(f'{path}: missing or no image')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def header_size(path: Path) -> Tuple[int, int]:
+    """(width, height) of a PNG, JPEG or BMP file by its header; zeros where it is none of these."""
+    with open(path, 'rb') as file:
+        head = file.read(26)
+        if head.startswith(b'\x89PNG'):
+            return struct.unpack('>II', head[16:24])
+        if head.startswith(b'BM'):
+            return tuple(map(abs, struct.unpack('<ii', head[18:26])))
+        at = 2
+        for _ in range(1000 if head.startswith(b'\xff\xd8') else 0):
+            file.seek(at)
+            segment = file.read(9)
+            if len(segment) < 9 or segment[0] != 0xFF or segment[1] == 0xDA:
+                break
+            if 0xC0 <= segment[1] <= 0xCF and segment[1] not in (0xC4, 0xC8, 0xCC):
+                return struct.unpack('>HH', segment[5:])[::-1]
+            at += 1 if segment[1] == 0xFF else 2 + int.from_bytes(segment[2:4], 'big')
+    return 0, 0
 
 
 def prepare(exported: Exported, images: Sequence[np.ndarray], name: str) -> List[np.ndarray]:
@@ -546,12 +603,21 @@ def writing(path: Path) -> Iterator[None]:
                          'choose another folder, and run the same command again') from error
 
 
+def no_link(path: str, flags: int) -> int:
+    """Open a file, but no symbolic link: its target is another's."""
+    return os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0), 0o666)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that takes its name when it is complete."""
     temporary = path.with_name(f'.tmp.{path.name}')
     with writing(path):
         try:
-            temporary.write_bytes(content)
+            temporary.unlink(missing_ok=True)
+            with open(temporary, 'xb') as file:  # never the target of a symbolic link
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -604,17 +670,14 @@ class Results:
     def add(self, file: str, digest: str, content: bytes) -> None:
         """Write a result, then note what it was computed from."""
         write_whole(self.folder / file, content)
-        with writing(self.list), open(self.list, 'ab') as notes:
+        with writing(self.list), open(self.list, 'ab', opener=no_link) as notes:
             notes.write(b'\n' + digest.encode() + b' ' + os.fsencode(file))
         self.hashes[file] = digest
 
 
 def _read_note(file: Path) -> dict:
-    try:
+    with parse_errors(f'{file}: unreadable', 'choose another folder, or delete it'):
         return dict(json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f'{file}: unreadable ({error}); choose another folder, or delete '
-                         'it') from error
 
 
 def _short(value) -> str:
@@ -700,8 +763,13 @@ class Video:
     def write(self, image: np.ndarray) -> None:
         """Append an (H, W, 3) RGB image."""
         if self.writer is None:
+            with writing(self.path):
+                self.partial.unlink(missing_ok=True)
             self.writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter_fourcc(*'mp4v'),
                                           self.fps, image.shape[1::-1])
+            if not self.writer.isOpened():
+                raise InputError(f'{self.path}: cannot write a video of {image.shape[1]}x'
+                                 f'{image.shape[0]} there; choose another folder')
         self.writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         self.count += 1
 
@@ -713,10 +781,13 @@ class Video:
         """
         self.writer.release()
         video = cv2.VideoCapture(str(self.partial))
-        if video.get(cv2.CAP_PROP_FRAME_COUNT) != self.count:
+        if sum(1 for _ in iter(video.grab, False)) != self.count:
             raise InputError(f'{self.path}: cannot write all {self.count} images; make room there, '
                              'and run the same command again')
-        os.replace(self.partial, self.path)
+        with writing(self.path):
+            with open(self.partial, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(self.partial, self.path)
 
     def close(self) -> None:
         """Leave nothing behind that is not finished."""
@@ -739,7 +810,9 @@ def predict(exported, images, name, results, keep_maps, thresholds) -> np.ndarra
         packed = io.BytesIO()
         np.savez_compressed(packed, **outs)
         results.add(maps, digest, packed.getvalue())
-    encoded = cv2.imencode('.png', cv2.cvtColor(bev, cv2.COLOR_RGB2BGR))[1]
+    done, encoded = cv2.imencode('.png', cv2.cvtColor(bev, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise InputError(f'{results.folder / drawing}: cannot encode the map of {bev.shape}')
     results.add(drawing, digest, encoded.tobytes())
     return bev
 

@@ -22,6 +22,7 @@ from mmdet3d_plugin.experiments.experiment import (
     Experiment,
     TrainingRunner,
     check_models,
+    check_seeds,
     describe,
     make_trainings,
     refuse_changed,
@@ -98,6 +99,7 @@ def main() -> None:
     experiment = Experiment.read(args.file)
     for flag in ('only', 'redo', 'keep'):
         experiment.check_names(getattr(args, flag) or (), f'--{flag}')
+    check_seeds(args.seeds or (), '--seeds')
     work_dir = short(args.work_dir or ROOT / 'work_dirs' / 'experiments' / args.file.stem)
     command = command_of(args, work_dir)
     os.chdir(ROOT)

@@ -15,6 +15,7 @@ from mmdet3d_plugin.checkpoints import read_checkpoint
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, read_result, run_tool
 from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.structures import file_name
 from mmdet3d_plugin.visualization import save_image
 from mmdet3d_plugin.visualization.frames import (
     best_thresholds,
@@ -106,7 +107,7 @@ def main() -> None:
         raise UserError(f'--indices: the test data has frames 0 to {count - 1}, got {indices}')
     for index in indices:
         token, image = draw_predictions(index, models, args.width, threshold)
-        path = Path(args.out_dir) / f'{index:06d}_{token}.png'
+        path = Path(args.out_dir) / f'{index:06d}_{file_name(token)}.png'
         save_image(path, image)
         print(path)
 

@@ -10,6 +10,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from mmdet3d_plugin.errors import parse_errors
+
 from ..common import alone_in
 from .world import Town
 
@@ -99,7 +101,8 @@ def _require(*modules):
 def _check_run_dir(out_dir, settings):
     path = out_dir / 'metadata' / 'toytown.json'
     if path.exists():
-        there = json.loads(path.read_text())
+        with parse_errors(f'{path}: unreadable settings', 'choose another --out-dir'):
+            there = dict(json.loads(path.read_text()))
         other = sorted(k for k in settings.keys() | there.keys() if settings.get(k) != there.get(k))
         begun = any(p.is_file() and p != path and p.suffix not in _OWN for p in out_dir.rglob('*'))
         if other and begun:
@@ -226,5 +229,7 @@ def save(path: Path, data: bytes) -> None:
     """Writes bytes atomically: the file is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    part.write_bytes(data)
+    part.unlink(missing_ok=True)
+    with open(part, 'xb') as file:  # of a symbolic link the target would be overwritten
+        file.write(data)
     os.replace(part, path)

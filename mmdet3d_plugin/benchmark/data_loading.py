@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..datasets import BEVDataset
 from ..errors import UserError, build_from
+from ..structures import read_image
 from ..visualization.stages import transform_names
 from .tables import STATISTICS, aligned, statistics
 
@@ -62,7 +63,7 @@ def time_input(dataset: BEVDataset, preprocess: Callable[[dict, bool], dict],
             frame = dataset.get_data_info(index % len(dataset))
             clock = [time.process_time()]
             for camera in frame['images'].values():
-                cv2.imread(camera['img_path'])
+                read_image(camera['img_path'])
             clock.append(time.process_time())
             for step in load:
                 frame = step(frame)

@@ -10,7 +10,7 @@ import numpy as np
 from mmdet3d.registry import DATASETS
 
 from ..checkpoints import atomic_write, file_sha256
-from ..errors import UserError
+from ..errors import UserError, parse_errors
 from ..geometry import CameraRig
 from ..structures import check_rig
 from ..version import __version__
@@ -40,13 +40,10 @@ def first_frame(inferencer, info: Optional[str] = None) -> dict:
             if camera is not None:
                 return camera
     elif Path(info).suffix == '.json':
-        try:
+        with parse_errors(f'calibration {info}: no rig', 'expected {"images": {NAME: '
+                          '{"lidar2cam": 4x4, ...}}} as in an info file'):
             images = json.loads(Path(info).read_text(encoding='utf-8-sig'))
             images = images.get('images', images)
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f'calibration {info}: {type(error).__name__}: {error}; expected '
-                            '{"images": {NAME: {"lidar2cam": 4x4, ...}}} as in an info file'
-                            ) from error
         check_rig(images, f'calibration {info}')
         return dict(images=images)
     else:

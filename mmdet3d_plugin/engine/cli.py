@@ -15,7 +15,7 @@ from typing import Callable, Dict, Iterator, Sequence
 
 import torch.distributed
 
-from ..errors import UserError
+from ..errors import UserError, parse_errors
 from .environment import explain
 from .options import OptionText
 
@@ -45,16 +45,16 @@ def add_config_arguments(parser: ArgumentParser) -> None:
 
 def read_result(path: str) -> Dict[str, float]:
     """The metrics in a file of tools/test.py or tools/run_experiments.py."""
-    try:
+    hint = 'give the .json that tools/test.py or tools/run_experiments.py wrote'
+    with parse_errors(f'result {path}: unreadable', hint):
         content = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'result {path}: {error}; give the .json that tools/test.py or '
-                        'tools/run_experiments.py wrote') from error
-    values = content.get('metrics', content)
-    found = {key: value for key, value in values.items() if '/' in key}
+        values = content.get('metrics', content)
+        found = {key: value for key, value in values.items() if '/' in key}
     if not found:
-        raise UserError(f'result {path}: it holds no metrics such as bev/IoU100; give the .json '
-                        'that tools/test.py or tools/run_experiments.py wrote')
+        raise UserError(f'result {path}: it holds no metrics such as bev/IoU100; {hint}')
+    for key, value in found.items():
+        if type(value) not in (int, float) or not abs(value) < 1e300 and value == value:
+            raise UserError(f'result {path}: {key}: expected a number, got {value!r:.60}; {hint}')
     return found
 
 

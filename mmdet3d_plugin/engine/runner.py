@@ -25,7 +25,7 @@ from ..checkpoints import (
     student_weights,
     weights_of,
 )
-from ..errors import UserError, build_from
+from ..errors import UserError, build_from, parse_errors
 from .config import RUNNER_KEYS, check_config
 from .config_text import FormattedOnce
 from .memory import keep_freed_memory
@@ -277,7 +277,12 @@ def latest_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
     note = Path(work_dir) / 'last_checkpoint'
     if not note.is_file():
         return None
-    named = Path(note.read_text().strip())
+    with parse_errors(f'{note}: it names no checkpoint',
+                      'give the checkpoint with --resume PATH, or delete this file'):
+        text = note.read_text().strip()
+        if not text.isprintable() or not 0 < len(text) < 4096:
+            raise ValueError(f'{text!r:.60}')
+    named = Path(text)
     for path in (note.parent / named.name, named):
         if path.is_file():
             return str(path)

@@ -16,13 +16,18 @@ from mmengine.config import Config
 
 from ..checkpoints import file_sha256
 from ..engine import check_config, latest_checkpoint, load_config
-from ..errors import UserError, build_from, did_you_mean
-from .jobs import CODE, Job, JobRunner, flat, shortened, write_text
+from ..errors import UserError, build_from, did_you_mean, parse_errors
+from .jobs import CODE, Job, JobRunner, check_entry, flat, shortened, write_text
 from .process import ROOT, clock, training_step
 
 NEEDED = {'title', 'metrics', 'seeds', 'runs'}
 PARENTS = ('teacher', 'start')
 RUN_KEYS = {'config', 'options', *PARENTS, 'columns', 'paper'}
+_TYPES = dict(title=str, metrics=(list, tuple), seeds=(list, tuple), runs=dict, paper=str,
+              baseline=(str, type(None)), others=dict)
+_RUN_TYPES = dict(config=str, options=(dict, type(None)), teacher=(str, type(None)),
+                  start=(str, type(None)), columns=(dict, type(None)),
+                  paper=(list, tuple, type(None)))
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,13 @@ class Experiment:
             raise UserError(f'experiment {path}: it has no {", ".join(missing)}; an experiment '
                             'file needs title, metrics, seeds and runs')
         known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
+        _check_types(known, _TYPES, f'experiment {path}: ')
+        for key in ('metrics', 'seeds', 'runs'):
+            if not known[key]:
+                raise UserError(f'experiment {path}: {key}: it is empty')
+        for n, metric in enumerate(known['metrics']):
+            _check_types({f'metrics[{n}]': metric}, {f'metrics[{n}]': str}, f'experiment {path}: ')
+        check_seeds(known['seeds'], f'experiment {path}: seeds')
         experiment = cls(**known)
         for name, run in experiment.runs.items():
             experiment._check_run(f'experiment {path}: runs.{name}', name, run)
@@ -72,20 +84,25 @@ class Experiment:
         return experiment
 
     def _check_run(self, where: str, name: str, run: Mapping) -> None:
-        if not re.fullmatch(r'[\w.+-]+', name):
-            raise UserError(f'{where}: a run names a folder; use letters, digits and _ . + -')
+        if not isinstance(name, str) or not re.fullmatch(r'(?!\.\.?$)[\w.+-]{1,100}', name):
+            raise UserError(f'{where:.200}: a run names a folder; use letters, digits and _ . + -, '
+                            'at most 100')
+        _check_types({'': run}, {'': dict}, where)
         for key in run:
             if key not in RUN_KEYS:
                 raise UserError(f'{where}.{key}: no such key{did_you_mean(key, RUN_KEYS)}')
         if 'config' not in run:
             raise UserError(f'{where}: it has no config')
-        self._check_figures(f'{where}.paper', run.get('paper') or self.metrics)
+        _check_types(run, _RUN_TYPES, f'{where}.')
+        self._check_figures(f'{where}.paper', run.get('paper') or [None] * len(self.metrics))
         self._check_parents(where, (name, ))
 
     def _check_figures(self, where: str, figures: Sequence) -> None:
-        if len(figures) != len(self.metrics):
+        if not isinstance(figures, (list, tuple)) or len(figures) != len(self.metrics) or not all(
+                value is None or (type(value) in (int, float) and abs(value) < 1e6)
+                for value in figures):
             raise UserError(f'{where}: expected {len(self.metrics)} figures, one for each of '
-                            f'metrics, got {figures}')
+                            f'metrics, got {figures!r:.80}')
 
     def _check_parents(self, where: str, chain: Sequence[str]) -> None:
         for key in PARENTS:
@@ -120,6 +137,24 @@ class Experiment:
         return sorted(found, key=lambda name: (self.depth(name), list(self.runs).index(name)))
 
 
+def _check_types(values: Mapping, types: Mapping, where: str) -> None:
+    for key, value in values.items():
+        if not isinstance(value, types[key]):
+            kinds = types[key] if isinstance(types[key], tuple) else (types[key], )
+            names = ' or '.join(kind.__name__ for kind in kinds if kind is not type(None))
+            raise UserError(f'{where}{key}: expected {names}, got {value!r:.80}')
+
+
+def check_seeds(seeds: Sequence[int], where: str) -> None:
+    """Raise an error unless all seeds are different numbers that torch takes."""
+    for seed in seeds:
+        if type(seed) is not int or not 0 <= seed < 1 << 32:
+            raise UserError(f'{where}: expected whole numbers from 0 to {(1 << 32) - 1}, got '
+                            f'{seed!r:.40}')
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f'{where}: one occurs twice: {list(seeds)!r:.80}')
+
+
 class Training(Job):
     """A run with one seed.
 
@@ -151,6 +186,22 @@ class Training(Job):
     def begun(self) -> dict:
         """Nothing before the first checkpoint, which is when a training can be resumed."""
         return super().begun if self.proof.is_file() else {}
+
+    @property
+    def result(self) -> Optional[dict]:
+        """Its ``metrics`` and the name of its last ``checkpoint``, besides a job's."""
+        result = super().result
+        if result is not None:
+            with parse_errors(f'{self.state / "result.json"}: damaged',
+                              'delete it; the same command makes it again'):
+                check_entry(result, 'checkpoint', str)
+                check_entry(result, 'metrics', dict)
+                for name in result['metrics']:
+                    check_entry(result['metrics'], name, float)
+                if Path(result['checkpoint']).name != result['checkpoint']:
+                    raise ValueError(f'checkpoint: {result["checkpoint"]!r:.60} is in another '
+                                     'folder')
+        return result
 
     def commands(self) -> List[List[str]]:
         """Write the config with its parents' checkpoints; the training resumes what is there."""
@@ -263,9 +314,10 @@ def read_metrics(folder: Path, names: Sequence[str]) -> Dict[str, float]:
     last: dict = {}
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):  # a line that a kill cut short
+            with contextlib.suppress(ValueError, RecursionError):  # a kill cut the line short
                 record = json.loads(line)
-                if 'loss' not in record and record.get('step', 0) >= last.get('step', 0):
+                if (isinstance(record, dict) and 'loss' not in record
+                        and record.get('step', 0) >= last.get('step', 0)):
                     last = record
     for name in names:
         if name not in last:

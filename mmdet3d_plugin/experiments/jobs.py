@@ -16,13 +16,15 @@ from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 import torch
 
 from ..checkpoints import atomic_write
-from ..errors import UserError
+from ..errors import UserError, parse_errors
 from ..locking import locked
 from ..version import __version__
 from .process import ROOT, Processes, reason
 
 CODE = {'mmdet3d_plugin': __version__}
 """What every result depends on, besides its own settings."""
+_BEGUN = dict(fingerprint=str, config=dict, seconds=float, peak_kb=int, commands=list)
+_RESULT = dict(fingerprint=str, seconds=float, commands=list)
 
 
 class Job:
@@ -79,12 +81,12 @@ class Job:
         return self._known()
 
     def _known(self) -> dict:
-        return read_json(self.state / 'begun.json') or {}
+        return read_state(self.state / 'begun.json', _BEGUN) or {}
 
     @property
     def result(self) -> Optional[dict]:
         """What came out of it; None before."""
-        return read_json(self.state / 'result.json')
+        return read_state(self.state / 'result.json', _RESULT)
 
     def status(self) -> str:
         """``finished``, ``interrupted``, ``changed`` or ``new``."""
@@ -272,9 +274,31 @@ def shortened(texts: Sequence[str], count: int = 3) -> str:
     return '; '.join([*texts[:count], *(['...'] if len(texts) > count else [])])
 
 
-def read_json(path: Path) -> Optional[dict]:
-    """The content of a file; None where there is none."""
-    return json.loads(path.read_text()) if path.is_file() else None
+def read_state(path: Path, fields: Mapping[str, type]) -> Optional[dict]:
+    """What a file remembers of a job; None where there is none.
+
+    Args:
+        path: the file.
+        fields: type of each entry that it must have; a float is finite.
+
+    Raises:
+        UserError: It is damaged, or was written by another program.
+    """
+    if not path.is_file():
+        return None
+    with parse_errors(f'{path}: damaged', 'delete it; the same command makes it again'):
+        content = json.loads(path.read_text())
+        for name, kind in fields.items():
+            check_entry(content, name, kind)
+    return content
+
+
+def check_entry(content: Mapping, name: str, kind: type) -> None:
+    """Raise an error unless an entry is of a type; a float is finite and may be an integer."""
+    value = content[name]
+    wanted = (int, float) if kind is float else (kind, )
+    if type(value) not in wanted or (kind is float and not abs(value) < 1e300):
+        raise TypeError(f'{name}: expected {kind.__name__}, got {value!r:.60}')
 
 
 def write_json(path: Path, content: Mapping) -> None:

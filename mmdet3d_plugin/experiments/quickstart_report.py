@@ -8,10 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Dict, List, Mapping, Tuple
 
-import cv2
-
 from ..benchmark.tables import cores, processor
-from ..structures import load_infos
+from ..structures import load_infos, read_image
 from ..version import __version__
 from ..visualization import report as html
 from ..visualization.curves import read_curves
@@ -177,7 +175,7 @@ def write_report(out: Path, stages: Mapping[str, Stage], smoke: bool = False) ->
                          'weight that its model has learned for it. A learned weight adds the '
                          'logarithm of its variance, so that a loss may become negative; that is '
                          'not an error.')
-    panels = [html.figure(cv2.imread(str(path))[..., ::-1], alt=f'held-out frame {path.stem}')
+    panels = [html.figure(read_image(str(path))[..., ::-1], alt=f'held-out frame {path.stem}')
               for path in sorted((out / 'images').glob('*.png'))]
     facts = [map(escape, fact) for fact in facts_of(stages, frames, benchmark, seed)]
     sections = [

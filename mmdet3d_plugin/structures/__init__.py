@@ -1,7 +1,7 @@
 """Info files, and the names of model inputs and of fields of a data sample."""
 from ..plain_pickle import load_plain
 from . import fields
-from .files import check_image, check_points
+from .files import check_image, check_points, file_name, read_image
 from .info import (
     INFO_VERSION,
     check_rig,
@@ -13,4 +13,5 @@ from .info import (
 )
 
 __all__ = ['INFO_VERSION', 'check_image', 'check_points', 'check_rig', 'check_scan', 'fields',
-           'load_infos', 'load_metainfo', 'load_plain', 'save_infos', 'validate_infos']
+           'file_name', 'load_infos', 'load_metainfo', 'load_plain', 'read_image', 'save_infos',
+           'validate_infos']

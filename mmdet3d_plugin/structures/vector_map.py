@@ -6,7 +6,7 @@ from typing import Dict
 
 import numpy as np
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, parse_errors
 from ..geometry.map_raster import MapLayer
 
 CLASSES = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'divider')
@@ -20,6 +20,8 @@ AREAS = ('drivable_area', 'road_segment', 'road_block', 'lane', 'ped_crossing', 
 LINES = ('road_divider', 'lane_divider')
 LOWEST = (1, 3)
 """Lowest version of a map."""
+FARTHEST = 1e6
+"""Metres of a node from the map's origin."""
 DOWNLOAD = ('download "Map expansion" (v1.3) from https://www.nuscenes.org/nuscenes#download and '
             'extract it in maps/ of the data root')
 
@@ -47,24 +49,20 @@ def load_map(data_root: str, location: str) -> Dict[str, MapLayer]:
 
 @cache
 def _load(path):
-    try:
-        with open(path, encoding='utf-8-sig') as file:
-            raw = json.load(file)
-    except FileNotFoundError:
+    if not os.path.exists(path):
         folder = os.path.dirname(path)
         there = os.listdir(folder) if os.path.isdir(folder) else ()
         raise UserError(f'{path}: no such map{did_you_mean(os.path.basename(path), there)}; '
-                        f'{DOWNLOAD}') from None
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path}: unreadable map: {error}; {DOWNLOAD}') from error
+                        f'{DOWNLOAD}')
+    with parse_errors(f'{path}: unreadable map', DOWNLOAD), \
+            open(path, encoding='utf-8-sig') as file:
+        raw = json.load(file)
     version = raw.get('version', '1.0') if isinstance(raw, dict) else 'none'
     if _numbers(version) < LOWEST:
-        raise UserError(f'{path}: map of version {version}, expected 1.3 or later; {DOWNLOAD}')
-    try:
+        raise UserError(f'{path}: map of version {version!s:.40}, expected 1.3 or later; '
+                        f'{DOWNLOAD}')
+    with parse_errors(f'{path}: malformed map', DOWNLOAD):
         return _layers(raw)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f'{path}: malformed map: {type(error).__name__} {error}; '
-                        f'{DOWNLOAD}') from error
 
 
 def _numbers(version):
@@ -77,9 +75,9 @@ def _numbers(version):
 def _layers(raw):
     import shapely
     number = {node['token']: n for n, node in enumerate(raw['node'])}
-    places = np.array([(node['x'], node['y']) for node in raw['node']], np.float64).reshape(-1, 2)
-    if not np.isfinite(places).all():
-        raise ValueError('a node has no finite place')
+    places = np.array([_place(node) for node in raw['node']]).reshape(-1, 2)
+    if not (np.abs(places) < FARTHEST).all():
+        raise ValueError(f'a node has no place within {FARTHEST:g} m')
 
     def ring(tokens):
         return places[[number[token] for token in tokens]]
@@ -101,6 +99,13 @@ def _layers(raw):
         shapes = [shapely.LineString(ring(chain)) for chain in chains if len(chain) > 1]
         layers[name] = MapLayer(_array(shapes), lines=True)
     return layers
+
+
+def _place(node):
+    x, y = node['x'], node['y']
+    if not {type(x), type(y)} <= {int, float}:
+        raise TypeError(f'a node is at {x!r:.20}, {y!r:.20}')
+    return float(x), float(y)
 
 
 def _array(shapes):

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Dict, List, Tuple
 
 from ..checkpoints import atomic_write
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, parse_errors
 
 Curves = Dict[str, List[Tuple[float, float]]]
 _NO_CURVES = {'epoch', 'iter', 'step', 'time', 'data_time', 'memory', 'eta'}
@@ -29,11 +29,14 @@ def find_log(path: Path) -> Path:
 def read_curves(path: Path) -> Curves:
     """Curves by name, each a list of (step, value); an unfinished last line is left out."""
     curves, step = defaultdict(list), 0
-    lines = path.read_text().splitlines()
+    with parse_errors(f'log {path}: unreadable'):
+        lines = path.read_text().splitlines()
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+            if not isinstance(record, dict):
+                raise ValueError(f'a {type(record).__name__}')
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 continue
             raise UserError(f'log {path}: line {number} is no JSON ({error})') from error

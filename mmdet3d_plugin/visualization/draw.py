@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..checkpoints import atomic_write
+from ..errors import UserError
 from ..geometry import BEVGrid, CameraRig, rigid
 
 HIT, FALSE_ALARM, MISS = (60, 180, 75), (230, 70, 60), (70, 120, 230)
@@ -27,8 +28,11 @@ def save_image(path: Union[str, Path], image: np.ndarray) -> None:
         UserError: It cannot be written there.
     """
     path = Path(path)
+    done, encoded = cv2.imencode(path.suffix, image[..., ::-1])
+    if not done:
+        raise UserError(f'{path}: cannot encode an image of shape {image.shape}')
     with atomic_write(path) as file:
-        file.write(cv2.imencode(path.suffix, image[..., ::-1])[1].tobytes())
+        file.write(encoded.tobytes())
 
 
 def draw_points(image: np.ndarray, camera: dict, points, max_range: float = 50.0,

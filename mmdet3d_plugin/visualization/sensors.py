@@ -2,10 +2,10 @@
 from pathlib import Path
 from typing import Sequence
 
-import cv2
 import numpy as np
 from mmdet3d.registry import TRANSFORMS
 
+from ..structures import read_image
 from .draw import draw_boxes, draw_lidar_image, draw_points, panel
 
 
@@ -53,7 +53,7 @@ def draw_kitti(scan: Path, width: int = 1440) -> np.ndarray:
     image = frame['lidar_img'][:2, rows, cols]
     image = draw_lidar_image(image, 5 * image.shape[1] // 2)  # square: rows are 0.44 degrees
     rows = [(f'{scan.name}: range, intensity', [('LiDAR image', image)])]
-    photo = cv2.imread(str(scan.with_suffix('.png')))
-    if photo is not None:
-        rows.insert(0, ('', [('left camera', photo[..., ::-1])]))
+    photo = scan.with_suffix('.png')
+    if photo.is_file():
+        rows.insert(0, ('', [('left camera', read_image(str(photo))[..., ::-1])]))
     return panel(rows, width)

@@ -1,4 +1,5 @@
 """A frame on its way through a pipeline: as on disk, and around each transform."""
+import contextlib
 import textwrap
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
@@ -6,9 +7,10 @@ import cv2
 import numpy as np
 import torch
 
+from ..errors import FrameError
 from ..geometry import BEVGrid, rigid
 from ..geometry.cameras import LENSES
-from ..structures import fields
+from ..structures import fields, read_image
 from .draw import (
     by_direction,
     draw_bev,
@@ -133,10 +135,12 @@ def images_of(results: Mapping, grid: Optional[BEVGrid] = None) -> Named:
 
 def load_images(frame: Mapping) -> Named:
     """The images of a frame as on disk, by camera; those that cannot be read are left out."""
-    read = {name: cv2.imread(camera['img_path'])
-            for name, camera in frame.get('images', {}).items() if 'img_path' in camera}
-    return {name: np.ascontiguousarray(image[..., ::-1])
-            for name, image in read.items() if image is not None}
+    read = {}
+    for name, camera in frame.get('images', {}).items():
+        with contextlib.suppress(FrameError):
+            if 'img_path' in camera:
+                read[name] = np.ascontiguousarray(read_image(camera['img_path'])[..., ::-1])
+    return read
 
 
 def raw_boxes(results: Mapping) -> np.ndarray:

@@ -358,6 +358,8 @@ CASES = [  # defect, layout, damage, counts of the training split (or the error)
      r'dataset_ext_indices\.pkl: not a readable split file: .*; download it again'),
     ('unreadable list', K, lambda r: rewrite(xml(r), lambda text: text[:len(text) // 2]),
      rf'{TRAIN}\.xml: unreadable 3D boxes: .*; download data_3d_bboxes again'),
+    ('deep list', K, lambda r: xml(r).write_text('<a>' * 300_000 + '</a>' * 300_000),
+     rf'{TRAIN}\.xml: unreadable 3D boxes: it is nested too deeply; download data_3d_bboxes again'),
     ('unreadable list', N, lambda r: rewrite(r / MINI / 'sample_data.json', lambda t: t[:-99]),
      r'sample_data\.json: no table of nuScenes: .*; extract the metadata again'),
     ('empty table', N, lambda r: (r / MINI / 'sample_data.json').write_text('[]'),
@@ -398,7 +400,7 @@ def test_most_frames_bad_is_a_bad_set(spoilable, tmp_path):
 def test_an_info_file_that_would_run_code_is_refused(whole, tmp_path):
     path = tmp_path / 'dur360bev_infos_train.pkl'
     path.write_bytes(pickle.dumps(dict(metainfo=Evil(tmp_path / 'ran'), data_list=[])))
-    with pytest.raises(UserError, match=r'not a readable info file \(it refers to _?io\.open\)'):
+    with pytest.raises(UserError, match=r'not a readable info file: it refers to _?io\.open'):
         layouts.dataset(D, tmp_path, tmp_path)
     assert not (tmp_path / 'ran').exists()
 

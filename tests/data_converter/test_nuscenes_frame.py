@@ -110,7 +110,7 @@ def test_missing_files_are_named(folder, tmp_path):
     with pytest.raises(UserError, match='expected one mmdet3d info file'):
         nuscenes_frame.convert(tmp_path / 'nowhere', tmp_path / 'out')
     (folder / 'front.png').write_bytes(b'')
-    with pytest.raises(UserError, match=r'front\.png: missing or unreadable image'):
+    with pytest.raises(UserError, match=r'front\.png: unreadable image: not a complete'):
         nuscenes_frame.convert(folder, tmp_path / 'out')
     (folder / 'sweep.bin').write_bytes(b'123')
     with pytest.raises(UserError, match=r'sweep\.bin: 3 bytes, expected points of 5 float32'):

@@ -416,13 +416,13 @@ def test_wrong_frames(root, towns, change, message):
     (lambda m: m.pop('version'), 'version 1.0, expected 1.3 or later; download'),
     (lambda m: m.update(version='1.2'), 'version 1.2, expected 1.3 or later'),
     (lambda m: m.update(version='new'), 'version new, expected 1.3 or later'),
-    (lambda m: m.pop('walkway'), "malformed map: KeyError 'walkway'; download"),
-    (lambda m: m['node'].pop(0), r"malformed map: KeyError '\w{32}'"),
-    (lambda m: m['node'][0].update(x=float('nan')), 'a node has no finite place'),
+    (lambda m: m.pop('walkway'), "malformed map: no 'walkway'; download"),
+    (lambda m: m['node'].pop(0), r"malformed map: no '\w{32}'"),
+    (lambda m: m['node'][0].update(x=float('nan')), 'a node has no place within 1e\\+06 m'),
     (lambda m: m['polygon'][0].update(exterior_node_tokens=[m['node'][0]['token']]),
-     'malformed map: ValueError'),
-    (lambda m: m.update(node=['n']), 'malformed map: TypeError'),
-    (lambda m: m.update(line=5), 'malformed map: TypeError'),
+     'malformed map: '),
+    (lambda m: m.update(node=['n']), 'malformed map: '),
+    (lambda m: m.update(line=5), 'malformed map: '),
 ])
 def test_wrong_maps(root, tmp_path, change, message):
     content = json.loads(Path(vector_map.map_path(root, LOCATIONS[0])).read_text())

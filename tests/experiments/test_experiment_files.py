@@ -1,12 +1,15 @@
 """The experiment files of the repository: they resolve, and say what the papers say."""
+import copy
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmdet3d.registry import MODELS
 
-from mmdet3d_plugin.errors import build_from
-from mmdet3d_plugin.experiments.experiment import Experiment, make_trainings
+from mmdet3d_plugin.errors import UserError, build_from
+from mmdet3d_plugin.experiments.experiment import Experiment, Training, make_trainings
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted((ROOT / 'configs').glob('[!_]*/experiments/*.py'))
@@ -78,3 +81,72 @@ def test_fig5_varies_epsilon_at_every_level(tmp_path):
         teacher=set(), direct_crossed={(None, 'batch')}, full={('optimal', 'batch')},
         sample={('optimal', 'sample')}, epsilon_1={(1.0, 'batch')}, **{
             'epsilon_0.25': {(0.25, 'batch')}, 'epsilon_4': {(4.0, 'batch')}})
+
+
+RUN = dict(config='c.py', paper=(1.0, None))
+FILE = dict(title='t', metrics=['bev/IoU100', 'bev/IoU50'], seeds=[0, 1], runs=dict(a=RUN))
+WRONG = [
+    (dict(title=3), r'x\.py: title: expected str, got 3'),
+    (dict(metrics='bev/IoU100'), 'metrics: expected list or tuple'),
+    (dict(metrics=[]), 'metrics: it is empty'),
+    (dict(metrics=[1, 2]), r'metrics\[0\]: expected str'),
+    (dict(seeds=[0, -1]), 'seeds: expected whole numbers from 0 to 4294967295, got -1'),
+    (dict(seeds=[10**10]), 'seeds: expected whole numbers'), (dict(seeds=['0']), 'seeds: expected'),
+    (dict(seeds=[True]), 'seeds: expected'), (dict(seeds=[1, 1]), 'seeds: one occurs twice'),
+    (dict(runs=[RUN]), 'runs: expected dict'), (dict(runs={}), 'runs: it is empty'),
+    (dict(runs={'.': RUN}), r'runs\.\.: a run names a folder'),
+    (dict(runs={'..': RUN}), r'runs\.\.\.: a run names a folder'),
+    (dict(runs={'a/b': RUN}), 'a run names a folder'),
+    (dict(runs={'': RUN}), 'a run names a folder'),
+    (dict(runs={'a\0': RUN}), 'a run names a folder'),
+    (dict(runs={3: RUN}), 'a run names a folder'),
+    (dict(runs={'a' * 200: RUN}), 'a run names a folder'),
+    (dict(runs=dict(a=3)), r'runs\.a: expected dict, got 3'),
+    (dict(runs=dict(a=dict(RUN, config=3))), r'runs\.a\.config: expected str, got 3'),
+    (dict(runs=dict(a=dict(RUN, options=[1]))), r'runs\.a\.options: expected dict'),
+    (dict(runs=dict(a=dict(RUN, teacher=['a']))), r'runs\.a\.teacher: expected str'),
+    (dict(runs=dict(a=dict(RUN, columns='x'))), r'runs\.a\.columns: expected dict'),
+    (dict(runs=dict(a=dict(RUN, paper=['1', 2]))), r'runs\.a\.paper: expected 2 figures'),
+    (dict(runs=dict(a=dict(RUN, paper=[1e300, 2]))), r'runs\.a\.paper: expected 2 figures'),
+    (dict(others=dict(b='12')), r'others\.b: expected 2 figures'),
+    (dict(baseline=['a']), 'baseline: expected str'), (dict(paper=1), 'paper: expected str')]
+
+
+def read(content, monkeypatch):
+    whole = copy.deepcopy(content)
+    monkeypatch.setattr('mmdet3d_plugin.experiments.experiment.load_config', lambda path: (
+        SimpleNamespace(_cfg_dict=SimpleNamespace(to_dict=lambda: whole))))
+    return Experiment.read('x.py')
+
+
+@pytest.mark.parametrize('wrong, message', WRONG, ids=[str(n) for n in range(len(WRONG))])
+def test_odd_experiment_files(wrong, message, monkeypatch):
+    assert list(read(FILE, monkeypatch).runs) == ['a']
+    with pytest.raises(UserError, match=message):
+        read({**FILE, **wrong}, monkeypatch)
+
+
+BEGUN = dict(fingerprint='f', config={}, seconds=1.5, peak_kb=3, commands=[])
+RESULT = dict(fingerprint='f', seconds=2, commands=[], checkpoint='iter_4.pth',
+              metrics={'m/x': 0.5})
+DAMAGED = [(name, damage) for name, good in (('begun', BEGUN), ('result', RESULT)) for damage in (
+    '', '[' * 100_000, '3', '[]', '{"fingerprint": ', 'null',
+    *(json.dumps({k: v for k, v in good.items() if k != gone}) for gone in good),
+    *(json.dumps(dict(good, **{key: odd})) for key in good
+      for odd in ({'x': []} if type(good[key]) is not dict else 'x', None)),
+    json.dumps(dict(good, seconds=float('nan'))), json.dumps(dict(good, seconds=10**400)))] + [
+        ('result', json.dumps(dict(RESULT, checkpoint='../iter_4.pth'))),
+        ('result', json.dumps(dict(RESULT, metrics={'m/x': '0.5'})))]
+
+
+@pytest.mark.parametrize('name, damage', DAMAGED, ids=[str(n) for n in range(len(DAMAGED))])
+def test_damaged_states_of_trainings(name, damage, tmp_path):
+    training = Training('a', 0, tmp_path, config=None)
+    (tmp_path / 'last_checkpoint').touch()
+    for file, content in (('begun', BEGUN), ('result', RESULT)):
+        (tmp_path / f'{file}.json').write_text(json.dumps(content))
+    assert training.begun == BEGUN and training.result == RESULT
+    (tmp_path / f'{name}.json').write_text(damage)
+    with pytest.raises(UserError, match=rf'{name}\.json: damaged: .*; delete it') as error:
+        assert training.begun is training.result
+    assert len(str(error.value)) < 500

@@ -19,7 +19,7 @@ from mmdet3d.structures import LiDARPoints
 
 from ...errors import FrameError, UserError
 from ...geometry import lidar_image, panorama, rigid
-from ...structures import check_image, check_points
+from ...structures import check_points, read_image
 
 
 def load_image(path: str, size: Tuple[int, int]) -> np.ndarray:
@@ -30,14 +30,7 @@ def load_image(path: str, size: Tuple[int, int]) -> np.ndarray:
     """
     if not os.path.isfile(path):
         raise FrameError(f'{path}: no such image; check data_root', 'image')
-    check_image(path)  # OpenCV paints the lost part of a cut JPEG grey
-    image = cv2.imread(path, cv2.IMREAD_COLOR)
-    if image is None:
-        raise FrameError(f'{path}: unreadable image; copy it again', 'image')
-    if image.shape[:2] != tuple(size):
-        raise FrameError(f'{path}: wrong image size {image.shape[1]}x{image.shape[0]}, the '
-                         f'info file says {size[1]}x{size[0]}; convert the data set again',
-                         'image')
+    image = read_image(path, size)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
