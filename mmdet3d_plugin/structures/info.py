@@ -44,7 +44,7 @@ import numpy as np
 from ..checkpoints import atomic_write
 from ..errors import UserError, did_you_mean, parse_errors
 from ..geometry.rigid import is_rigid
-from ..plain_pickle import load_plain
+from ..plain_pickle import Array, load_plain
 
 INFO_VERSION = '1.1'
 LENSES = ('equirect', 'pinhole', 'mei')
@@ -68,7 +68,7 @@ TEXT = 1 << 12
 VALUES = 1 << 20
 """Plain values in fields of a frame that are not of the schema."""
 _NUMBERS = {int, float, *(np.dtype(code).type for code in 'bBhHiIlLqQefd')}
-_LISTS = {list, tuple, np.ndarray}
+_LISTS = {list, tuple, np.ndarray, Array}
 _PLAIN = {*_NUMBERS, bool, np.bool_, str, bytes, type(None)}
 
 
@@ -298,7 +298,7 @@ def _is_plain(value, left, depth=8) -> bool:
         if not set(map(type, value)) <= _PLAIN:
             return False
         value = value.values()
-    elif type(value) is np.ndarray:
+    elif isinstance(value, np.ndarray):
         return value.dtype.kind in 'biuf'
     elif type(value) not in (list, tuple):
         return type(value) in _PLAIN
