@@ -1,7 +1,9 @@
 """Pickles of plain values and of NumPy arrays, read without running code."""
+import contextlib
+import os
 import pickle
 import re
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Iterator
 
 import numpy as np
 
@@ -98,4 +100,34 @@ def load_plain(file: BinaryIO) -> Any:
     Raises:
         Exception: Of many kinds, for a pickle that is cut, damaged, or holds anything else.
     """
-    return _PlainUnpickler(file).load()
+    with _bounded_memory(file):
+        return _PlainUnpickler(file).load()
+
+
+@contextlib.contextmanager
+def _bounded_memory(file: BinaryIO) -> Iterator[None]:
+    """Let a pickle take 1 GiB and a hundred times its bytes; on Linux alone.
+
+    One wrong byte may name the place 4,000,000,000 of the unpickler's memo, which is an array: it
+    would take 64 GiB.
+    """
+    try:
+        import resource
+        with open('/proc/self/statm') as status:
+            now = int(status.read().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        yield
+        return
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    old, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = now + (1 << 30) + 100 * size
+    if old == resource.RLIM_INFINITY or limit < old:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    except MemoryError as error:
+        raise pickle.UnpicklingError('it asks for more memory than a file of its size') from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (old, hard))

@@ -1,6 +1,7 @@
 """Pickles of plain values: what is read, and forged ones that NumPy itself would crash on."""
 import io
 import pickle
+import resource
 import sys
 import zipfile
 
@@ -113,3 +114,11 @@ def test_arrays_and_numbers_come_back(protocol, tmp_path):
 def test_nothing_else_is_called(content, message):
     with pytest.raises(pickle.UnpicklingError, match=message):
         load_plain(io.BytesIO(pickle.dumps(content, 2)))
+
+
+def test_no_place_of_the_memo_costs_gigabytes():
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(pickle.UnpicklingError, match='more memory than a file of its size'):
+        load_plain(io.BytesIO(b'\x80\x03]r\xff\xff\xff\xff.'))
+    assert load_plain(io.BytesIO(b'\x80\x03]r\xff\xff\x00\x00.')) == []
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
