@@ -32,7 +32,8 @@ RENAMED_ENTRIES = (
 
 
 @contextlib.contextmanager
-def atomic_write(path: Union[str, Path]) -> Iterator[BinaryIO]:
+def atomic_write(path: Union[str, Path],
+                 again: str = 'run the same command again') -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is complete.
 
     The bytes go to ``.<name>.<random>.tmp`` in the same folder, reach the disk (fsync) and are
@@ -41,6 +42,7 @@ def atomic_write(path: Union[str, Path]) -> Iterator[BinaryIO]:
 
     Args:
         path (str | Path): The file; its folder is made if need be.
+        again (str): What to do after the cause of an error is removed.
 
     Yields:
         BinaryIO: The open temporary file.
@@ -50,7 +52,7 @@ def atomic_write(path: Union[str, Path]) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:16]}.tmp')
-    with disk_errors(path):
+    with disk_errors(path, again):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, 'xb') as file:
@@ -76,13 +78,14 @@ def remove_temporary(folder: Union[str, Path]) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Union[str, Path]) -> Iterator[None]:
+def disk_errors(path: Union[str, Path],
+                again: str = 'run the same command again') -> Iterator[None]:
     """Turn errors of the operating system while writing a file into a :class:`UserError`."""
     try:
         yield
     except OSError as error:
         raise UserError(f'{path}: cannot write: {error.strerror or error}; make room there, or '
-                        'choose another folder, and run the same command again') from error
+                        f'choose another folder, and {again}') from error
 
 
 def file_sha256(path: Union[str, Path]) -> str:

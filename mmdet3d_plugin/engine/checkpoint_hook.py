@@ -15,6 +15,7 @@ from ..checkpoints import atomic_write, to_plain
 from ..errors import UserError
 from .runner import latest_checkpoint
 
+_AGAIN = 'run the same command again with --resume'
 SKIPPED_STEPS = 10
 """Losses in a row that may be infinite or NaN under loss scaling, which skips such updates."""
 
@@ -25,7 +26,7 @@ class AtomicBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
         """Write bytes atomically."""
-        with atomic_write(filepath) as file:
+        with atomic_write(filepath, _AGAIN) as file:
             file.write(obj)
 
     def put_text(self, obj: str, filepath: Union[str, Path], encoding: str = 'utf-8') -> None:
@@ -157,7 +158,7 @@ class SafeCheckpointHook(CheckpointHook):
             backend_args=self.backend_args, **self.args)
         if not is_main_process():
             return
-        with atomic_write(Path(runner.work_dir) / 'last_checkpoint') as file:
+        with atomic_write(Path(runner.work_dir) / 'last_checkpoint', _AGAIN) as file:
             file.write(self.last_ckpt.encode())
         for old in retired:
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))

@@ -26,10 +26,12 @@ _OF_TORCH = (
     (r'signal: Bus error|shared memory ?\(shm\)|shared memory (object|file)|file </torch_',
      'data workers: the shared memory /dev/shm is too small for their batches; enlarge it (docker '
      'run --shm-size=8g), or use fewer workers or smaller batches: --cfg-options '
-     'train_dataloader.num_workers=0 val_dataloader.num_workers=0'),
+     'train_dataloader.num_workers=0 val_dataloader.num_workers=0; a training goes on with '
+     '--resume'),
     (r'DataLoader worker.* killed by signal: Killed',
      'data workers: the system ended one for want of memory; use fewer workers or smaller '
-     'batches: --cfg-options train_dataloader.num_workers=1 train_dataloader.batch_size=N'),
+     'batches: --cfg-options train_dataloader.num_workers=1 train_dataloader.batch_size=N; a '
+     'training goes on with --resume'),
     (r'[Tt]oo many open files', _NEXT_STEP[errno.EMFILE]),
 )
 

@@ -111,6 +111,10 @@ class ReproducibleTrainingHook(Hook):
 
     priority = 'NORMAL'
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the size of the batches, on which the position in the data depends."""
+        checkpoint['meta']['batches'] = batches(runner)
+
     def before_train_epoch(self, runner: Runner) -> None:
         """Put the sampler at the runner's epoch and iteration."""
         loader, loop = runner.train_dataloader, runner.train_loop
@@ -129,6 +133,39 @@ class ReproducibleTrainingHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Seed the step."""
         set_random_seed(mix_seed(runner.seed, runner.rank, runner.iter))
+
+
+def batches(runner: Runner) -> dict:
+    """Frames of a batch of all processes, and batches of an epoch."""
+    loader = runner.train_dataloader
+    return dict(frames=loader.batch_sampler.batch_size * runner.world_size, per_epoch=len(loader))
+
+
+def follow_batches(runner: Runner, saved: Optional[dict]) -> None:
+    """Say at which frame a run goes on that is resumed with batches of another size.
+
+    Where epochs are counted, the steps of the epochs so far become those of the new batches.
+
+    Args:
+        runner (Runner): Resumed.
+        saved (dict, optional): The :func:`batches` of its checkpoint.
+    """
+    now, loop = batches(runner), runner.train_loop
+    if not saved or saved['frames'] == now['frames']:
+        return
+    text = (f'Resumed with batches of {now["frames"]} frames on all processes together; the '
+            f'checkpoint had {saved["frames"]}: ')
+    if isinstance(loop, IterBasedTrainLoop):
+        text += (f'the order of the frames goes on at draw {loop.iter * now["frames"]}, as if all '
+                 f'{loop.iter} steps had had such batches; they drew '
+                 f'{loop.iter * saved["frames"]}')
+    else:
+        inside = max(loop.iter - loop.epoch * saved['per_epoch'], 0) * saved['frames']
+        loop._iter = loop.epoch * now['per_epoch'] + inside // now['frames']
+        text += (f'epoch {loop.epoch + 1} goes on after {inside} of its frames, and steps are '
+                 f'counted on from {loop.iter}')
+    runner.logger.warning(f'{text}. The learning rate stays; --auto-scale-lr with --extend scales '
+                          'it')
 
 
 def _skipping(loader: DataLoader, steps: int) -> Iterator:

@@ -88,6 +88,47 @@ def _short(value) -> str:
     return text if len(text) <= 60 else text[:57] + '...'
 
 
+def check_optimizer_state(runner: Runner, state: Mapping, source: str, built: Mapping) -> None:
+    """Check that the optimiser of the config can go on with the state of a checkpoint.
+
+    Args:
+        runner (Runner): For its config.
+        state (Mapping): The optimiser's, of the checkpoint.
+        source (str): The checkpoint, for the error.
+        built (Mapping): State of the optimiser that the config builds.
+
+    Raises:
+        UserError: Kind, number or sizes of the parameter groups differ, or a value that today's
+            settings need is not in the state.
+    """
+    if 'param_groups' not in state or 'param_groups' not in built:
+        return  # several optimisers
+    theirs, ours = state['param_groups'], built['param_groups']
+    sizes = [[len(group['params']) for group in groups] for groups in (theirs, ours)]
+    problem = ''
+    unknown = sorted(key for key in set(ours[0]) - set(theirs[0]) - {'initial_lr'}
+                     if isinstance(ours[0][key], (float, tuple)))  # versions of torch add switches
+    if unknown:
+        problem = (f'is of another kind: it has no {", ".join(unknown)}, which '
+                   f'{runner.cfg.optim_wrapper.optimizer.type} needs')
+    elif sizes[0] != sizes[1]:
+        problem = (f'has other parameter groups, of {_counts(sizes[0])} parameters; those of the '
+                   f'config have {_counts(sizes[1])} (paramwise_cfg, frozen parts)')
+    elif runner.cfg.get('extend') and any(group.get('amsgrad') for group in ours) and not all(
+            group.get('amsgrad') for group in theirs):
+        problem = 'is without amsgrad, which --extend would switch on'
+    if problem:
+        raise UserError(
+            f'{source}: the state of its optimizer {problem}; resume with the config that trained '
+            'it, or start anew from its weights in another --work-dir: --cfg-options '
+            f'load_from={source}, without --resume')
+
+
+def _counts(sizes: List[int]) -> str:
+    shown = ', '.join(map(str, sizes[:_SHOWN]))
+    return shown if len(sizes) <= _SHOWN else f'{shown} ... ({len(sizes)} groups)'
+
+
 def hyperparameters(runner: Runner) -> List[dict]:
     """Of the optimiser's parameter groups: learning rates, weight decays and the like."""
     return [{key: copy.copy(value) for key, value in group.items() if key != 'params'}

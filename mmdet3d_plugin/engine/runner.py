@@ -30,7 +30,13 @@ from .config import RUNNER_KEYS, check_config
 from .config_text import FormattedOnce
 from .memory import keep_freed_memory
 from .pretrained import DownloadError
-from .resuming import follow_config, hyperparameters, say_differences
+from .reproducible import follow_batches
+from .resuming import (
+    check_optimizer_state,
+    follow_config,
+    hyperparameters,
+    say_differences,
+)
 from .settings import check_batches
 
 _DEFAULT_HOOKS = dict(
@@ -176,6 +182,10 @@ class PluginRunner(Runner):
                             '--work-dir: --cfg-options load_from=PATH') from error
         if self._resume:
             say_differences(self, checkpoint, filename, RUNNER_KEYS)
+            self._saved_batches = checkpoint.get('meta', {}).get('batches')
+            if 'optimizer' in checkpoint:
+                check_optimizer_state(self, checkpoint['optimizer'], filename,
+                                      self.optim_wrapper.state_dict())
         return checkpoint
 
     def resume(self, filename: str, *args, **kwargs) -> None:
@@ -184,11 +194,13 @@ class PluginRunner(Runner):
         Schedule and settings of the optimiser are those of the checkpoint, and what the config has
         otherwise is logged; with ``extend=True`` in the config they are the config's.
         """
-        if not self.cfg.get('extend', False):
-            return super().resume(filename, *args, **kwargs)
-        groups = hyperparameters(self)
-        super().resume(filename, *args, **{**kwargs, 'resume_param_scheduler': False})
-        follow_config(self, groups)
+        extend = self.cfg.get('extend', False)
+        groups = hyperparameters(self) if extend else []
+        options = dict(kwargs, resume_param_scheduler=False) if extend else kwargs
+        super().resume(filename, *args, **options)
+        follow_batches(self, self._saved_batches)
+        if extend:
+            follow_config(self, groups)
 
     def _init_model_weights(self) -> None:
         """Initialise the weights; where pretrained ones are out of reach, name the option."""

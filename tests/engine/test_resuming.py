@@ -4,6 +4,7 @@ import logging
 from uuid import uuid4
 
 import pytest
+import torch
 
 from mmdet3d_plugin.engine import build_runner, load_config
 from mmdet3d_plugin.engine.config_text import read_config_text
@@ -120,3 +121,75 @@ def test_a_dumped_config_is_read_without_running_it():
 def test_a_setting_that_the_optimizer_refuses(settings, message, tmp_path):
     with pytest.raises(UserError, match=message):
         train(tmp_path, steps=1, total=2, rate=0.1, **settings)
+
+
+OPTIMIZER = 'optim_wrapper.optimizer'
+SGD = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0)
+HEAD = {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(head=dict(lr_mult=0.1)))}
+
+
+@pytest.mark.parametrize('extend', [False, True])
+@pytest.mark.parametrize('first, second, message', [
+    ({}, HEAD, 'other parameter groups, of 6 parameters; those of the config have 1, 1, 1, 1, 1, 1 '
+     r'\(paramwise_cfg, frozen parts\); resume with the config that trained it, or start anew'),
+    (HEAD, {}, 'other parameter groups, of 1, 1, 1, 1, 1, 1 parameters; those of the config '
+     'have 6')])
+def test_other_parameter_groups_cannot_go_on(tmp_path, first, second, message, extend):
+    train(tmp_path, steps=4, total=9, rate=0.1, **first)
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, resume=True, extend=extend, steps=8, total=9, rate=0.1, **second)
+
+
+def test_a_state_that_the_optimizer_cannot_use_is_an_error(tmp_path):
+    """A checkpoint does not always say of which config it is; then its state does."""
+    train(tmp_path, steps=4, total=9, rate=0.1)
+    path = tmp_path / 'iter_4.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint['meta']['cfg']
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match='iter_4.pth: the state of its optimizer is of another '
+                       'kind: it has no .*momentum, which SGD needs; resume with the config that'):
+        train(tmp_path, resume=True, steps=8, total=9, rate=0.1, **{OPTIMIZER: SGD})
+    with pytest.raises(UserError, match='is without amsgrad, which --extend would switch on'):
+        train(tmp_path, resume=True, extend=True, steps=8, total=9, rate=0.1,
+              **{f'{OPTIMIZER}.amsgrad': True})
+
+
+@pytest.mark.parametrize('extend', [False, True])
+def test_sgd_and_adamw_cannot_continue_each_other(tmp_path, extend):
+    for first, second in ((SGD, dict(type='AdamW', lr=0.1)), (dict(type='AdamW', lr=0.1), SGD)):
+        folder = tmp_path / first['type']
+        train(folder, steps=4, total=9, rate=0.1, **{OPTIMIZER: first})
+        with pytest.raises(UserError, match=f"type '{first['type']}' -> '{second['type']}'; start "
+                           'anew from its weights in another --work-dir'):
+            train(folder, resume=True, extend=extend, steps=8, total=9, rate=0.1,
+                  **{OPTIMIZER: second})
+
+
+def test_another_batch_size_says_where_the_data_go_on(tmp_path):
+    train(tmp_path, steps=4, total=9, rate=0.1)
+    messages, _, _ = train(tmp_path, resume=True, steps=6, total=9, rate=0.1,
+                           **{'train_dataloader.batch_size': 3})
+    warned = ' | '.join(text for level, text in messages if level == 'WARNING')
+    assert ('Resumed with batches of 3 frames on all processes together; the checkpoint had 2: the '
+            'order of the frames goes on at draw 12, as if all 4 steps had had such batches; they '
+            'drew 8. The learning rate stays') in warned
+    messages, _, _ = train(tmp_path, resume=True, steps=8, total=9, rate=0.1,
+                           **{'train_dataloader.batch_size': 3})
+    assert not any('Resumed with batches' in text for _, text in messages)
+
+
+def test_epochs_go_on_with_batches_of_another_size(tmp_path):
+    """12 frames are 6 batches of 2 or 3 of 4; the remaining epochs have all their frames."""
+    def run(epochs, batch, **more):
+        cfg = load_config('tests/toy/toy_config.py', {
+            'train_cfg.max_epochs': epochs, 'train_dataloader.batch_size': batch})
+        cfg.work_dir, cfg.experiment_name = str(tmp_path), uuid4().hex
+        cfg.update(more)
+        build_runner(cfg).train()
+
+    run(2, 2)
+    run(4, 4, resume=True)
+    lines = (tmp_path / 'losses_0.txt').read_text().splitlines()
+    assert [int(line.split()[0]) for line in lines] == [*range(12), *range(6, 12)]
+    assert torch.load(tmp_path / 'epoch_4.pth', weights_only=True)['meta']['iter'] == 12

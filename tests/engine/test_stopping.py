@@ -177,3 +177,14 @@ def test_an_interrupted_training_ends_at_once(tmp_path, run_command, moment):
         'interrupted; the same command with --resume goes on from the last checkpoint')
     last = (tmp_path / 'last_checkpoint').read_text()
     assert torch.load(last, weights_only=True)['meta']['iter'] > 0
+
+
+def test_a_full_disk_names_the_way_on(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+    runner = runner_of(tmp_path)
+    monkeypatch.setattr('mmdet3d_plugin.checkpoints.os.fsync', full)
+    with pytest.raises(UserError, match='iter_2.pth: cannot write: No space left on device; make '
+                       'room there, .*and run the same command again with --resume'):
+        runner.train()
+    assert not list(tmp_path.glob('*.pth')) and not list(tmp_path.glob('.*.tmp'))
