@@ -24,6 +24,7 @@ from .plain_pickle import NUMPY, Array
 
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
 _STEP = r'(iter|epoch)_(\d+)\.pth'
+_FOLDER = 0x10  # attribute of a part, whose bytes torch then does not read
 _FLOATING = ('weight', 'bias', 'running_mean', 'running_var')
 RENAMED_ENTRIES = (
     (r'(camera|lidar)_branch\.compressor\.', r'\1_branch.view_transform.compressor.'),
@@ -239,8 +240,9 @@ def _read(path: Path, map_location: str) -> dict:
 def _check_sums(path: Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise zipfile.BadZipFile('torch.save does not compress')
+            if any(member.compress_type != zipfile.ZIP_STORED or member.external_attr & _FOLDER
+                   for member in archive.infolist()):
+                raise zipfile.BadZipFile('torch.save writes neither compressed parts nor folders')
             if archive.testzip():
                 raise zipfile.BadZipFile('the CRC-32 of a part is another')
 

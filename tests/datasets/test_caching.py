@@ -1,7 +1,9 @@
 """Results on disk, and maps that workers share."""
 import importlib
 import os
+import pickle
 import shutil
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -140,6 +142,27 @@ def test_stale_and_damaged_entries_are_made_anew(root, tmp_path, calls, spoil):
     for _ in range(2):
         np.testing.assert_array_equal(dataset[0]['img'][0], expected)
     assert calls['load_image'] == 1 and len(entries(folder)) == 1  # replaced
+
+
+class Evil:
+
+    def __reduce__(self):
+        return os.mkdir, ('evil_was_here', )
+
+
+def test_entries_run_no_code(tmp_path, monkeypatch):
+    """A forged entry with the right sum is as good as none; none is written that is not plain."""
+    monkeypatch.chdir(tmp_path)
+    content = pickle.dumps((['stamp'], dict(img=Evil()), {}))
+    path = tmp_path / 'ab' / 'x.pkl'
+    path.parent.mkdir()
+    path.write_bytes(zlib.crc32(content).to_bytes(4, 'little') + content)
+    assert caching.read_entry(path, ['stamp']) is None
+    with pytest.raises(UserError, match='of img, one is no plain value, NumPy array or LiDARPoint'):
+        caching.write_entry(path, ['stamp'], dict(img=Evil()))
+    assert not (tmp_path / 'evil_was_here').exists()
+    caching.write_entry(path, ['stamp'], dict(img=[np.eye(2)]))
+    assert caching.read_entry(path, ['stamp'])['img'][0].tolist() == [[1, 0], [0, 1]]
 
 
 def test_a_change_of_the_code_makes_entries_anew(root, tmp_path, calls, monkeypatch):

@@ -242,6 +242,20 @@ def test_compressed_archives_are_refused(tmp_path):
         read_checkpoint(tmp_path / 'y.pth')
 
 
+def test_a_part_that_became_a_folder_is_damage(tmp_path):
+    """One bit of the archive's directory, and torch leaves a weight as the memory was."""
+    path = tmp_path / 'x.pth'
+    save_checkpoint(dict(state_dict=dict(a=torch.full((3, ), 2.0))), path)
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b'archive/data/0') - 8  # external attributes, in the central directory
+    assert content[at] == 0
+    content[at] = 0x10
+    path.write_bytes(content)
+    assert zipfile.ZipFile(path).testzip() is None
+    with pytest.raises(UserError, match='cut short or damaged'):
+        read_checkpoint(path)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / 'x.pth'
     path.write_bytes(b'old')

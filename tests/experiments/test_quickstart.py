@@ -1,8 +1,7 @@
 """The quickstart's words and frames."""
-import pickle
-
 from mmdet3d_plugin.experiments.quickstart import choose_frames
 from mmdet3d_plugin.experiments.quickstart_report import MODELS, verdict
+from mmdet3d_plugin.structures import save_infos
 
 
 def test_verdict():
@@ -17,11 +16,14 @@ def test_verdict():
 
 def test_images_show_the_fullest_frame_of_spaced_sequences(tmp_path):
     vehicles = [('s0', 1), ('s0', 3), ('s0', 3), ('s1', 0), ('s2', 2), ('s2', 5), ('s3', 1)]
-    data = [dict(scene_token=scene, instances=[dict(bbox_label_3d=0)] * n
-                 + [dict(bbox_label_3d=3)] * 9) for scene, n in vehicles]
-    infos = dict(metainfo=dict(categories=dict(car=0, bus=1, truck=2, pedestrian=3)),
-                 data_list=data)
-    (tmp_path / 'dur360bev_infos_val.pkl').write_bytes(pickle.dumps(infos))
+    box = [0.0, 0, 0, 1, 1, 1, 0]
+    data = [dict(sample_idx=index, token=str(index), frame_id=str(index), timestamp=0.0,
+                 scene_token=scene, instances=[dict(bbox_3d=box, bbox_label_3d=0)] * n
+                 + [dict(bbox_3d=box, bbox_label_3d=3)] * 9)
+            for index, (scene, n) in enumerate(vehicles)]
+    meta = dict(categories=dict(car=0, bus=1, truck=2, pedestrian=3), dataset='toytown',
+                version='1', info_version='1')
+    save_infos(dict(metainfo=meta, data_list=data), str(tmp_path / 'dur360bev_infos_val.pkl'))
     assert choose_frames(tmp_path, 4) == [1, 3, 5, 6]
     assert choose_frames(tmp_path, 2) == [1, 5]
     assert choose_frames(tmp_path, 9) == [1, 3, 5, 6]
