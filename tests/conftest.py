@@ -106,14 +106,14 @@ def run_command():
     Returns the finished process with ``stdout`` and ``stderr`` as text.
     """
 
-    def run(script, *args, timeout=400, env=None, wait=True):
+    def run(script, *args, timeout=400, env=None, wait=True, group=False):
         program = 'bash' if str(script).endswith('.sh') else sys.executable
         paths = [str(ROOT), str(ROOT / 'tests' / 'toy'), os.environ.get('PYTHONPATH', '')]
         environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(paths),
                            PYTHON=sys.executable, **(env or {}))
         command = [program, str(script), *map(str, args)]
         pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-                    env=environment)
+                    env=environment, start_new_session=group)
         if not wait:
             return subprocess.Popen(command, **pipe)
         return subprocess.run(command, timeout=timeout, **pipe)

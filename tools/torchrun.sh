@@ -2,6 +2,23 @@
 # starts the tool in NUMBER processes: one per GPU, or on the CPU (gloo) where there is no GPU.
 # Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT, as in mmdet3d.
 # PYTHON names the interpreter; otherwise the active environment's, else the one of .venv.
+# torch.distributed.run, which ends without a traceback at Ctrl-C.
+TORCHRUN='
+import signal
+import sys
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.run import main
+
+try:
+    main()
+except SignalException as error:
+    sys.exit(128 + error.sigval)
+'
+
 port_is_free() {
     "$python" - "$1" <<'PYTHON' 2>/dev/null
 import socket
@@ -31,6 +48,6 @@ launch() {
             "where one machine trains" >&2
         exit 2
     fi
-    OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec "$python" -m torch.distributed.run \
+    OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec "$python" -c "$TORCHRUN" \
         "${where[@]}" --nproc_per_node "$number" "$tools/$script" "$@" --launcher pytorch
 }

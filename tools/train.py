@@ -8,8 +8,8 @@ import os
 import signal
 from pathlib import Path
 
-if __name__ == '__main__':  # Ctrl-C while the imports run
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the imports run
 
 import torch
 from mmengine.config import Config

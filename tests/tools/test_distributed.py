@@ -3,6 +3,10 @@
 The toy model has no batch normalisation here: statistics of half a batch are others than those of
 the whole. Models with one are equal in this sense only if it is frozen or synchronised.
 """
+import os
+import signal
+import time
+
 import torch
 
 CONFIG = 'tests/toy/toy_config.py'
@@ -58,3 +62,18 @@ def test_usage_errors(run_command):
         done = run_command('tools/dist_train.sh', *arguments)
         assert done.returncode == 2
         assert done.stderr.startswith('usage: bash tools/dist_train.sh CONFIG NUMBER')
+
+
+def test_interrupted_processes_end_without_a_traceback(tmp_path, run_command):
+    process = run_command('tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path, '--cfg-options',
+                          'custom_hooks.0.sleep=0.3', wait=False, group=True)
+    deadline = time.time() + 100
+    while time.time() < deadline and process.poll() is None:
+        if (tmp_path / 'last_checkpoint').is_file():
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert 'Traceback' not in error and 'interrupted; the same command with --resume' in error
+    torch.load((tmp_path / 'last_checkpoint').read_text(), weights_only=True)
