@@ -22,23 +22,15 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.logging import print_log
 from mmengine.model import ExponentialMovingAverage
+from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader
 
 from ..errors import UserError, check_from, did_you_mean
+from .known_keys import RUNNER_KEYS, check_keys
 from .options import OptionText, entries_like, entry, evaluate, reaches, value_of
 from .settings import check_settings
 
-_KNOWN_KEYS = {
-    'env_cfg': {'cudnn_benchmark', 'keep_freed_memory', 'mp_cfg', 'dist_cfg', 'resource_limit'},
-    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
-    'randomness': set(inspect.signature(set_random_seed).parameters),
-    'auto_scale_lr': {'enable', 'base_batch_size'}}
-"""Keys that mmengine reads and does not check."""
-RUNNER_KEYS = (set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}) | {
-    'custom_imports', 'extend', 'find_unused_parameters', 'keep_going', 'model_wrapper_cfg',
-    'runner_type', 'sync_bn'}
 _LOADER_KEYS = (set(inspect.signature(DataLoader.__init__).parameters) - {'self'}) | {
     'num_batch_per_epoch', 'disable_subprocess_warning'}
 
@@ -132,6 +124,7 @@ def check_config(cfg: Config) -> None:
         UserError: An unknown type or argument name, with its config path and close matches.
     """
     _check_top_level(cfg)
+    check_keys(cfg)
     for split in ('train', 'val', 'test'):
         if cfg.get(f'{split}_dataloader'):
             _check_dataloader(cfg[f'{split}_dataloader'], f'{split}_dataloader')
@@ -148,9 +141,6 @@ def check_config(cfg: Config) -> None:
         own = {k: v for k, v in scheduler.items() if k != 'convert_to_iter_based'}  # the Runner's
         check_from(PARAM_SCHEDULERS, own, path, strict=True)
     _check_optim_wrapper(cfg.get('optim_wrapper'))
-    for path, known in _KNOWN_KEYS.items():
-        for name in set(entry(cfg, path) or ()) - known:
-            raise UserError(f'{path}.{name}: no such key{did_you_mean(name, known)}')
     for path, registry in (('log_processor', LOG_PROCESSORS), ('visualizer', VISUALIZERS)):
         if isinstance(cfg.get(path), Mapping):
             check_from(registry, {'type': 'LogProcessor', **cfg[path]}, path, strict=True)
@@ -189,8 +179,9 @@ def _check_loop(cfg: Any, path: str) -> None:
     loop = dict(cfg)
     if 'by_epoch' in loop:
         loop['type'] = f'{"Epoch" if loop.pop("by_epoch") else "Iter"}BasedTrainLoop'
-    if 'type' in loop:
-        check_from(LOOPS, loop, path, strict=True)
+    if 'type' not in loop and path != 'train_cfg':
+        loop['type'] = f'{path.split("_")[0].capitalize()}Loop'  # as the Runner does
+    check_from(LOOPS, loop, path, strict=True)
 
 
 def _check_dataloader(cfg: Mapping, path: str) -> None:
@@ -210,12 +201,22 @@ def _check_dataset(cfg: Any, path: str) -> None:
     _check_dataset(cfg.get('dataset'), f'{path}.dataset')
     for inner, inner_path in _listed(cfg.get('datasets'), f'{path}.datasets'):
         _check_dataset(inner, inner_path)
-    for transform, inner_path in _listed(cfg.get('pipeline'), f'{path}.pipeline'):
+    _check_transforms(cfg.get('pipeline'), f'{path}.pipeline')
+
+
+def _check_transforms(pipeline: Any, path: str) -> None:
+    for transform, inner_path in _listed(pipeline, path):
         check_from(TRANSFORMS, transform, inner_path)
+        _check_transforms(transform.get('transforms'), f'{inner_path}.transforms')
 
 
 def _check_optim_wrapper(cfg: Any) -> None:
-    if not isinstance(cfg, Mapping) or 'optimizer' not in cfg:
+    if not isinstance(cfg, Mapping):
+        return
+    if 'optimizer' not in cfg:
+        if 'constructor' not in cfg and not any(isinstance(v, OptimWrapper) for v in cfg.values()):
+            names = ', '.join(map(str, cfg)) or 'nothing'
+            raise UserError(f'optim_wrapper.optimizer: missing (optim_wrapper has {names})')
         return
     own = {k: v for k, v in cfg.items() if k not in ('constructor', 'paramwise_cfg')}
     check_from(OPTIM_WRAPPERS, {'type': 'OptimWrapper', **own}, 'optim_wrapper', strict=True)

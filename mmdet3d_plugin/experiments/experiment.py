@@ -90,7 +90,8 @@ class Experiment:
         _check_types({'': run}, {'': dict}, where)
         for key in run:
             if key not in RUN_KEYS:
-                raise UserError(f'{where}.{key}: no such key{did_you_mean(key, RUN_KEYS)}')
+                raise UserError(f'{where}.{key!s:.80}: no such key'
+                                f'{did_you_mean(str(key), RUN_KEYS)}')
         if 'config' not in run:
             raise UserError(f'{where}: it has no config')
         _check_types(run, _RUN_TYPES, f'{where}.')
@@ -118,7 +119,7 @@ class Experiment:
         """Raise an error unless all names are runs."""
         for name in names:
             if name not in self.runs:
-                raise UserError(f'{where}: no run {name!r}{did_you_mean(name, self.runs)}')
+                raise UserError(f'{where}: no run {name!r:.120}{did_you_mean(name, self.runs)}')
 
     def parents(self, name: str) -> Dict[str, str]:
         """The runs that a run needs, by what for."""

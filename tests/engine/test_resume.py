@@ -5,6 +5,9 @@ import time
 import pytest
 import torch
 
+from mmdet3d_plugin.engine import latest_checkpoint
+from mmdet3d_plugin.errors import UserError
+
 SAVED_INSIDE_EPOCHS = ('default_hooks.checkpoint.by_epoch=False',
                        'default_hooks.checkpoint.interval=4')
 SETUPS = {
@@ -67,3 +70,10 @@ def test_killed_run_resumes_bit_exactly(setup, tmp_path, run_command, request):
     assert ('ema_state_dict' in averaged) == ('ema' in setup)
     bests = [sorted(p.name for p in folder.glob('best_*.pth')) for folder in (whole, killed)]
     assert bests[0] == bests[1] and len(bests[0]) == 1
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff\xfe\x00\x81', b'a\0b', b'x' * 10_000, b'a\nb'])
+def test_a_damaged_note_of_the_last_checkpoint_is_one_line(content, tmp_path):
+    (tmp_path / 'last_checkpoint').write_bytes(content)
+    with pytest.raises(UserError, match='last_checkpoint: it names no checkpoint: .*--resume PATH'):
+        latest_checkpoint(tmp_path)
