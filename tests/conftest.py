@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,8 @@ def run_command():
         pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
                     env=environment, start_new_session=group)
         if not wait:
-            return subprocess.Popen(command, **pipe)
+            return subprocess.Popen(  # Ctrl-C reaches it, also of tests in the background
+                command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipe)
         return subprocess.run(command, timeout=timeout, **pipe)
 
     return run

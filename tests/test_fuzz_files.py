@@ -25,7 +25,7 @@ SECONDS = [pytest.param(1, id='quick'), pytest.param(24, id='long', marks=pytest
 VALUES = (float('nan'), float('inf'), 1e300, -1, 0, 2 ** 70, 10 ** 400, 'x', '', '1', 'a\0', '..',
           None, True, [], {}, [[1.0]], [[[]]], -0.5, {'': 0}, 'é' * 5000)
 META = dict(
-    format=2, inputs=dict(
+    format=3, inputs=dict(
         images=dict(shape=['batch', 1, 3, 8, 16]), lidar2cam=dict(shape=[1, 4, 4]),
         lens=dict(shape=[1, 2], columns=['fov_up', 'fov_down'])),
     outputs=dict(segmentation={}), classes=['car'], thresholds=[0.5], camera_rows=[[0]],
@@ -85,6 +85,16 @@ def fuzz(seconds, attempt):
     assert 0 < accepted < number
 
 
+def signed(text):
+    """A description with the hash of its content, where it has any."""
+    try:
+        content = dict(json.loads(text))
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+        return json.dumps(dict(content, description_sha256=digest.hexdigest()))
+    except (ValueError, TypeError, RecursionError):
+        return text
+
+
 def accepts(function, kind=UserError):
     try:
         function()
@@ -119,8 +129,8 @@ def test_files_beside_an_exported_model(seconds, tool, tmp_path, monkeypatch):  
         hashes = dict(sha256=hashlib.sha256(b'model').hexdigest(),
                       arrays_sha256=hashlib.sha256(arrays).hexdigest())
         content = dict(META, **hashes)
-        (tmp_path / 'm.onnx.json').write_text(
-            damaged(rng, content) if rng.random() < 0.5 else json.dumps(content))
+        (tmp_path / 'm.onnx.json').write_text(signed(
+            damaged(rng, content) if rng.random() < 0.5 else json.dumps(content)))
         rig = RIG_OF if rng.random() < 0.5 else META['calibration']
         (tmp_path / 'rig.json').write_text(
             damaged(rng, rig) if rng.random() < 0.7 else json.dumps(rig))

@@ -83,7 +83,7 @@ def test_no_truth_is_never_a_best_checkpoint():
     """A validation without ground truth leaves the best checkpoint as it was."""
     hook = SafeCheckpointHook(interval=1, save_best='bev/IoU100', rule='greater')
     hub = MessageHub.get_instance('best')
-    runner = SimpleNamespace(epoch=1, iter=1, message_hub=hub)  # without save_checkpoint
+    runner = SimpleNamespace(epoch=1, iter=1, message_hub=hub, model=torch.nn.Linear(1, 1))
     hook._save_best_checkpoint(runner, {'bev/IoU100': float('nan')})
     assert 'best_score' not in hub.runtime_info and not hook.best_ckpt_path
 

@@ -13,6 +13,7 @@ from mmdet3d_plugin.deployment import packaging
 from mmdet3d_plugin.deployment.preprocessing import recipe_of
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import panorama
+from tests.test_fuzz_files import META
 
 ROOT = Path(__file__).resolve().parents[2]
 TURNS = ([[0, -1, 0], [0, 0, -1], [1, 0, 0]], [[-1, 0, 0], [0, 0, -1], [0, -1, 0]])
@@ -149,12 +150,9 @@ def test_damaged_files_of_an_export_are_refused(suffix, tool, tmp_path):
     """A flipped bit anywhere in the network, its arrays or its description."""
     path = tmp_path / 'm.onnx'
     path.write_bytes(b'a network')
-    keys = ('inputs', 'outputs', 'preprocessing', 'camera_rows')
-    packaging.save_description(path, dict(
-        dict.fromkeys(keys, {}), format=3, thresholds=[0.5], calibration=dict(
-            lidar2cam=[[1e-9, 1 / 3], [float('inf'), 1.0]])), dict(ground=np.arange(9)))
+    packaging.save_description(path, dict(META, thresholds=[1 / 3]), dict(ground=np.arange(9)))
     meta = tool._read_meta(path)
-    assert meta['thresholds'] == [0.5] and meta['calibration']['lidar2cam'][0] == [1e-9, 1 / 3]
+    assert meta['thresholds'] == [1 / 3] and meta['calibration'] == META['calibration']
     file = tmp_path / f'm.onnx{suffix}'
     whole, refused = file.read_bytes(), 0
     for at in range(len(whole)):
