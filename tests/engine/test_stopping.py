@@ -167,7 +167,10 @@ def test_an_interrupted_training_ends_at_once(tmp_path, run_command, moment):
         time.sleep(0.01)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=20)[1]
+    try:
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     if moment == 'importing':
         assert process.returncode in (-signal.SIGINT, 130)
         return
