@@ -206,11 +206,14 @@ class _Inserting(ast.NodeTransformer):
 def overridden(name: str, value: Any) -> Any:
     """A variable of a config file, as the options want it."""
     changes = dict(_OVERRIDES.get()[name])
-    value = copy.deepcopy(changes.pop('', value))
+    if '' in changes and not (isinstance(changes[''], Mapping) and isinstance(value, Mapping)):
+        value = changes.pop('')
+    value = copy.deepcopy(value)
     if not changes:
         return value
     holder = Config({name: value})
-    holder.merge_from_dict({f'{name}.{rest}': change for rest, change in changes.items()})
+    holder.merge_from_dict({f'{name}.{rest}' if rest else name: copy.deepcopy(change)
+                            for rest, change in changes.items()})
     return holder[name]
 
 

@@ -272,8 +272,8 @@ def _load(experiment: Experiment, name: str, overrides: Mapping) -> Config:
     run = experiment.runs[name]
     path = Path(run['config'])
     try:
-        config = load_config(path if path.is_absolute() else ROOT / path, run.get('options'))
-        config.merge_from_dict(dict(overrides))
+        options = copy.deepcopy({**(run.get('options') or {}), **overrides})
+        config = load_config(path if path.is_absolute() else ROOT / path, options)
         check_config(config)
     except (UserError, KeyError, TypeError, AssertionError) as error:
         raise UserError(f'runs.{name}: {error}') from error

@@ -71,6 +71,13 @@ def test_a_variable_of_a_base_reaches_the_files_that_inherit_it():
     assert targets.grid.resolution == 2.0
 
 
+def test_a_dict_is_merged_into_a_variable_as_into_an_entry():
+    teacher = load_config(DISTILL, {'teacher': dict(bf16=True)}).model.teacher
+    assert teacher.bf16 and teacher.config.endswith('kd360_teacher_r18_500it_toytown.py')
+    weight = load_config(DISTILL, {'gamma_student': dict(value=2.0, ramp=10)})
+    assert weight.model.terms.student.weight == dict(value=2.0, ramp=10)
+
+
 def test_an_entry_wins_over_the_variable_that_fills_it():
     cfg = load_config(STUDENT, {'data_root': 'D', 'val_dataloader.dataset.data_root': 'E'})
     assert [cfg[loader].dataset.data_root for loader in LOADERS] == ['D', 'E', 'D']

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 
+from mmdet3d_plugin.engine.options import OptionText
 from mmdet3d_plugin.errors import UserError, build_from
 from mmdet3d_plugin.experiments.experiment import Experiment, Training, make_trainings
 
@@ -150,3 +151,13 @@ def test_damaged_states_of_trainings(name, damage, tmp_path):
     with pytest.raises(UserError, match=rf'{name}\.json: damaged: .*; delete it') as error:
         assert training.begun is training.result
     assert len(str(error.value)) < 500
+
+
+def test_options_of_the_command_line_are_read_by_the_entry_that_they_replace(tmp_path):
+    experiment = Experiment.read(ROOT / 'configs/kd360/experiments/table3_stages_toytown.py')
+    options = {'train_dataloader.batch_size': OptionText('1'), 'data_root': OptionText('007'),
+               'train_cfg.max_iters': OptionText('2')}
+    training, = make_trainings(experiment, ['student'], [0], tmp_path, options)
+    assert training.config.train_dataloader.batch_size == 1
+    assert training.config.train_cfg.max_iters == 2
+    assert training.config.train_dataloader.dataset.data_root == '007'
