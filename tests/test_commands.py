@@ -55,6 +55,7 @@ SIZES = dict(dur360bev='--frames 12 --sequences 3 --image-size 64 128 --scan-siz
              '--sweeps 2 0')
 MEANT = (  # words that stand for something else
     (r' \[[^\]]*\]', ''), (r'\{student,teacher,ta\}', 'student'),
+    (r'\bCONFIG CHECKPOINT CONFIG CHECKPOINT\b', f'{STUDENT} s.pth {TEACHER} t.pth'),
     (r'\bCONFIG CHECKPOINT CONFIG\b', f'{STUDENT} CHECKPOINT {TEACHER}'),
     (r'\bDISTILL_CONFIG\b', DISTILL), (r'\bCONFIG(?:\.py)?(?= .*init_cfg)', IMAGENET),
     (r'\bCONFIG(?:\.py)?\b', STUDENT), (r'(?<=plot_scale\.py)(?! configs)', f' {STUDENT}'),
