@@ -74,7 +74,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.auto_scale_lr.enable = True
     if args.resume:
         path = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
-        cfg.resume, cfg.extend = path is not None, args.extend
+        cfg.resume, cfg.extend = path is not None, args.extend or cfg.get('extend', False)
         cfg.load_from = path or cfg.get('load_from')
     return cfg
 

@@ -1,4 +1,5 @@
 """Load configs and find misspelt names in them before anything expensive starts."""
+import copy
 import difflib
 import inspect
 import logging
@@ -65,10 +66,11 @@ def load_config(path: Union[str, Path], options: Optional[Mapping] = None) -> Co
             raise UserError(f'--cfg-options {name}: no such variable in {path}; did you mean '
                             f'{close[0]!r}?')
     chosen = {key: value for key, value in options.items() if key.split('.')[0] in variables}
+    own = {key: value for key, value in options.items() if key not in chosen}
     try:
         if chosen:
-            cfg = _with_variables(path, chosen)
-        cfg.merge_from_dict({key: value for key, value in options.items() if key not in chosen})
+            cfg = _with_variables(path, chosen, own)
+        cfg.merge_from_dict(own)
     except (KeyError, IndexError, TypeError, AssertionError) as error:
         raise UserError(f'--cfg-options {options}: cannot be merged into {path} '
                         f'({error})') from error
@@ -86,13 +88,19 @@ def _evaluate(path: Path, variables: Mapping) -> Tuple[Config, Set[str]]:
         raise UserError(f'config {path}{given}: {type(error).__name__}: {error}') from error
 
 
-def _with_variables(path: Path, options: Mapping) -> Config:
-    """The config with other values of variables; each must change an entry, or be read by code."""
+def _with_variables(path: Path, options: Mapping, own: Mapping) -> Config:
+    """The config with other values of variables; each must change an entry, or be read by code.
+
+    Entries that are set themselves (``own``) do not follow a variable.
+    """
     cfg, read = _evaluate(path, options)
+    merged = copy.deepcopy(cfg)
+    merged.merge_from_dict(copy.deepcopy(dict(own)))
     for name in {key.split('.')[0] for key in options}:
         others = {key: value for key, value in options.items() if key.split('.')[0] != name}
         plain, _ = _evaluate(path, others)
-        if reaches(cfg, plain, name):
+        plain.merge_from_dict(copy.deepcopy(dict(own)))
+        if reaches(merged, plain, name):
             continue
         instead = entries_like(plain, name, RUNNER_KEYS)
         if name in read or any(name in key.split('.') for key in instead):

@@ -83,6 +83,13 @@ def test_an_entry_wins_over_the_variable_that_fills_it():
     assert [cfg[loader].dataset.data_root for loader in LOADERS] == ['D', 'E', 'D']
 
 
+def test_a_variable_whose_entries_are_all_set_is_an_error():
+    entries = {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 2,
+               'param_scheduler.0.total_steps': 5}
+    with pytest.raises(UserError, match='max_iters.*set the entry itself: train_cfg.max_iters'):
+        load_config(STUDENT, {**entries, 'max_iters': 8})
+
+
 def test_a_variable_without_effect_is_an_error(tmp_path):
     dumped = tmp_path / 'dumped.py'
     load_config(STUDENT).dump(dumped)
