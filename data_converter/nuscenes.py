@@ -706,10 +706,11 @@ def write_images(tables: Tables, keys: Sequence[str], path: str) -> None:
     and ``NAME.cam2img`` (N, 3, 3) float64, in the order of scenes and time; ``NAME.key`` (frames,)
     int64 row of the image of each frame of the info file, and ``NAME.first`` (frames,) first row
     of its scene: rows key - 1, key - 2, ..., first are the images before it, nearest first.
+    ``token`` (frames,) bytes are those of the frames.
     """
     samples = np.array([tables.number(key) for key in keys])
     scenes = np.unique(tables.samples['scene'][samples])
-    out = {}
+    out = dict(token=np.array(keys, 'S'))
     for channel, name in enumerate(CAMERAS, 1):
         mine = (tables.data['channel'] == channel) & np.isin(tables.data['scene'], scenes)
         rows = np.flatnonzero(mine)

@@ -3,7 +3,7 @@ import copy
 import logging
 import os.path as osp
 import random
-from typing import Iterator, List, Mapping, Sequence, Tuple, Union
+from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ..errors import FrameError, UserError, did_you_mean
 from ..geometry import rigid
 from ..geometry.rigid import RFU_TO_FLU
 from ..structures import load_infos
+from .image_table import ImageTable
 
 
 @DATASETS.register_module()
@@ -244,6 +245,8 @@ class NuScenesBEVDataset(BEVDataset):
             4 = 80 %; 0 keeps all.
         frame (str): Frame of the samples. ``'ego'``: axes of the car; ``'lidar'``: axes of the
             LiDAR, x right and y forward, in which BEVFusion works.
+        image_table (str, optional): ``nuscenes_images_{split}.npz`` of the info file, relative to
+            ``data_root``; gives each frame its ``image_sweeps``, for models that read past images.
         **kwargs: See :class:`BEVDataset`.
     """
 
@@ -257,11 +260,36 @@ class NuScenesBEVDataset(BEVDataset):
         """Labels of ``VEHICLES`` among all classes."""
         return [cls.METAINFO['classes'].index(name) for name in cls.VEHICLES]
 
-    def __init__(self, *args, min_visibility: int = 0, frame: str = 'ego', **kwargs):
+    def __init__(self, *args, min_visibility: int = 0, frame: str = 'ego',
+                 image_table: Optional[str] = None, **kwargs):
         if frame not in ('ego', 'lidar'):
             raise UserError(f"NuScenesBEVDataset.frame: expected 'ego' or 'lidar', got {frame!r}")
         self.min_visibility, self.frame = min_visibility, frame
+        self.image_table = image_table
         super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        """Read and check the info file and the table of images; called once."""
+        frames = super().load_data_list()
+        if self.image_table is not None:
+            self._images = ImageTable(osp.join(self.data_root, self.image_table))
+            self._images.check(frame['token'] for frame in frames)
+            for n, frame in enumerate(frames):
+                frame['image_row'] = n
+        return frames
+
+    def get_data_info(self, idx: int) -> dict:
+        """One frame as it enters the pipeline."""
+        info = super().get_data_info(idx)
+        if self.image_table is not None:
+            lidar2global = np.array(info['ego2global']) @ np.array(
+                info['lidar_points']['lidar2ego'])
+            info['image_sweeps'] = self._images.before(
+                info['image_row'], info['images'], lidar2global, self._join)
+        return info
+
+    def _join(self, camera: str, path: str) -> str:
+        return osp.join(self.data_prefix.get(camera, self.data_prefix.get('img', '')), path)
 
     def parse_data_info(self, info: dict) -> dict:
         """Join paths, change to the frame of the samples, and add the annotations of one frame."""

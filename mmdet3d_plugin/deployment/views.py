@@ -155,16 +155,20 @@ class _Lift(nn.Module):
 
     def __init__(self, branch, rig, size):
         super().__init__()
-        self.view = branch.view_transform
+        self.view, self.rig = branch.view_transform, rig
+        if self.view.refine is not None:
+            raise UserError('view_transform.refine: depth refinement is not deployed')
         self.compressor = self.view.compressor
         self.grid = self.view.grid
 
     def forward(self, features: Tensor, *calibration: Tensor) -> Tensor:
-        context, depth = self.view.predict(features)
+        rig = with_calibration(self.rig, calibration) if calibration else self.rig
+        context, depth = self.view.predict(features, rig)
         pixels = context.movedim(2, -1).flatten(1, 3)
         cells = self.pool(pixels, depth, *calibration)
         bev = cells.transpose(1, 2).unflatten(2, (self.grid.num_levels, *self.grid.shape))
-        return self.compressor(bev.flatten(1, 2))
+        bev = bev.flatten(1, 2)
+        return bev if self.compressor is None else self.compressor(bev)
 
     def pool(self, pixels: Tensor, depth: Tensor, *calibration: Tensor) -> Tensor:
         """(B, N * h * w, C) context and (B, N, D, h, w) probabilities to (B, cells, C)."""
@@ -219,7 +223,7 @@ class DynamicLift(_Lift):
 
     def __init__(self, branch, rig, size):
         super().__init__(branch, rig, size)
-        self.rig, self.size = rig, size
+        self.size = size
 
     def pool(self, pixels: Tensor, depth: Tensor, *calibration: Tensor) -> Tensor:
         view, (batch, area, channels) = self.view, pixels.shape

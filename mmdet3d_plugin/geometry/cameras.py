@@ -5,7 +5,7 @@ The order "undo BEV augmentation -> LiDAR to camera -> lens -> image augmentatio
 """
 import math
 from dataclasses import dataclass, replace
-from typing import Dict, NamedTuple, Sequence, Tuple
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -297,6 +297,10 @@ class CameraRig:
         size (tuple): (H, W) of the augmented image that the network receives.
         img_aug (Tensor): (B, N, 3, 3) raw pixel to augmented pixel.
         fingerprint (tuple): Equal for rigs with equal geometry; the key of cached geometry.
+        bev_aug (Tensor, optional): (B, 4, 4) float32 LiDAR frame to augmented LiDAR frame, where
+            the data has one. ``lidar2cam`` contains it; depth nets read it.
+        calibration (CameraRig, optional): The rig whose calibration depth nets read in place of
+            this one's: the newest, of past images, whose extrinsics contain the ego motion.
     """
     lens: str
     lidar2cam: Tensor
@@ -305,6 +309,8 @@ class CameraRig:
     size: Tuple[int, int]
     img_aug: Tensor
     fingerprint: Tuple = ()
+    bev_aug: Optional[Tensor] = None
+    calibration: Optional['CameraRig'] = None
 
     @classmethod
     def from_dicts(cls, cameras: Sequence[Sequence[Dict]], bev_aug: Sequence[np.ndarray] = None,
@@ -358,6 +364,9 @@ class CameraRig:
                        *(value.tobytes() for value in arrays.values()))
         tensors = {key: torch.as_tensor(value, dtype=torch.float32, device=device)
                    for key, value in arrays.items()}
+        if bev_aug is not None:
+            tensors['bev_aug'] = torch.as_tensor(np.asarray(bev_aug), dtype=torch.float32,
+                                                 device=device)
         return cls(first['lens'], raw_size=raw_size, size=size, fingerprint=fingerprint, **tensors)
 
     @property
@@ -368,6 +377,11 @@ class CameraRig:
     def _lens(self):
         """The lens of all views, with parameters of shape (B, N, 1)."""
         return LENSES[self.lens](*self.params[:, :, None].unbind(-1))
+
+    @property
+    def cam2lidar(self) -> Tensor:
+        """(B, N, 4, 4) from the camera frames to the augmented LiDAR frame."""
+        return invert(self.lidar2cam)
 
     @property
     def num_geometries(self) -> int:
@@ -430,6 +444,14 @@ class CameraRig:
 def _transform(matrix: Tensor, points: Tensor) -> Tensor:
     """(..., 4, 4) on (..., P, 3), column-vector convention."""
     return points @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
+
+
+def invert(matrix: Tensor) -> Tensor:
+    """Inverse of (..., 4, 4) affine transforms, of plain products."""
+    linear = _inverse(matrix[..., :3, :3])
+    translation = -(linear @ matrix[..., :3, 3:])
+    top = torch.cat([linear, translation], -1)
+    return torch.cat([top, matrix[..., 3:, :]], -2)
 
 
 def _inverse(matrix: Tensor) -> Tensor:

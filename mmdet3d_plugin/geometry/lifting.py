@@ -129,3 +129,25 @@ def lift_pool(context: Tensor, depth: Tensor, maps: Sequence[LiftMap],
                                     per_sample_weights=weight, include_last_offset=True)
             pooled.append(cells.T.reshape(channels * shape[0], *shape[1:]))
         return torch.stack(pooled)
+
+
+def volume_pool(volume: Tensor, maps: Sequence[LiftMap], shape: Tuple[int, int, int]) -> Tensor:
+    """Sum lifted features over the pairs in each cell.
+
+    Args:
+        volume (Tensor): (B, N, C, D, h, w).
+        maps, shape: See :func:`lift_pool`.
+
+    Returns:
+        Tensor: See :func:`lift_pool`.
+    """
+    channels = volume.shape[2]
+    pooled = []
+    with torch.autocast(volume.device.type, enabled=False):
+        for n in range(len(volume)):
+            lift = maps[n if len(maps) > 1 else 0]
+            table = volume[n].movedim(1, -1).reshape(-1, channels)
+            cells = F.embedding_bag(lift.pair, table.float(), lift.start, mode='sum',
+                                    include_last_offset=True)
+            pooled.append(cells.T.reshape(channels * shape[0], *shape[1:]))
+        return torch.stack(pooled)

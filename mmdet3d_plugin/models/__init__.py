@@ -1,22 +1,34 @@
 from .aux_losses import AuxHeadLoss, AuxLoss
 from .backbones import EfficientNet
-from .bev_encoders import LSSFPN, BEVDecoder, BEVUNet, GeneralizedResNet
+from .bev_encoders import (
+    LSSFPN,
+    BEVDecoder,
+    BEVDetFPN,
+    BEVDetResNet,
+    BEVResNet,
+    BEVUNet,
+    GeneralizedResNet,
+)
 from .branches import CameraBranch, LiDARImageBranch
 from .data_preprocessor import BEVDataPreprocessor
+from .depth import BEVDetDepthNet, DepthLoss, DepthRefinement, MegviiDepthNet
 from .detectors import BEVModel
 from .encoders import ImageEncoder, LiDARImageEncoder
 from .fusers import SGFM, ConvFuser
 from .heads import BEVMapHead, BEVSegHead, MultiTaskHead
 from .lidar import SparseVoxelEncoder, VoxelBranch
 from .losses import BalancedMSELoss, BEVFocalLoss, OffsetL1Loss
-from .necks import GeneralizedLSSFPN, Projection, UpsampleConcat
+from .necks import GeneralizedLSSFPN, Projection, SingleLevelFPN, UpsampleConcat
+from .temporal import TemporalCameraBranch
 from .view_transforms import BEVDownsample, HeightCompressor, LiftSplat, VoxelPulling
 
 __all__ = [
-    'AuxHeadLoss', 'AuxLoss', 'BEVDataPreprocessor', 'BEVDecoder', 'BEVDownsample', 'BEVFocalLoss',
-    'BEVMapHead', 'BEVModel', 'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch',
-    'ConvFuser', 'EfficientNet', 'GeneralizedLSSFPN', 'GeneralizedResNet', 'HeightCompressor',
-    'ImageEncoder', 'LSSFPN', 'LiDARImageBranch', 'LiDARImageEncoder', 'LiftSplat',
-    'MultiTaskHead', 'OffsetL1Loss', 'Projection', 'SGFM', 'SparseVoxelEncoder', 'UpsampleConcat',
+    'AuxHeadLoss', 'AuxLoss', 'BEVDataPreprocessor', 'BEVDecoder', 'BEVDetDepthNet', 'BEVDetFPN',
+    'BEVDetResNet', 'BEVDownsample', 'BEVFocalLoss', 'BEVMapHead', 'BEVModel', 'BEVResNet',
+    'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch', 'ConvFuser', 'DepthLoss',
+    'DepthRefinement', 'EfficientNet', 'GeneralizedLSSFPN', 'GeneralizedResNet',
+    'HeightCompressor', 'ImageEncoder', 'LSSFPN', 'LiDARImageBranch', 'LiDARImageEncoder',
+    'LiftSplat', 'MegviiDepthNet', 'MultiTaskHead', 'OffsetL1Loss', 'Projection', 'SGFM',
+    'SingleLevelFPN', 'SparseVoxelEncoder', 'TemporalCameraBranch', 'UpsampleConcat',
     'VoxelBranch', 'VoxelPulling'
 ]

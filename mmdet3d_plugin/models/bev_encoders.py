@@ -4,7 +4,7 @@ from typing import Optional, Sequence, Tuple
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmdet.models.backbones.resnet import BasicBlock
+from mmdet.models.backbones.resnet import BasicBlock, ResNet
 from mmdet.models.layers import ResLayer
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, constant_init, kaiming_init
@@ -125,6 +125,106 @@ class GeneralizedResNet(BaseModule):
         maps = []
         for stage in self.stages:
             bev = stage(bev)
+            maps.append(bev)
+        return tuple(maps)
+
+
+def bevdet_stage(in_channels: int, channels: int, blocks: int, stride: int = 1) -> nn.Sequential:
+    """Residual blocks of which the first has a 3x3 convolution with bias in its skip, as BEVDet."""
+    skip = nn.Conv2d(in_channels, channels, 3, stride, padding=1)
+    return nn.Sequential(BasicBlock(in_channels, channels, stride, downsample=skip),
+                         *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
+
+
+@MODELS.register_module()
+class BEVDetResNet(BaseModule):
+    """Stages of residual blocks on the BEV map, as in BEVDet.
+
+    Args:
+        in_channels (int): C of the input.
+        channels (tuple): Channels of the stages.
+        strides (tuple): Of the stages' first blocks.
+        blocks (int): Of each stage.
+    """
+
+    def __init__(self, in_channels: int = 64, channels: Sequence[int] = (128, 256, 512),
+                 strides: Sequence[int] = (2, 2, 2), blocks: int = 2, init_cfg=None):
+        super().__init__(init_cfg)
+        before = (in_channels, *channels[:-1])
+        self.stages = nn.ModuleList(bevdet_stage(first, width, blocks, stride)
+                                    for first, width, stride in zip(before, channels, strides))
+
+    def forward(self, bev: Tensor) -> Tuple[Tensor, ...]:
+        """(B, C, rows, columns) to the maps of all stages."""
+        maps = []
+        for stage in self.stages:
+            bev = stage(bev)
+            maps.append(bev)
+        return tuple(maps)
+
+
+@MODELS.register_module()
+class BEVDetFPN(BaseModule):
+    """Join the deepest and the first map, then double the size; as in BEVDet.
+
+    Unlike in :class:`LSSFPN` both convolutions of the joined map are 3x3, and a 1x1 convolution
+    ends the neck.
+
+    Args:
+        in_channels (tuple): Of the deepest and of the first map.
+        mid_channels (int): Of the joined map.
+        out_channels (int): C'.
+        extra_norm_act (bool): End with batch norm and ReLU, as students of LiDAR teachers do whose
+            maps are not negative.
+    """
+
+    def __init__(self, in_channels: Tuple[int, int] = (512, 128), mid_channels: int = 512,
+                 out_channels: int = 256, extra_norm_act: bool = False, init_cfg=None):
+        super().__init__(init_cfg)
+        norm = dict(type='BN')
+        self.fuse = nn.Sequential(*(
+            ConvModule(c, mid_channels, 3, padding=1, bias=False, norm_cfg=norm)
+            for c in (sum(in_channels), mid_channels)))
+        self.refine = ConvModule(mid_channels, out_channels, 3, padding=1, bias=False,
+                                 norm_cfg=norm)
+        self.out = nn.Sequential(nn.Conv2d(out_channels, out_channels, 1))
+        if extra_norm_act:
+            self.out.extend((nn.BatchNorm2d(out_channels), nn.ReLU()))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps of a backbone to (B, C', 2 rows, 2 columns) of the first."""
+        first, deepest = maps[0], maps[-1]
+        size = first.shape[-2:]
+        joined = self.fuse(torch.cat([resize(deepest, size), first], 1))
+        return self.out(self.refine(resize(joined, [2 * n for n in size])))
+
+
+@MODELS.register_module()
+class BEVResNet(ResNet):
+    """mmdet's ResNet on the BEV map, without max-pooling, as in Megvii's BEVDepth.
+
+    Args:
+        in_channels (int): C of the input.
+        depth (int): Of the ResNet.
+        base_channels (int): Of the stem and the first stage; each further stage has twice as many.
+        strides (tuple): Of the stages; the stem has 2.
+        **kwargs: See mmdet's ``ResNet``.
+    """
+
+    def __init__(self, in_channels: int = 160, depth: int = 18, base_channels: int = 160,
+                 strides: Sequence[int] = (1, 2, 2), **kwargs):
+        stages = len(strides)
+        super().__init__(
+            depth, in_channels=in_channels, base_channels=base_channels, num_stages=stages,
+            strides=tuple(strides), dilations=(1, ) * stages, out_indices=tuple(range(stages)),
+            norm_eval=False, **kwargs)
+
+    def forward(self, bev: Tensor) -> Tuple[Tensor, ...]:
+        """(B, C, rows, columns) to the input itself and the maps of all stages."""
+        maps = [bev]
+        bev = self.relu(self.norm1(self.conv1(bev)))
+        for name in self.res_layers:
+            bev = getattr(self, name)(bev)
             maps.append(bev)
         return tuple(maps)
 

@@ -42,7 +42,8 @@ class CameraBranch(_ImageBranch):
         images, rig = inputs['imgs'], inputs['rig']
         if images.dim() != 5:
             raise UserError('CameraBranch reads the images of one time, but the batch has '
-                            f'{images.shape[1]}: set LoadMultiViewImages.num_past to 0')
+                            f'{images.shape[1]}: set LoadMultiViewImages.num_past to 0, or choose '
+                            'TemporalCameraBranch')
         features = self.encode_views(images) if flips is None else flips.run_on_image(
             self.encode_views, images)
         return self.view_transform(features, rig, inputs.get('points'), flips)

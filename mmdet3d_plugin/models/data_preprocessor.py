@@ -46,6 +46,8 @@ class BEVDataPreprocessor(Det3DDataPreprocessor):
             inputs['rig'], past = rigs[0], rigs[1:]
             if past:
                 inputs['past_rigs'] = past
+                if not training:
+                    self._add_paths(inputs, samples)
         images = data['inputs'].get('lidar_img')
         if images is not None:
             inputs['lidar_img'] = self._normalize_lidar(self.cast_data(images))
@@ -97,6 +99,15 @@ class BEVDataPreprocessor(Det3DDataPreprocessor):
         cameras = [sample.metainfo[fields.CAMERAS] for sample in samples]
         return [self._rig(samples, [fields.at_time(views, time) for views in cameras])
                 for time in range(fields.num_times(cameras[0]))]
+
+    @staticmethod
+    def _add_paths(inputs: dict, samples: Sequence[Det3DDataSample]) -> None:
+        """The files of each sample and time, where all images are of files."""
+        cameras = [sample.metainfo[fields.CAMERAS] for sample in samples]
+        if all('img_path' in camera for views in cameras for camera in views):
+            inputs['img_paths'] = [
+                [tuple(camera['img_path'] for camera in fields.at_time(views, time))
+                 for time in range(fields.num_times(views))] for views in cameras]
 
     def _rig(self, samples: Sequence[Det3DDataSample], cameras: Sequence[list]) -> CameraRig:
         metas = [sample.metainfo for sample in samples]

@@ -14,7 +14,7 @@ class ImageEncoder(BaseModule):
 
     Args:
         backbone (dict): Returns a tuple of feature maps.
-        neck (dict): Joins that tuple to one map.
+        neck (dict): Joins that tuple to one map, or a list with one.
         in_channels (int): Channels of the input. Where a pretrained backbone expects three and
             there are more or fewer, a bias-free 1x1 convolution adapts them.
         wrap (bool): Pad circularly along the width; for panoramas.
@@ -36,7 +36,8 @@ class ImageEncoder(BaseModule):
             memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
         if self.input_proj is not None:
             images = self.input_proj(images)
-        return self.neck(self.backbone(images))
+        features = self.neck(self.backbone(images))
+        return features if isinstance(features, torch.Tensor) else features[0]
 
 
 @MODELS.register_module()

@@ -21,9 +21,10 @@ SEG, CENTERNESS, OFFSET, INSTANCES = 'seg', 'centerness', 'offset', 'instances'
 
 CAMERAS, LIDAR_CAMERA = 'cameras', 'lidar_camera'
 BEV_AUG, BEV_GRID, MAP_CLASSES = 'bev_aug', 'bev_grid', 'map_classes'
+PAST_INTERVAL = 'past_interval'
 
 META_KEYS = ('token', 'sample_idx', 'scene_token', 'frame_id', 'timestamp', 'img_path',
-             'lidar_path', CAMERAS, LIDAR_CAMERA, BEV_AUG, BEV_GRID, MAP_CLASSES)
+             'lidar_path', CAMERAS, LIDAR_CAMERA, BEV_AUG, BEV_GRID, MAP_CLASSES, PAST_INTERVAL)
 """Metainfo of a packed sample, where present."""
 
 

@@ -159,3 +159,72 @@ def test_a_branch_of_one_time_refuses_several(frame):
     model = build(CAMERA).eval()
     with pytest.raises(UserError, match='has 3: set LoadMultiViewImages.num_past to 0'):
         model(batch_of(frame, 2))
+
+
+# Which past images ----------------------------------------------------------------------------
+
+
+def shots(tmp_path, ages, key=()):
+    """A frame at 9 s with past images of some ages; the bright pixel tells their number."""
+    images = [{name: camera(tmp_path, name, n) for name in NAMES} for n in range(len(ages) + 1)]
+    sweeps = [dict(timestamp=9.0 - age, images=images[n + 1], is_key=n in key)
+              for n, age in enumerate(ages)]
+    return dict(sample_idx=0, token='a', scene_token='s', frame_id='0', timestamp=9.0,
+                instances=[], images=images[0], image_sweeps=sweeps)
+
+
+AGES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+
+
+def chosen(frame, **kwargs):
+    results = LoadMultiViewImages(**kwargs)(copy.deepcopy(frame))
+    return bright(results['img'])[2::2], results['past_interval']
+
+
+def test_past_images_of_a_time(tmp_path):
+    frame = shots(tmp_path, AGES)
+    assert chosen(frame, num_past=1, seconds=[1.1]) == ([4], 1.0)
+    assert chosen(frame, num_past=2, seconds=[0.5, 1.5]) == ([2, 6], 0.5)
+    assert chosen(frame, num_past=1, seconds=[9]) == ([6], 1.5)
+    with pytest.raises(UserError, match=r'seconds: expected 2, one for each past time, got \[1\]'):
+        LoadMultiViewImages(num_past=2, seconds=[1])
+
+
+def test_past_images_are_drawn_evenly_within_a_range(tmp_path):
+    torch.manual_seed(0)
+    frame = shots(tmp_path, AGES)
+    draws = [chosen(frame, num_past=1, seconds=[(0.75, 1.25)])[0][0] for _ in range(60)]
+    assert set(draws) == {3, 4, 5} and min(map(draws.count, (3, 4, 5))) > 10
+    assert chosen(frame, num_past=1, seconds=[(2, 3)]) == ([6], 1.5)
+
+
+def test_key_frames_alone(tmp_path):
+    frame = shots(tmp_path, AGES, key=(1, 4))
+    assert chosen(frame, num_past=2, key_frames=True) == ([2, 5], 0.5)
+    assert chosen(frame, num_past=3, key_frames=True) == ([2, 5, 5], 0.5)
+
+
+def test_a_frame_without_past_repeats_itself(tmp_path):
+    assert chosen(shots(tmp_path, ()), num_past=1, seconds=[1.5]) == ([0], 1 / 12)
+
+
+def test_a_missing_file_is_replaced_by_the_nearest_in_time_and_counted(tmp_path, caplog):
+    frame = shots(tmp_path, AGES)
+    (tmp_path / 'right3.png').unlink()
+    (tmp_path / 'left4.png').unlink()
+    load = LoadMultiViewImages(num_past=2, seconds=[0.75, 1.0])
+    results = load(copy.deepcopy(frame))
+    assert bright(results['img'])[2::2] == [2, 5] and results['past_interval'] == 0.5
+    load(copy.deepcopy(frame))
+    assert len(load._missing) == 2
+    for n in range(1, 7):
+        (tmp_path / f'left{n}.png').unlink(missing_ok=True)
+    assert bright(load(copy.deepcopy(frame))['img']) == [0] * 6
+    only_right = LoadMultiViewImages(cameras=['right'], num_past=1)
+    assert bright(only_right(copy.deepcopy(frame))['img']) == [0, 1]
+
+
+def test_the_interval_reaches_the_sample(tmp_path):
+    frame = shots(tmp_path, AGES)
+    packed = PackBEVInputs(keys=('img', ))(LoadMultiViewImages(num_past=1)(frame))
+    assert packed['data_samples'].metainfo['past_interval'] == 0.25

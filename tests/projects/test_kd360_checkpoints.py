@@ -213,7 +213,7 @@ def test_whole_networks_compute_what_the_release_computes():
         teacher.update(whole(inputs))
         lidar.view_transform.order = 'sample_first'
         teacher.update(lidar_voxels=lidar.view_transform.to_voxels(
-            teacher['lidar_encoder'][:, None], inputs['lidar_rig'], inputs['points']))
+            (teacher['lidar_encoder'][:, None], ), inputs['lidar_rig'], inputs['points']))
         teacher.update(encoder_feature=teacher['levels'][2], raw_feat=teacher['levels'][3])
         compare(teacher, TEACHER, rel=1e-3, single=2e-2)
 

@@ -6,6 +6,7 @@ maps. :class:`BEVDataset` calls it once, so that workers which are forked share 
 ones compute their own.
 """
 import json
+import logging
 import os
 from functools import lru_cache
 from typing import Optional, Sequence, Tuple
@@ -16,10 +17,14 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import LiDARPoints
+from mmengine.logging import print_log
 
 from ...errors import FrameError, UserError
 from ...geometry import lidar_image, panorama, rigid
 from ...structures import check_points, read_image
+
+_REPEATED = 1 / 12
+"""Seconds between a frame and past images that are its own; nuScenes' cameras have 12 Hz."""
 
 
 def load_image(path: str, size: Tuple[int, int]) -> np.ndarray:
@@ -291,26 +296,46 @@ class LoadMultiViewImages(BaseTransform):
 
     Adds ``img``, a list of (H, W, 3) uint8 RGB arrays, and ``cameras``, theirs. With past images
     both lists hold one time after the other, newest first, and each camera has a ``time``: 0 for
-    the frame's own, 1 for the newest of ``image_sweeps``, and so on. Where there are fewer sweeps,
-    as at the start of a scene, the oldest time that exists is repeated.
+    the frame's own, 1 for the newest past images, and so on; ``past_interval`` is the time between
+    the two, seconds. They are chosen from ``image_sweeps``, of those whose files exist; in place of
+    one whose file is missing the nearest in time is taken, with a warning. Where there are fewer,
+    as at the start of a scene, the oldest time that exists is repeated; if it is the frame's own,
+    ``past_interval`` is 1/12 s.
 
     Args:
         cameras (tuple, optional): Names of the images; default all of the frame, in its order.
         num_past (int): Times before the frame's own, T - 1.
+        seconds (tuple, optional): For each past time how long ago it is: a number of seconds, or
+            the lowest and the highest, of which one is drawn. Default: the newest ones.
+        key_frames (bool): Choose only from images of key frames.
+
+    Raises:
+        UserError: ``seconds`` is not one for each past time.
     """
 
     requires, provides = ('images', ), ('img', 'cameras')
 
-    def __init__(self, cameras: Optional[Sequence[str]] = None, num_past: int = 0):
+    def __init__(self, cameras: Optional[Sequence[str]] = None, num_past: int = 0,
+                 seconds: Optional[Sequence] = None, key_frames: bool = False):
         if num_past < 0:
             raise UserError(f'LoadMultiViewImages.num_past: expected >= 0, got {num_past}')
-        self.cameras, self.num_past = cameras, num_past
+        if seconds is not None and len(seconds) != num_past:
+            raise UserError(f'LoadMultiViewImages.seconds: expected {num_past}, one for each past '
+                            f'time, got {seconds}')
+        self.cameras, self.num_past, self.key_frames = cameras, num_past, key_frames
+        self.seconds = [(s, s) if np.isscalar(s) else tuple(s) for s in seconds or ()]
+        self._missing = set()
         if num_past:
             self.requires = ('images', 'image_sweeps')
+            self.provides = ('img', 'cameras', 'past_interval')
 
     def transform(self, results: dict) -> dict:
         """Load."""
-        results['cameras'] = self.cameras_of(results)
+        past = self._past(results) if self.num_past else []
+        results['cameras'] = self._cameras_of(results, past)
+        if past:
+            newest = past[0].get('timestamp', results.get('timestamp'))
+            results['past_interval'] = (results.get('timestamp', 0) - newest) or _REPEATED
         results['img'] = [load_camera(info) for info in results['cameras']]
         for info in results['cameras']:
             info.pop('img', None)
@@ -318,13 +343,75 @@ class LoadMultiViewImages(BaseTransform):
 
     def cameras_of(self, results: dict) -> list:
         """The cameras of the images."""
+        return self._cameras_of(results, self._past(results) if self.num_past else [])
+
+    def _cameras_of(self, results, past):
         images = require_key(results, 'images')
-        if not self.num_past:
+        if not past:
             return self._cameras(images)
-        past = [sweep['images'] for sweep in require_key(results, 'image_sweeps')[:self.num_past]]
-        past += [(past or [images])[-1]] * (self.num_past - len(past))
-        return [dict(camera, time=time) for time, images_then in enumerate([images, *past])
-                for camera in self._cameras(images_then, list(self.cameras or images))]
+        return [dict(camera, time=time)
+                for time, then in enumerate([images, *(entry['images'] for entry in past)])
+                for camera in self._cameras(then, list(self.cameras or images))]
+
+    def _past(self, results) -> list:
+        """The entry of each past time, newest first."""
+        sweeps = require_key(results, 'image_sweeps')
+        times = getattr(sweeps, 'times', None)
+        if times is None:
+            times = np.array([sweep['timestamp'] for sweep in sweeps])
+        left = [int(n) for n in np.arange(len(sweeps))[self._wanted(sweeps)]]
+        ages = results.get('timestamp', 0) - times
+        chosen = []
+        while left and len(chosen) < self.num_past:
+            number = self._existing(sweeps, left, self._choose(left, ages, len(chosen)), ages)
+            if number is not None:
+                chosen.append(sweeps[number])
+                left = [n for n in left if n > number]
+        last = chosen[-1] if chosen else dict(images=require_key(results, 'images'))
+        return chosen + [last] * (self.num_past - len(chosen))
+
+    def _existing(self, sweeps, left, number, ages) -> Optional[int]:
+        """An entry, or the nearest in time whose files exist; those that do not leave ``left``."""
+        wanted = ages[number]
+        while True:
+            missing = next((path for path in self._paths(sweeps[number])
+                            if not os.path.isfile(path)), None)
+            if missing is None:
+                return number
+            self._warn(missing)
+            left.remove(number)
+            if not left:
+                return None
+            number = min(left, key=lambda n: abs(ages[n] - wanted))
+
+    def _paths(self, entry):
+        return [camera['img_path'] for name, camera in entry['images'].items()
+                if 'img' not in camera and name in (self.cameras or entry['images'])]
+
+    def _warn(self, path):
+        """Say once for each file that another is read in its place."""
+        if path not in self._missing:
+            self._missing.add(path)
+            print_log(f'{path}: no such past image, the nearest in time is taken '
+                      f'({len(self._missing)} missing so far in this process)', 'current',
+                      logging.WARNING)
+
+    def _wanted(self, sweeps):
+        if not self.key_frames:
+            return slice(None)
+        if hasattr(sweeps, 'is_key'):
+            return sweeps.is_key
+        return np.array([sweep.get('is_key', False) for sweep in sweeps], bool)
+
+    def _choose(self, left, ages, time) -> int:
+        """Number of the entry for a past time, of those that are left."""
+        if not self.seconds:
+            return left[0]
+        low, high = self.seconds[time]
+        inside = [n for n in left if low <= ages[n] <= high]
+        if low < high and inside:
+            return inside[int(torch.randint(len(inside), ()))]
+        return min(left, key=lambda n: max(low - ages[n], ages[n] - high))
 
     def _cameras(self, images: dict, names: Optional[Sequence[str]] = None) -> list:
         infos = {name: require_key(images, name) for name in names or self.cameras or images}

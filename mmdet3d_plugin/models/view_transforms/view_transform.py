@@ -1,6 +1,6 @@
 """What every view transform does: image features to voxels, voxels to a BEV map."""
 from abc import ABCMeta, abstractmethod
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
@@ -39,10 +39,19 @@ class ViewTransform(BaseModule, metaclass=ABCMeta):
         Returns:
             Tensor: (B, C', rows, columns), the compressor's map.
         """
-        voxels = self.to_voxels(features, rig, points)
+        return self.to_map(self.predict(features, rig), rig, points, flips)
+
+    def predict(self, features: Tensor, rig: CameraRig) -> Tuple[Tensor, ...]:
+        """What depends on the images and on the calibration, but not on where the cameras are."""
+        return (features, )
+
+    def to_map(self, predicted: Tuple[Tensor, ...], rig: CameraRig,
+               points: Optional[Sequence[Tensor]] = None, flips: Optional[Flips] = None) -> Tensor:
+        """The BEV map of what :meth:`predict` returned; see :meth:`forward`."""
+        voxels = self.to_voxels(predicted, rig, points)
         return voxels if self.compressor is None else self.compressor(voxels, flips)
 
     @abstractmethod
-    def to_voxels(self, features: Tensor, rig: CameraRig,
+    def to_voxels(self, predicted: Tuple[Tensor, ...], rig: CameraRig,
                   points: Optional[Sequence[Tensor]] = None) -> Voxels:
-        """Features to voxels, (B, C * L, rows, columns) with the channel ``c * L + level``."""
+        """Predictions to voxels, (B, C * L, rows, columns) with the channel ``c * L + level``."""

@@ -1,6 +1,6 @@
 """VoxelPulling: the parameter-free view transform of KD360-VoxelBEV (Sec. 3.2)."""
 from collections import OrderedDict
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 import torch
 from mmdet3d.registry import MODELS
@@ -91,9 +91,10 @@ class VoxelPulling(ViewTransform):
         return dict(wrap=self.wrap and rig.wraps,
                     padding_mode='border' if self.border == 'clamp' else 'zeros')
 
-    def to_voxels(self, features: Tensor, rig: CameraRig,
+    def to_voxels(self, predicted: Tuple[Tensor], rig: CameraRig,
                   points: Optional[Sequence[Tensor]] = None) -> Voxels:
         """See :class:`ViewTransform`; ``points`` are needed when ``occupied``."""
+        features, = predicted
         if self.order == 'conv_first' or self.order == 'auto' and features.device.type == 'cpu':
             return UnsampledVoxels(self, features, rig, points)
         shape = (self.grid.num_levels, *self.grid.shape)
