@@ -16,7 +16,7 @@ from .detectors import BEVModel
 from .encoders import ImageEncoder, LiDARImageEncoder
 from .fusers import SGFM, ConvFuser
 from .heads import BEVMapHead, BEVSegHead, MultiTaskHead
-from .lidar import SparseVoxelEncoder, VoxelBranch
+from .lidar import PillarBranch, SparseVoxelEncoder, VoxelBranch
 from .losses import BalancedMSELoss, BEVFocalLoss, OffsetL1Loss
 from .necks import GeneralizedLSSFPN, Projection, SingleLevelFPN, UpsampleConcat
 from .temporal import TemporalCameraBranch
@@ -28,7 +28,7 @@ __all__ = [
     'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch', 'ConvFuser', 'DepthLoss',
     'DepthRefinement', 'EfficientNet', 'GeneralizedLSSFPN', 'GeneralizedResNet',
     'HeightCompressor', 'ImageEncoder', 'LSSFPN', 'LiDARImageBranch', 'LiDARImageEncoder',
-    'LiftSplat', 'MegviiDepthNet', 'MultiTaskHead', 'OffsetL1Loss', 'Projection', 'SGFM',
-    'SingleLevelFPN', 'SparseVoxelEncoder', 'TemporalCameraBranch', 'UpsampleConcat',
+    'LiftSplat', 'MegviiDepthNet', 'MultiTaskHead', 'OffsetL1Loss', 'PillarBranch', 'Projection',
+    'SGFM', 'SingleLevelFPN', 'SparseVoxelEncoder', 'TemporalCameraBranch', 'UpsampleConcat',
     'VoxelBranch', 'VoxelPulling'
 ]

@@ -1,3 +1,4 @@
+from .pillars import PillarBranch
 from .sparse_encoder import SparseVoxelEncoder, VoxelBranch
 
-__all__ = ['SparseVoxelEncoder', 'VoxelBranch']
+__all__ = ['PillarBranch', 'SparseVoxelEncoder', 'VoxelBranch']
