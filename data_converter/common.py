@@ -36,6 +36,7 @@ from mmdet3d_plugin.locking import locked
 from mmdet3d_plugin.structures import (
     check_image,
     check_points,
+    lidar2global,
     load_plain,
     read_image,
     save_infos,
@@ -275,7 +276,8 @@ def count_cells(frame: dict, rasterizer: str) -> Dict[int, int]:
     labels = np.array([i['bbox_label_3d'] for i in frame['instances']], np.int64)
     up = (0.0, 0.0, 1.0)
     if 'lidar2ego' in frame['lidar_points']:  # the LiDAR frame has other axes
-        boxes = rigid.transform_boxes(np.array(frame['lidar_points']['lidar2ego']), boxes)
+        boxes = rigid.transform_boxes(np.array(frame['lidar_points']['lidar2ego']), boxes,
+                                      lidar2global(frame)[2, :3])
         up = np.array(frame['ego2global'])[2, :3]
     maps = raster.rasterize(boxes, labels, grid, labels.max(initial=0) + 1, rasterizer, up=up)
     return {label: int(n) for label, n in enumerate(maps['seg'].sum((1, 2))) if n}

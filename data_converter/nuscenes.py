@@ -679,11 +679,12 @@ def _instances(tables, number, lidar2global) -> list:
         category = table['names'][table['category'][row]]
         label = CATEGORIES.get(CLASS_OF.get(category), -1)
         lidar, radar = table['points'][row].tolist()
+        attribute = int(table['attribute'][row])
         found.append(dict(
             bbox_3d=[*place, length, width, height, float(np.arctan2(heading[1], heading[0]))],
             bbox_label=label, bbox_label_3d=label, velocity=velocity[:2].tolist(),
             num_lidar_pts=lidar, num_radar_pts=radar, bbox_3d_isvalid=lidar + radar > 0,
-            category=category, attr_label=int(table['attribute'][row]),
+            category=category, attr_label=attribute, attribute=(*ATTRIBUTES, '')[attribute],
             visibility=int(table['visibility'][row]), instance_id=int(table['instance'][row])))
     return found
 

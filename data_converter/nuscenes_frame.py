@@ -68,28 +68,31 @@ def _frame(root, out, number, frame):
     turn = rigid.rigid(np.array(frame['lidar_points']['lidar2ego'])[:3, :3])
     back = np.linalg.inv(turn)
     token = frame['token']
-    boxes = np.array([i['bbox_3d'] for i in frame['instances']], np.float64).reshape(-1, 7)
+    lidar2global = np.array(frame['ego2global']) @ np.array(frame['lidar_points']['lidar2ego'])
+    boxes = np.array([[*i['bbox_3d'], *i.get('velocity', (np.nan, np.nan))]
+                      for i in frame['instances']], np.float64).reshape(-1, 9)
     scan = _scan(root / frame['lidar_points']['lidar_path'])
     scan[:, :3] = rigid.apply(turn, scan[:, :3])
     path = out / 'points' / f'{file_name(token)}.bin'
     with atomic_write(path) as file:
         file.write(scan.tobytes())
-    pose = np.array(frame['ego2global']) @ rigid.rigid(
-        translation=np.array(frame['lidar_points']['lidar2ego'])[:3, 3])
+    lidar2ego = rigid.rigid(translation=np.array(frame['lidar_points']['lidar2ego'])[:3, 3])
     return dict(
         sample_idx=number, token=token, scene_token='nuscenes', frame_id=token,
-        timestamp=float(frame['timestamp']), ego2global=pose.tolist(),
+        timestamp=float(frame['timestamp']), ego2global=np.array(frame['ego2global']).tolist(),
         images={name: _camera(root, camera, back) for name, camera in frame['images'].items()},
         lidar_points=dict(lidar_path=os.path.relpath(path, out), num_pts_feats=len(FEATURES),
-                          feature_names=FEATURES, lidar2sensor=(RFU_TO_FLU @ back).tolist()),
-        instances=[_instance(i, box) for i, box in
-                   zip(frame['instances'], rigid.transform_boxes(turn, boxes))])
+                          feature_names=FEATURES, lidar2ego=lidar2ego.tolist(),
+                          lidar2sensor=(RFU_TO_FLU @ back).tolist()),
+        instances=[_instance(i, box) for i, box in zip(
+            frame['instances'], rigid.transform_boxes(turn, boxes, lidar2global[2, :3]))])
 
 
 def _instance(instance, box):
     label = int(instance['bbox_label_3d'])
-    return dict(bbox_3d=box.tolist(), bbox_label_3d=label, bbox_label=label,
-                num_lidar_pts=int(instance['num_lidar_pts']))
+    points = {key: int(instance.get(key, 0)) for key in ('num_lidar_pts', 'num_radar_pts')}
+    return dict(bbox_3d=box[:7].tolist(), velocity=box[7:].tolist(), bbox_label_3d=label,
+                bbox_label=label, **points, bbox_3d_isvalid=sum(points.values()) > 0)
 
 
 def _camera(root, camera, back):

@@ -150,6 +150,8 @@ def evaluate(entry: Entry) -> Dict[str, float]:
     dataset, config = entry.inferencer.dataset, entry.inferencer.model.cfg
     metric = METRICS.build(config.test_evaluator)
     metric.dataset_meta = dataset.metainfo
+    if hasattr(metric, 'prepare'):
+        metric.prepare(dataset)
     for index in range(len(dataset)):
         batch = pseudo_collate([dataset[index]])
         samples = entry.inferencer.model.test_step(batch)

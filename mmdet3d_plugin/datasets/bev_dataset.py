@@ -15,7 +15,9 @@ from mmengine.logging import print_log
 from ..errors import FrameError, UserError, did_you_mean
 from ..geometry import rigid
 from ..geometry.rigid import RFU_TO_FLU
-from ..structures import load_infos
+from ..structures import fields, lidar2global, load_infos
+from ..structures.info import number_of_points
+from .convention import check_convention
 from .image_table import ImageTable
 
 
@@ -25,9 +27,12 @@ class BEVDataset(Det3DDataset):
 
     A frame that enters the pipeline has the info's keys with paths joined to ``data_root``, and
 
-    * ``ann_info`` (``eval_ann_info`` in test mode): ``gt_bboxes_3d`` LiDARInstance3DBoxes (N, 7)
-      and ``gt_labels_3d`` (N,) int64, without ignored classes
+    * ``ann_info`` (``eval_ann_info`` in test mode), without ignored classes: ``gt_bboxes_3d``
+      LiDARInstance3DBoxes (N, 9) with velocities, NaN where unknown; ``gt_labels_3d`` (N,) int64;
+      ``num_points``, ``visibility`` (N,) int64 and ``valid`` (N,) bool as in
+      :mod:`mmdet3d_plugin.structures.fields`
     * ``classes``: names of the labels; ``lidar_image``: layout of the scans, where known
+    * ``lidar2global``: (4, 4) float64 pose of the LiDAR frame, where known
     * ``img_path``, ``lidar_path``: of the first camera and of the scan, where present
 
     Categories are matched to classes by name, so the order in the info file does not matter. No
@@ -46,8 +51,8 @@ class BEVDataset(Det3DDataset):
         **kwargs: See mmdet3d's ``Det3DDataset``.
 
     Raises:
-        UserError: The info file is missing or invalid, a class is unknown, or there is no object
-            to train on.
+        UserError: The info file is missing or invalid, a class is unknown, there is no object to
+            train on, or the boxes are of another convention (:func:`.check_convention`).
     """
 
     METAINFO: dict = dict(classes=())
@@ -95,10 +100,12 @@ class BEVDataset(Det3DDataset):
             raise UserError(f'{self.ann_file}: no frames; convert the data set again')
         for key, value in infos['metainfo'].items():
             self._metainfo.setdefault(key, value)
+        categories = infos['metainfo']['categories']
+        check_convention(infos['data_list'], categories.get('car'), self.ann_file)
         classes = list(self._metainfo['classes'])
         self.label_mapping = {-1: -1} | {
             index: classes.index(name) if name in classes else -1
-            for name, index in infos['metainfo']['categories'].items()}
+            for name, index in categories.items()}
         return [self._parsed(n, info) for n, info in enumerate(infos['data_list'])]
 
     def filter_data(self) -> List[dict]:
@@ -151,6 +158,8 @@ class BEVDataset(Det3DDataset):
         if points is not None:
             points['lidar_path'] = osp.join(self.data_prefix.get('pts', ''), points['lidar_path'])
             info['lidar_path'] = points['lidar_path']
+        if 'ego2global' in info:
+            info[fields.LIDAR2GLOBAL] = lidar2global(info)
         if not self.test_mode:
             info['ann_info'] = self.parse_ann_info(info)
         elif self.load_eval_anns:
@@ -158,13 +167,16 @@ class BEVDataset(Det3DDataset):
         return info
 
     def parse_ann_info(self, info: dict) -> dict:
-        """Boxes and labels of one frame, without ignored classes."""
-        labels = [self.label_of(instance) for instance in info['instances']]
-        boxes = [i['bbox_3d'] for i, label in zip(info['instances'], labels) if label >= 0]
-        labels = np.array([label for label in labels if label >= 0], np.int64)
-        boxes = np.array(boxes, np.float32).reshape(-1, 7)
-        return dict(gt_bboxes_3d=LiDARInstance3DBoxes(boxes, origin=(0.5, 0.5, 0.5)),
-                    gt_labels_3d=labels)
+        """Annotations of one frame, without ignored classes; see the class."""
+        known = [(i, label) for i in info['instances'] if (label := self.label_of(i)) >= 0]
+        boxes = [[*i['bbox_3d'], *i.get('velocity', (np.nan, np.nan))] for i, _ in known]
+        boxes = np.array(boxes, np.float32).reshape(-1, 9)
+        return dict(
+            gt_bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9, origin=(0.5, 0.5, 0.5)),
+            gt_labels_3d=np.array([label for _, label in known], np.int64),
+            num_points=np.array([number_of_points(i) for i, _ in known], np.int64),
+            visibility=np.array([i.get('visibility', 4) for i, _ in known], np.int64),
+            valid=np.array([i.get('bbox_3d_isvalid', True) for i, _ in known], bool))
 
     def label_of(self, instance: dict) -> int:
         """Label of an instance, -1 to ignore it."""
@@ -243,8 +255,11 @@ class NuScenesBEVDataset(BEVDataset):
         *args: See :class:`BEVDataset`.
         min_visibility (int): Leave out boxes of which less is visible: 2 = 40 %, 3 = 60 %,
             4 = 80 %; 0 keeps all.
-        frame (str): Frame of the samples. ``'ego'``: axes of the car; ``'lidar'``: axes of the
-            LiDAR, x right and y forward, in which BEVFusion works.
+        frame (str): Frame of the samples; boxes, points and cameras are in the same one.
+            ``'ego'``: axes of the car, origin above the rear axle at the height of the LiDAR;
+            ``'ego_ground'``: the same with the origin on the ground, nuScenes' own ego frame, in
+            which BEVDepth works; ``'lidar'``: axes of the LiDAR, x right and y forward, in which
+            BEVFusion and BEVDet work.
         image_table (str, optional): ``nuscenes_images_{split}.npz`` of the info file, relative to
             ``data_root``; gives each frame its ``image_sweeps``, for models that read past images.
         **kwargs: See :class:`BEVDataset`.
@@ -254,6 +269,7 @@ class NuScenesBEVDataset(BEVDataset):
                              'motorcycle', 'pedestrian', 'traffic_cone', 'barrier',
                              'emergency_vehicle'))
     VEHICLES = (*METAINFO['classes'][:7], 'emergency_vehicle')
+    FRAMES = ('ego', 'ego_ground', 'lidar')
 
     @classmethod
     def vehicle_labels(cls) -> list:
@@ -262,8 +278,9 @@ class NuScenesBEVDataset(BEVDataset):
 
     def __init__(self, *args, min_visibility: int = 0, frame: str = 'ego',
                  image_table: Optional[str] = None, **kwargs):
-        if frame not in ('ego', 'lidar'):
-            raise UserError(f"NuScenesBEVDataset.frame: expected 'ego' or 'lidar', got {frame!r}")
+        if frame not in self.FRAMES:
+            raise UserError(f'NuScenesBEVDataset.frame: {frame!r} is none'
+                            f'{did_you_mean(str(frame), self.FRAMES)}')
         self.min_visibility, self.frame = min_visibility, frame
         self.image_table = image_table
         super().__init__(*args, **kwargs)
@@ -282,10 +299,8 @@ class NuScenesBEVDataset(BEVDataset):
         """One frame as it enters the pipeline."""
         info = super().get_data_info(idx)
         if self.image_table is not None:
-            lidar2global = np.array(info['ego2global']) @ np.array(
-                info['lidar_points']['lidar2ego'])
             info['image_sweeps'] = self._images.before(
-                info['image_row'], info['images'], lidar2global, self._join)
+                info['image_row'], info['images'], lidar2global(info), self._join)
         return info
 
     def _join(self, camera: str, path: str) -> str:
@@ -302,16 +317,21 @@ class NuScenesBEVDataset(BEVDataset):
                     camera['img_path'] = f'samples/{name}/{camera["img_path"]}'
         elif self.frame == 'lidar' and 'lidar2sensor' in points:
             _transform_frame(info, np.linalg.inv(RFU_TO_FLU) @ np.array(points['lidar2sensor']))
+        elif self.frame == 'ego_ground':
+            if 'lidar2ego' not in points:
+                raise UserError(f"{self.ann_file}: frame='ego_ground' needs lidar2ego of "
+                                'lidar_points; convert the data again')
+            _transform_frame(info, np.array(points['lidar2ego']))
         info['map_root'] = self.data_root
-        if 'ego2global' in info and 'lidar2ego' in points:  # boxes are upright in the world
-            info['box_up'] = (np.array(info['ego2global']) @ np.array(points['lidar2ego']))[2, :3]
+        if 'ego2global' in info and 'lidar2ego' in points:
+            info['box_up'] = _up(info)
         for sweep in info.get('lidar_sweeps', ()):
             points = sweep['lidar_points']
             points['lidar_path'] = osp.join(self.data_prefix.get('pts', ''), points['lidar_path'])
         return super().parse_data_info(info)
 
     def parse_ann_info(self, info: dict) -> dict:
-        """Boxes and labels of one frame, without ignored classes and hidden boxes."""
+        """As of the base class, without hidden boxes."""
         instances = [instance for instance in info['instances']
                      if instance.get('visibility', 4) >= self.min_visibility]
         return super().parse_ann_info(dict(info, instances=instances))
@@ -333,18 +353,26 @@ def change_frame(info: dict, frame: str = 'ego') -> None:
 
     Args:
         info: a frame with ``lidar2ego`` in its ``lidar_points``.
-        frame: ``'ego'``, or ``'lidar'``: only sweeps are transformed, to the frame of the key scan.
+        frame: ``'ego'``; ``'ego_ground'``: the origin is on the ground; ``'lidar'``: only sweeps
+            are transformed, to the frame of the key scan.
     """
     lidar2ego, transform = np.array(info['lidar_points']['lidar2ego']), np.eye(4)
-    if frame == 'ego':
-        transform = rigid.rigid(translation=(0, 0, -lidar2ego[2, 3])) @ lidar2ego
+    if frame != 'lidar':
+        height = lidar2ego[2, 3] if frame == 'ego' else 0.0
+        transform = rigid.rigid(translation=(0, 0, -height)) @ lidar2ego
     info['lidar_points']['lidar2sensor'] = RFU_TO_FLU
     _transform_frame(info, transform)
 
 
+def _up(info):
+    """(3,) direction in which boxes stand, which are upright in the world; z without a pose."""
+    pose = lidar2global(info)
+    return (0.0, 0.0, 1.0) if pose is None else pose[2, :3]
+
+
 def _transform_frame(info, transform):
     """Transform the coordinates of a sample by a (4, 4) matrix, in place."""
-    points, back = info['lidar_points'], np.linalg.inv(transform)
+    points, back, up = info['lidar_points'], np.linalg.inv(transform), _up(info)
     for key in ('lidar2ego', 'lidar2sensor'):
         points[key] = (np.array(points.get(key, np.eye(4))) @ back).tolist()
     points['scan2lidar'] = transform.tolist()
@@ -355,9 +383,9 @@ def _transform_frame(info, transform):
     for _, camera in all_cameras(info):
         camera['lidar2cam'] = (np.array(camera['lidar2cam']) @ back).tolist()
     instances = info.get('instances', ())
-    boxes = np.array([i['bbox_3d'] for i in instances]).reshape(-1, 7)
-    for instance, box in zip(instances, rigid.transform_boxes(transform, boxes)):
-        instance['bbox_3d'] = box.tolist()
+    boxes = np.array([[*i['bbox_3d'], *i.get('velocity', (0, 0))] for i in instances])
+    moved = rigid.transform_boxes(transform, boxes.reshape(-1, 9), up).tolist()
+    for instance, box in zip(instances, moved):
+        instance['bbox_3d'] = box[:7]
         if 'velocity' in instance:
-            velocity = transform[:3, :3] @ [*instance['velocity'], 0.0]
-            instance['velocity'] = velocity[:2].tolist()
+            instance['velocity'] = box[7:]

@@ -228,6 +228,8 @@ def evaluate(config, dataset, predict: Callable) -> Dict[str, float]:
     """The metrics of the config's test data, of a function that fills a sample from images."""
     metric = METRICS.build(config.test_evaluator)
     metric.dataset_meta = dataset.metainfo
+    if hasattr(metric, 'prepare'):
+        metric.prepare(dataset)
     for n in tqdm(range(len(dataset)), 'test frames', unit='frame'):
         packed = dataset[n]
         sample = packed['data_samples']

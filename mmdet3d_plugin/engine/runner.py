@@ -106,6 +106,14 @@ class PluginRunner(Runner):
         check_batches(loop.dataloader, infinite, self.world_size)
         return loop
 
+    def build_val_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
+        """Build the loop; its metrics see the data before the training starts."""
+        return _prepared(super().build_val_loop(loop))
+
+    def build_test_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
+        """Build the loop; its metrics see the data before the inference starts."""
+        return _prepared(super().build_test_loop(loop))
+
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """Wrap for distributed training; CPU processes have no device ids."""
         if self.distributed and not torch.cuda.is_available():
@@ -226,6 +234,13 @@ def _setting(path: str) -> Iterator[None]:
         yield
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UserError(f'{path}: {type(error).__name__}: {error}', path) from error
+
+
+def _prepared(loop: BaseLoop) -> BaseLoop:
+    for metric in loop.evaluator.metrics:
+        if hasattr(metric, 'prepare'):
+            metric.prepare(loop.dataloader.dataset)
+    return loop
 
 
 def _is_for_the_console(record: logging.LogRecord) -> bool:

@@ -1,6 +1,7 @@
 """Metrics."""
 from .bev_instances import BEVInstanceMetric
 from .bev_iou import BEVIoUMetric
+from .detection import NuScenesDetectionMetric
 from .map_iou import MapIoUMetric
 
-__all__ = ['BEVIoUMetric', 'BEVInstanceMetric', 'MapIoUMetric']
+__all__ = ['BEVIoUMetric', 'BEVInstanceMetric', 'MapIoUMetric', 'NuScenesDetectionMetric']

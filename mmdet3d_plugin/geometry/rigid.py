@@ -104,25 +104,36 @@ def yaw_matrix(yaw: float) -> np.ndarray:
     return rigid([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
-def transform_boxes(matrix, boxes) -> np.ndarray:
-    """Move upright boxes by a transform that keeps z vertical (turn, flip, uniform scale, shift).
+def transform_boxes(matrix, boxes, up=(0.0, 0.0, 1.0)) -> np.ndarray:
+    """Move boxes, and their velocities, by a rotation, flip, uniform scale and translation.
 
-    Convention: the heading vector (cos yaw, sin yaw) is transformed and read back, so mirroring
-    y negates the yaw; sizes are multiplied by the scale of the transform.
+    Convention: the heading (cos yaw, sin yaw) and the velocity are vectors perpendicular to
+    ``up``, of which x and y are known. They are transformed and read back, so mirroring y negates
+    the yaw; sizes and velocities are multiplied by the scale of the transform. With the right
+    ``up``, the way back through the inverse matrix is exact, also between tilted frames.
 
     Args:
         matrix: (4, 4) source frame -> target frame.
-        boxes: (N, >=7) x, y, z, length, width, height, yaw, ...; metres and radians.
+        boxes: (N, >=7) x, y, z, length, width, height, yaw, and perhaps vx, vy; metres, radians
+            and seconds. NaN velocities stay NaN.
+        up: (3,) direction in which the boxes stand, in the source frame.
 
     Returns:
-        (N, >=7), float64; columns after the seventh are copied.
+        (N, >=7), float64; an eighth column alone, and columns after the ninth, are copied.
     """
     boxes = np.array(boxes, dtype=np.float64)
-    matrix = np.asarray(matrix, dtype=np.float64)
-    heading = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], -1) @ matrix[:2, :2].T
+    matrix, up = np.asarray(matrix, dtype=np.float64), np.asarray(up, dtype=np.float64)
+
+    def transform(vectors):
+        z = -(vectors @ up[:2]) / up[2]
+        return (np.concatenate([vectors, z[:, None]], 1) @ matrix[:3, :3].T)[:, :2]
+
+    heading = transform(np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], -1))
     boxes[:, :3] = apply(matrix, boxes[:, :3])
     boxes[:, 3:6] *= abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3)
     boxes[:, 6] = np.arctan2(heading[:, 1], heading[:, 0])
+    if boxes.shape[1] >= 9:
+        boxes[:, 7:9] = transform(boxes[:, 7:9])
     return boxes
 
 

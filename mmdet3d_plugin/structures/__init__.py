@@ -6,6 +6,7 @@ from .info import (
     INFO_VERSION,
     check_rig,
     check_scan,
+    lidar2global,
     load_infos,
     load_metainfo,
     save_infos,
@@ -13,5 +14,5 @@ from .info import (
 )
 
 __all__ = ['INFO_VERSION', 'check_image', 'check_points', 'check_rig', 'check_scan', 'fields',
-           'file_name', 'load_infos', 'load_metainfo', 'load_plain', 'read_image', 'save_infos',
-           'validate_infos']
+           'file_name', 'lidar2global', 'load_infos', 'load_metainfo', 'load_plain', 'read_image',
+           'save_infos', 'validate_infos']

@@ -11,6 +11,15 @@ Model inputs (``data['inputs']``):
 Data sample: ``gt_bev`` and ``pred_bev`` are ``PixelData`` with ``seg`` (K, R, C) in [0, 1],
 ``centerness`` (1, R, C) and ``offset`` (2, R, C), (row, col) in cells from a cell to its object;
 where asked for ``instances`` (K, R, C) int, the number of the object in this channel or 0.
+
+``gt_instances_3d`` and ``pred_instances_3d`` are ``InstanceData`` with ``bboxes_3d``
+LiDARInstance3DBoxes (N, 9): x, y, z of the bottom centre, length, width, height, yaw, vx, vy, in
+the LiDAR frame after ``bev_aug``, metres, radians and seconds; ``labels_3d`` (N,) int64, indices of
+the metainfo's ``classes``. The ground truth has velocities of NaN where they are unknown, and
+``num_points`` (N,) int64 (LiDAR and radar, -1 where unknown), ``visibility`` (N,) int64 (1 to 4 of
+nuScenes; 4 where unknown) and ``valid`` (N,) bool; predictions have ``scores_3d`` (N,). The
+metainfo's ``lidar2global`` (4, 4) float64, where poses are known, is the pose of the LiDAR frame
+before ``bev_aug``.
 """
 from typing import List, Sequence
 
@@ -21,10 +30,11 @@ SEG, CENTERNESS, OFFSET, INSTANCES = 'seg', 'centerness', 'offset', 'instances'
 
 CAMERAS, LIDAR_CAMERA = 'cameras', 'lidar_camera'
 BEV_AUG, BEV_GRID, MAP_CLASSES = 'bev_aug', 'bev_grid', 'map_classes'
-PAST_INTERVAL = 'past_interval'
+CLASSES, LIDAR2GLOBAL, PAST_INTERVAL = 'classes', 'lidar2global', 'past_interval'
 
 META_KEYS = ('token', 'sample_idx', 'scene_token', 'frame_id', 'timestamp', 'img_path',
-             'lidar_path', CAMERAS, LIDAR_CAMERA, BEV_AUG, BEV_GRID, MAP_CLASSES, PAST_INTERVAL)
+             'lidar_path', CAMERAS, LIDAR_CAMERA, BEV_AUG, BEV_GRID, MAP_CLASSES, CLASSES,
+             LIDAR2GLOBAL, PAST_INTERVAL)
 """Metainfo of a packed sample, where present."""
 
 

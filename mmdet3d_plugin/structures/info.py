@@ -24,8 +24,11 @@ camera
     elevations of a panorama's edges (optional, +-pi / 2); other fields than ``CAMERA_FIELDS`` are
     errors
 instance
-    ``bbox_3d`` 7 floats (gravity centre, length, width, height, yaw), ``bbox_label_3d`` int,
-    ``velocity`` 2 floats (optional, NaN where unknown); all instances of a frame have the same keys
+    ``bbox_3d`` 7 floats (gravity centre, length, width, height, yaw), ``bbox_label_3d`` int; all
+    instances of a frame have the same keys. Optional: ``velocity`` 2 floats (NaN where unknown),
+    ``num_lidar_pts`` and ``num_radar_pts`` points in the box, ``bbox_3d_isvalid`` bool,
+    ``visibility`` int (1 to 4, of nuScenes), ``category`` str of the data set, ``attribute`` str
+    (of nuScenes, such as ``'vehicle.parked'``, or empty)
 
 Every number has limits that no sensor and no place on Earth exceeds; text has no NUL. Fields that
 are not listed may hold plain values.
@@ -184,6 +187,21 @@ def load_metainfo(path: str) -> dict:
             return _Check(path).key(load_plain(file), 'metainfo', dict, '')
     except Exception as error:
         raise UserError(f'{path}: not a readable info file: {error}') from error
+
+
+def lidar2global(frame: Mapping) -> Optional[np.ndarray]:
+    """(4, 4) float64 pose of a frame's LiDAR frame in the world; None where it is unknown."""
+    if 'ego2global' not in frame:
+        return None
+    lidar2ego = frame.get('lidar_points', {}).get('lidar2ego', np.eye(4))
+    return np.asarray(frame['ego2global'], np.float64) @ np.asarray(lidar2ego, np.float64)
+
+
+def number_of_points(instance: dict) -> int:
+    """LiDAR and radar points in the box of an instance; -1 where the info file does not say."""
+    if 'num_lidar_pts' not in instance:
+        return -1
+    return int(instance['num_lidar_pts']) + int(instance.get('num_radar_pts', 0))
 
 
 def check_rig(images: Mapping, source: str) -> None:

@@ -10,7 +10,7 @@ from data_converter import nuscenes_frame
 from mmdet3d_plugin.datasets import NuScenesBEVDataset
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import CameraRig, rigid
-from mmdet3d_plugin.structures import load_infos
+from mmdet3d_plugin.structures import lidar2global, load_infos
 from tools import create_data
 
 GRID = dict(x_range=(-50, 50), y_range=(-50, 50), resolution=0.5)
@@ -62,7 +62,7 @@ def test_convention_everything_moves_into_forward_left_up(folder, tmp_path):
     # 5 m left at 20 m depth: a quarter of the focal length left of the middle
     pixel = np.array(camera['cam2img']) @ rigid.apply(camera['lidar2cam'], [[20., 5, 0]])[0]
     np.testing.assert_allclose(pixel[:2] / pixel[2], [60, 45], atol=1e-6)
-    np.testing.assert_allclose(np.array(frame['ego2global'])[:3, 3], [1, 0, 1.8])
+    np.testing.assert_allclose(lidar2global(frame)[:3, 3], [1, 0, 1.8])
 
 
 def test_the_scanners_own_axes_come_back(folder, tmp_path):

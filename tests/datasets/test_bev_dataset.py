@@ -93,7 +93,7 @@ def test_frames_without_objects_are_ordinary_frames(root):
         assert len(dataset) == 4
         sample = dataset[1]['data_samples']
         assert not sample.gt_bev.seg.any() and len(sample.gt_instances_3d.labels_3d) == 0
-        assert sample.gt_instances_3d.bboxes_3d.tensor.shape == (0, 7)
+        assert sample.gt_instances_3d.bboxes_3d.tensor.shape == (0, 9)
 
 
 def test_test_mode_has_the_same_ground_truth(root):

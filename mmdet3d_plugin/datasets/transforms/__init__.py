@@ -1,5 +1,6 @@
 """Load -> (augment) -> rasterise -> pack."""
 from .augment import GlobalRotScaleTransFlip, RandomYaw
+from .boxes import FilterBoxes
 from .caching import Cached
 from .formatting import PackBEVInputs, RasterizeBEV
 from .loading import (
@@ -17,7 +18,8 @@ from .maps import RasterizeMap
 from .sweeps import KeepPoints, LoadSweeps
 from .views import ImageAug3D
 
-__all__ = ['GlobalRotScaleTransFlip', 'ImageAug3D', 'BuildLiDARImage', 'Cached', 'KeepPoints',
-           'LoadDualFisheye', 'LoadDualFisheyePanorama', 'LoadOusterScan', 'LoadMultiViewImages',
-           'LoadPanorama', 'LoadPointCloud', 'LoadStitchedPanorama', 'LoadSweeps',
-           'PackBEVInputs', 'RandomYaw', 'RasterizeBEV', 'RasterizeMap', 'SphericalLiDARImage']
+__all__ = ['GlobalRotScaleTransFlip', 'ImageAug3D', 'BuildLiDARImage', 'Cached', 'FilterBoxes',
+           'KeepPoints', 'LoadDualFisheye', 'LoadDualFisheyePanorama', 'LoadOusterScan',
+           'LoadMultiViewImages', 'LoadPanorama', 'LoadPointCloud', 'LoadStitchedPanorama',
+           'LoadSweeps', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV', 'RasterizeMap',
+           'SphericalLiDARImage']

@@ -12,6 +12,8 @@ from ...errors import UserError, did_you_mean
 from ...geometry import BEVGrid, raster, rigid
 from ...structures import fields
 
+_MORE = ('num_points', 'visibility', 'valid')  # of a box, besides its label
+
 
 def augmented_boxes(results: dict):
     """Boxes and labels of a frame after its BEV augmentation.
@@ -20,14 +22,14 @@ def augmented_boxes(results: dict):
     nowhere else.
 
     Returns:
-        tuple: (N, 7) float32 gravity-centre boxes and (N,) int64 labels, or (None, None) for a
-        frame without annotations.
+        tuple: (N, 9) float32 gravity-centre boxes with velocities, and (N,) int64 labels, or
+        (None, None) for a frame without annotations.
     """
     ann = results.get('ann_info', results.get('eval_ann_info'))
     if ann is None:
         return None, None
     boxes = ann['gt_bboxes_3d']
-    values = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:7]], 1).numpy()
+    values = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], 1).numpy()
     if fields.BEV_AUG in results:
         values = rigid.transform_boxes(results[fields.BEV_AUG], values).astype(np.float32)
     return values, ann['gt_labels_3d']
@@ -127,9 +129,11 @@ class PackBEVInputs(BaseTransform):
             sample.gt_bev = PixelData(**maps)
         boxes, labels = augmented_boxes(results)
         if boxes is not None:
-            boxes = LiDARInstance3DBoxes(boxes, origin=(0.5, 0.5, 0.5))
-            sample.gt_instances_3d = InstanceData(bboxes_3d=boxes,
-                                                  labels_3d=torch.from_numpy(labels))
+            ann = results.get('ann_info', results.get('eval_ann_info'))
+            sample.gt_instances_3d = InstanceData(
+                bboxes_3d=LiDARInstance3DBoxes(boxes, boxes.shape[1], origin=(0.5, 0.5, 0.5)),
+                labels_3d=torch.from_numpy(labels),
+                **{key: torch.from_numpy(ann[key]) for key in _MORE if key in ann})
         return dict(inputs=inputs, data_samples=sample)
 
     @staticmethod

@@ -8,7 +8,7 @@ from mmdet3d.registry import TRANSFORMS
 from ...errors import UserError, did_you_mean
 from ...geometry import BEVGrid
 from ...geometry.map_raster import rasterize_map
-from ...structures import fields, vector_map
+from ...structures import fields, lidar2global, vector_map
 
 
 @TRANSFORMS.register_module()
@@ -72,12 +72,7 @@ class RasterizeMap(BaseTransform):
         layers = vector_map.load_map(root, results['location'])
         chosen = [[layers[name] for name in vector_map.LAYERS_OF.get(name, (name,))]
                   for name in self.classes]
-        seg = rasterize_map(chosen, _lidar2global(results), self.grid,
+        seg = rasterize_map(chosen, lidar2global(results), self.grid,
                             bev_aug=results.get(fields.BEV_AUG), **self.options)
         results[fields.GT_BEV] = {fields.SEG: seg}
         return results
-
-
-def _lidar2global(results):
-    lidar2ego = results.get('lidar_points', {}).get('lidar2ego', np.eye(4))
-    return np.asarray(results['ego2global'], np.float64) @ np.asarray(lidar2ego, np.float64)
