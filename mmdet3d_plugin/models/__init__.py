@@ -6,7 +6,7 @@ from .data_preprocessor import BEVDataPreprocessor
 from .detectors import BEVModel
 from .encoders import ImageEncoder, LiDARImageEncoder
 from .fusers import SGFM, ConvFuser
-from .heads import BEVMapHead, BEVSegHead, MultiTaskHead
+from .heads import BEVMapHead, BEVSegHead, CenterPointHead, MultiTaskHead
 from .lidar import SparseVoxelEncoder, VoxelBranch
 from .losses import BalancedMSELoss, BEVFocalLoss, OffsetL1Loss
 from .necks import GeneralizedLSSFPN, Projection, UpsampleConcat
@@ -15,8 +15,8 @@ from .view_transforms import BEVDownsample, HeightCompressor, LiftSplat, VoxelPu
 __all__ = [
     'AuxHeadLoss', 'AuxLoss', 'BEVDataPreprocessor', 'BEVDecoder', 'BEVDownsample', 'BEVFocalLoss',
     'BEVMapHead', 'BEVModel', 'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch',
-    'ConvFuser', 'EfficientNet', 'GeneralizedLSSFPN', 'GeneralizedResNet', 'HeightCompressor',
-    'ImageEncoder', 'LSSFPN', 'LiDARImageBranch', 'LiDARImageEncoder', 'LiftSplat',
-    'MultiTaskHead', 'OffsetL1Loss', 'Projection', 'SGFM', 'SparseVoxelEncoder', 'UpsampleConcat',
-    'VoxelBranch', 'VoxelPulling'
+    'CenterPointHead', 'ConvFuser', 'EfficientNet', 'GeneralizedLSSFPN', 'GeneralizedResNet',
+    'HeightCompressor', 'ImageEncoder', 'LSSFPN', 'LiDARImageBranch', 'LiDARImageEncoder',
+    'LiftSplat', 'MultiTaskHead', 'OffsetL1Loss', 'Projection', 'SGFM', 'SparseVoxelEncoder',
+    'UpsampleConcat', 'VoxelBranch', 'VoxelPulling'
 ]
