@@ -15,7 +15,7 @@ from .depth import BEVDetDepthNet, DepthLoss, DepthRefinement, MegviiDepthNet
 from .detectors import BEVModel
 from .encoders import ImageEncoder, LiDARImageEncoder
 from .fusers import SGFM, ConvFuser
-from .heads import BEVMapHead, BEVSegHead, MultiTaskHead
+from .heads import BEVMapHead, BEVSegHead, CenterPointHead, MultiTaskHead
 from .lidar import PillarBranch, SparseVoxelEncoder, VoxelBranch
 from .losses import BalancedMSELoss, BEVFocalLoss, OffsetL1Loss
 from .necks import GeneralizedLSSFPN, Projection, SingleLevelFPN, UpsampleConcat
@@ -25,7 +25,8 @@ from .view_transforms import BEVDownsample, HeightCompressor, LiftSplat, VoxelPu
 __all__ = [
     'AuxHeadLoss', 'AuxLoss', 'BEVDataPreprocessor', 'BEVDecoder', 'BEVDetDepthNet', 'BEVDetFPN',
     'BEVDetResNet', 'BEVDownsample', 'BEVFocalLoss', 'BEVMapHead', 'BEVModel', 'BEVResNet',
-    'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch', 'ConvFuser', 'DepthLoss',
+    'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch', 'CenterPointHead',
+    'ConvFuser', 'DepthLoss',
     'DepthRefinement', 'EfficientNet', 'GeneralizedLSSFPN', 'GeneralizedResNet',
     'HeightCompressor', 'ImageEncoder', 'LSSFPN', 'LiDARImageBranch', 'LiDARImageEncoder',
     'LiftSplat', 'MegviiDepthNet', 'MultiTaskHead', 'OffsetL1Loss', 'PillarBranch', 'Projection',
