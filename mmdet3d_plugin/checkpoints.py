@@ -327,6 +327,12 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> dict:
         UserError: The file does not load safely, or its weights are not this model's.
     """
     checkpoint = read_checkpoint(path)
+    put_weights(model, checkpoint, path)
+    return checkpoint
+
+
+def put_weights(model: nn.Module, checkpoint: Mapping, path: Union[str, Path]) -> None:
+    """Load the weights of a checkpoint that was read before; see :func:`load_weights`."""
     state = weights_of(checkpoint)
     of_distiller = student_weights(state) is not state
     if hasattr(model, 'student') and not of_distiller:
@@ -335,7 +341,6 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> dict:
         state = student_weights(state)
     load_state_strictly(model, state, f'checkpoint {path}: not of this model '
                         f'({type(model).__name__})', 'use the config that trained it')
-    return checkpoint
 
 
 def load_state_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], problem: str,
