@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -68,8 +69,8 @@ def read_split(path: str) -> Dict[str, np.ndarray]:
     with parse_errors(f'{path}: not a readable split file', 'download it again, or write '
                       f'{os.path.basename(stem)}.json in its place'), open(path, 'rb') as file:
         raw = json.load(file) if path.endswith('.json') else load_plain(file)
-        items = list(raw.items())
-    return {str(name): _integers(value, f'{path}: {name!s:.80}') for name, value in items}
+        items = {str(name): value for name, value in raw.items()}
+    return {name: _integers(value, f'{path}: {name:.80}') for name, value in items.items()}
 
 
 def _integers(value, where) -> np.ndarray:
@@ -182,7 +183,7 @@ class Frames:
         with open(self._file if isinstance(self._file, str) else self._file.name, 'rb') as file:
             for n, place in enumerate(self._places):
                 file.seek(place)
-                frame = load_plain(file)[2]
+                frame = _read_record(file)[2]
                 if self._finalize:
                     self._finalize(n, frame)
                 yield frame
@@ -242,7 +243,7 @@ def convert_frames(read: Callable[[Any], dict], keys: Sequence, journal: Optiona
             frame, cells = result
             with disk_errors(path):
                 done[key] = log.tell(), cells
-                log.write(pickle.dumps((key, marks[key], frame, cells)))
+                log.write(_record((key, marks[key], frame, cells)))
     return Frames(file, {key: done[key] for key in keys if key in done}, dict(sorted(bad.items())),
                   finalize)
 
@@ -322,11 +323,23 @@ def _read_journal(path) -> dict:
             try:
                 while True:
                     end = file.tell()
-                    key, mark, _, cells = load_plain(file)
+                    key, mark, _, cells = _read_record(file)
                     done[key] = mark, end, cells
             except Exception:
                 file.truncate(end)
     return done
+
+
+def _record(values) -> bytes:
+    """An entry of a journal: its length (8 bytes) and its pickle."""
+    content = pickle.dumps(values)
+    return len(content).to_bytes(8, 'little') + content
+
+
+def _read_record(file) -> tuple:
+    """The next entry of a journal."""
+    content = file.read(int.from_bytes(file.read(8), 'little'))
+    return load_plain(io.BytesIO(content))
 
 
 def _no_link(path, flags):

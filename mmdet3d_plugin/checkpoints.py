@@ -1,7 +1,9 @@
 """Files: written atomically and hashed; checkpoints loaded strictly and without running code."""
 import contextlib
+import functools
 import hashlib
 import inspect
+import io
 import os
 import pickle
 import re
@@ -20,7 +22,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from .errors import UserError
-from .plain_pickle import NUMPY, Array
+from .plain_pickle import NUMPY, Array, count_tuples, with_stack_for
 
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
 _STEP = r'(iter|epoch)_(\d+)\.pth'
@@ -216,7 +218,8 @@ def _read(path: Path, map_location: str) -> dict:
     try:
         _check_sums(path)
         with known_types():
-            checkpoint = from_plain(torch.load(path, map_location=map_location, weights_only=True))
+            checkpoint = from_plain(with_stack_for(_tuples(path), functools.partial(
+                torch.load, path, map_location=_numbered(map_location), weights_only=True)))
     except (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise _DamagedError(f'cut short or damaged ({path.stat().st_size} bytes)') from error
     except OSError as error:
@@ -245,6 +248,25 @@ def _check_sums(path: Path) -> None:
                 raise zipfile.BadZipFile('torch.save writes neither compressed parts nor folders')
             if archive.testzip():
                 raise zipfile.BadZipFile('the CRC-32 of a part is another')
+
+
+def _tuples(path: Path) -> int:
+    """An upper bound of the tuples that a checkpoint's pickles make."""
+    with open(path, 'rb') as file:
+        if file.read(4) != b'PK\x03\x04':  # torch reads such a file as pickles
+            file.seek(0)
+            return count_tuples(file)
+    with zipfile.ZipFile(path) as archive:
+        parts = [part for part in archive.infolist()
+                 if part.orig_filename.lower().endswith('data.pkl')]
+        return sum(count_tuples(io.BytesIO(archive.read(part))) for part in parts)
+
+
+def _numbered(device: Any) -> Any:
+    """The current GPU by its number: it is the current one of this thread alone."""
+    if str(device) == 'cuda' and torch.cuda.is_available():
+        return f'cuda:{torch.cuda.current_device()}'
+    return device
 
 
 def _wrong(name: str, value: torch.Tensor) -> str:
@@ -305,6 +327,12 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> dict:
         UserError: The file does not load safely, or its weights are not this model's.
     """
     checkpoint = read_checkpoint(path)
+    put_weights(model, checkpoint, path)
+    return checkpoint
+
+
+def put_weights(model: nn.Module, checkpoint: Mapping, path: Union[str, Path]) -> None:
+    """Load the weights of a checkpoint that was read before; see :func:`load_weights`."""
     state = weights_of(checkpoint)
     of_distiller = student_weights(state) is not state
     if hasattr(model, 'student') and not of_distiller:
@@ -313,7 +341,6 @@ def load_weights(model: nn.Module, path: Union[str, Path]) -> dict:
         state = student_weights(state)
     load_state_strictly(model, state, f'checkpoint {path}: not of this model '
                         f'({type(model).__name__})', 'use the config that trained it')
-    return checkpoint
 
 
 def load_state_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], problem: str,

@@ -95,6 +95,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f'; known: {", ".join(known)}' if known else ''
 
 
+def is_config(value: Any, path: str) -> bool:
+    """Whether a part of a config is a dict to build it from; False: it was built before.
+
+    Args:
+        value (object): The part.
+        path (str): Where it stands in the config.
+
+    Raises:
+        UserError: It is a text or a number.
+    """
+    if isinstance(value, (str, bytes, int, float)):
+        hint = ("; a dict on the command line is written as {'type':'X','key':1}, in quotes for "
+                'the shell; or write it into a config file'
+                if isinstance(value, str) and value.lstrip('[(').startswith('dict(') else '')
+        raise UserError(f'{path}: expected a dict, got {value!r:.80}{hint}', path)
+    return isinstance(value, Mapping)
+
+
 def build_from(registry: Registry, cfg: Union[Mapping, Any], path: str, **context) -> Any:
     """Build a part from its config; every error names the part's place in the config.
 
@@ -113,9 +131,9 @@ def build_from(registry: Registry, cfg: Union[Mapping, Any], path: str, **contex
         UserError: The type is missing or unknown, an argument is unknown or missing, or the
             part refused a value. The message starts with ``path``.
     """
-    if not isinstance(cfg, Mapping):
-        return cfg
     path = _full_path(path)
+    if not is_config(cfg, path):
+        return cfg
     cfg = {**context, **cfg}
     part = check_from(registry, cfg, path)
     missing = [name for name in _required(part) if name not in cfg]
@@ -184,6 +202,9 @@ def check_from(registry: Registry, cfg: Mapping, path: str, strict: bool = False
 def _resolve(registry: Registry, name: Any, path: str) -> Callable:
     """The class of a type name, found by the rules of mmengine's scopes."""
     if not isinstance(name, str):
+        if not callable(name):
+            raise UserError(f'{path}.type: expected a name of the registry {registry.name!r}, got '
+                            f'{name!r:.80}', path)
         return name
     with registry.switch_scope_and_registry(None) as scoped:
         part = scoped.get(name)

@@ -8,6 +8,8 @@ from typing import BinaryIO, Iterator, Set, Union
 
 from .errors import UserError
 
+LAUNCHER = 'MMDET3D_PLUGIN_LAUNCHER'
+"""Environment variable: number of the process that a tool belongs to, and ends with."""
 _HELD: Set[BinaryIO] = set()
 
 

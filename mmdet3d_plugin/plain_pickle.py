@@ -3,9 +3,14 @@ import contextlib
 import os
 import pickle
 import re
-from typing import Any, BinaryIO, Iterator
+import threading
+from concurrent.futures import Future
+from typing import Any, BinaryIO, Callable, Iterator
 
 import numpy as np
+
+_FEW = 10_000
+_STACK_OF_A_TUPLE = 200  # bytes; the hash of a tuple in a tuple takes 64 to 100
 
 
 class DType:
@@ -100,13 +105,77 @@ def load_plain(file: BinaryIO) -> Any:
     Raises:
         Exception: Of many kinds, for a pickle that is cut, damaged, or holds anything else.
     """
-    with _bounded_memory(file):
-        return _PlainUnpickler(file).load()
+    tuples = count_tuples(file)
+    with _bounded_memory(file, tuples):
+        return with_stack_for(tuples, _PlainUnpickler(file).load)
+
+
+def count_tuples(file: BinaryIO) -> int:
+    """An upper bound of the tuples that the rest of a file makes, which stays where it is."""
+    place, short, long, marks = file.tell(), 0, 0, 0
+    for block in iter(lambda: file.read(1 << 20), b''):
+        short += sum(map(block.count, (pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)))
+        long += block.count(pickle.TUPLE)
+        marks += block.count(pickle.MARK)
+    file.seek(place)
+    return short + min(long, marks)
+
+
+def with_stack_for(tuples: int, load: Callable[[], Any]) -> Any:
+    """Call an unpickler that makes so many tuples at most, each perhaps within the next.
+
+    A tuple that is a key is hashed: by C code that calls itself for each tuple within it, and
+    counts no recursion. Where they are many, a thread with a stack for all of them runs it.
+
+    Raises:
+        UnpicklingError: There is no memory for that stack.
+        RecursionError: The content is nested so deeply that other code could not hash it.
+    """
+    if tuples < _FEW:
+        return load()
+    result: Future = Future()
+
+    def run() -> None:
+        try:
+            content = load()
+            _DepthPickler(_Nowhere()).dump(content)
+            result.set_result(content)
+        except BaseException as error:
+            result.set_exception(error)
+
+    before = threading.stack_size(_stack_bytes(tuples))
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except RuntimeError as error:
+        raise pickle.UnpicklingError(f'there is no memory for {tuples} tuples within one '
+                                     'another') from error
+    finally:
+        threading.stack_size(before)
+    return result.result()
+
+
+class _Nowhere:
+
+    def write(self, _: bytes) -> None:
+        pass
+
+
+class _DepthPickler(pickle.Pickler):
+    """Goes through containers, at the speed of C; an error where they are nested too deeply."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return NotImplemented
+        return int, (getattr(value, '__dict__', None), )
+
+
+def _stack_bytes(tuples: int) -> int:
+    return (8 << 20) + (tuples * _STACK_OF_A_TUPLE >> 16 << 16)
 
 
 @contextlib.contextmanager
-def _bounded_memory(file: BinaryIO) -> Iterator[None]:
-    """Let a pickle take 1 GiB and a hundred times its bytes; on Linux alone.
+def _bounded_memory(file: BinaryIO, tuples: int) -> Iterator[None]:
+    """Let a pickle take 1 GiB, a hundred times its bytes, and its stack; on Linux alone.
 
     One wrong byte may name the place 4,000,000,000 of the unpickler's memo, which is an array: it
     would take 64 GiB.
@@ -122,7 +191,7 @@ def _bounded_memory(file: BinaryIO) -> Iterator[None]:
     size = file.seek(0, os.SEEK_END)
     file.seek(place)
     old, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = now + (1 << 30) + 100 * size
+    limit = now + (1 << 30) + 100 * size + _stack_bytes(tuples)
     if old == resource.RLIM_INFINITY or limit < old:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:

@@ -2,7 +2,9 @@
 import io
 import pickle
 import resource
+import subprocess
 import sys
+import threading
 import zipfile
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from data_converter.common import read_split
 from mmdet3d_plugin.checkpoints import read_checkpoint
 from mmdet3d_plugin.errors import UserError
-from mmdet3d_plugin.plain_pickle import load_plain
+from mmdet3d_plugin.plain_pickle import count_tuples, load_plain
 from mmdet3d_plugin.structures import load_infos
 
 
@@ -114,6 +116,59 @@ def test_arrays_and_numbers_come_back(protocol, tmp_path):
 def test_nothing_else_is_called(content, message):
     with pytest.raises(pickle.UnpicklingError, match=message):
         load_plain(io.BytesIO(pickle.dumps(content, 2)))
+
+
+DEEP = """
+import io, sys, zipfile
+from data_converter.common import read_split
+from mmdet3d_plugin.checkpoints import read_checkpoint
+from mmdet3d_plugin.structures import load_infos
+tuples = {'one': b')' + b'\\x85' * 1_000_000, 'marks': b'(' * 300_000 + b't' * 300_000,
+          'value': b'U\\x01x)' + b'\\x85' * 300_000,
+          'pairs': b'K\\x01' * 300_000 + b')' + b'\\x86' * 300_000}[sys.argv[2]]
+key = b'\\x80\\x02}' + tuples + (b's.' if sys.argv[2] == 'value' else b'K\\x01s.')
+old, new, info = (f'{sys.argv[1]}/{name}' for name in ('old.pth', 'new.pth', 'x.pkl'))
+for path in (old, info):
+    with open(path, 'wb') as file:
+        file.write(key)
+with zipfile.ZipFile(new, 'w') as archive:
+    archive.writestr('x/data.PKL' if sys.argv[2] == 'pairs' else 'x/data.pkl', key)
+    archive.writestr('x/byteorder', 'little')
+    archive.writestr('x/version', '3\\n')
+for read, path in ((load_infos, info), (read_split, info), (read_checkpoint, new),
+                   (read_checkpoint, old)):
+    try:
+        read(path)
+        print('loaded', path)
+    except ValueError as error:
+        print('error', str(error)[:150])
+"""
+
+
+@pytest.mark.parametrize('kind', ['one', 'marks', 'pairs', 'value'])
+def test_keys_of_deep_tuples_do_not_end_the_process(kind, tmp_path):
+    """Their hash calls itself for each, in C: some 100,000 are the whole stack."""
+    done = subprocess.run([sys.executable, '-c', DEEP, str(tmp_path), kind], text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4 and all(line.startswith('error ') for line in lines), lines
+
+
+def test_many_tuples_load():
+    values = {(n, (n, )): n for n in range(20_000)}
+    before = threading.stack_size()
+    assert load_plain(io.BytesIO(pickle.dumps(values, 2))) == values
+    assert load_plain(io.BytesIO(pickle.dumps(values, 0))) == values
+    assert threading.stack_size() == before
+
+
+def test_an_upper_bound_of_tuples_is_counted():
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        file = io.BytesIO(b'..' + pickle.dumps([(n, ) * (n % 5 + 1) for n in range(100)], protocol))
+        file.seek(2)
+        assert 100 <= count_tuples(file) < 300 and file.tell() == 2
+    assert count_tuples(io.BytesIO(b'ttttt((')) == 2
 
 
 def test_no_place_of_the_memo_costs_gigabytes():

@@ -11,11 +11,12 @@ import time
 import traceback
 from argparse import Action, ArgumentParser, Namespace
 from pathlib import Path
-from typing import Callable, Dict, Iterator, Sequence
+from typing import Callable, Dict, Iterator, Optional, Sequence
 
 import torch.distributed
 
 from ..errors import UserError, parse_errors
+from ..locking import LAUNCHER
 from .environment import explain
 from .options import OptionText
 
@@ -66,6 +67,8 @@ def run_tool(main: Callable[[], None]) -> None:
     Set the environment variable ``MMDET3D_PLUGIN_DEBUG=1`` to see the traceback of both.
     """
     try:
+        if LAUNCHER in os.environ:  # what this tool starts has another one
+            end_with_parent(int(os.environ.pop(LAUNCHER)))
         main()
         _leave_process_group()
     except KeyboardInterrupt:
@@ -95,8 +98,7 @@ def ended_by_interrupt(message: str) -> Iterator[None]:
     def end(*_) -> None:
         if os.getpid() != process:
             return  # a data worker, which its parent ends
-        os.write(2, f'\n{message}\n'.encode())
-        _end(130)
+        _end(130, f'\n{message}\n')
 
     if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield  # started in the background, or by a program with signals of its own
@@ -108,21 +110,26 @@ def ended_by_interrupt(message: str) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def end_with_parent() -> None:
-    """Let this process end when the launcher that started it has ended, however it did."""
-    parent = os.getppid()
+def end_with_parent(parent: Optional[int] = None) -> None:
+    """Let this process end when the launcher that started it has ended, however it did.
+
+    Args:
+        parent (int, optional): Process of the launcher. Defaults to the present parent.
+    """
+    parent = parent or os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os.write(2, b'error: the launcher of this process has ended\n')
-        _end(1)
+        _end(1, 'error: the launcher of this process has ended\n')
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end(code: int) -> None:
+def _end(code: int, message: str) -> None:
     """End this process and its data workers at once."""
+    with contextlib.suppress(OSError):  # stderr was a pipe to the launcher
+        os.write(2, message.encode())
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(code)

@@ -1,8 +1,10 @@
 """Load configs and find misspelt names in them before anything expensive starts."""
 import copy
 import difflib
+import importlib
 import inspect
 import logging
+import pkgutil
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional, Set, Tuple, Union
 
@@ -27,7 +29,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
-from ..errors import UserError, check_from, did_you_mean
+from ..errors import UserError, check_from, did_you_mean, is_config
 from .known_keys import RUNNER_KEYS, check_keys
 from .options import OptionText, entries_like, entry, evaluate, reaches, value_of
 from .settings import check_settings
@@ -71,9 +73,16 @@ def load_config(path: Union[str, Path], options: Optional[Mapping] = None) -> Co
         if chosen:
             cfg = _with_variables(path, chosen, own)
         cfg.merge_from_dict(own)
-    except (KeyError, IndexError, TypeError, AssertionError) as error:
+    except (KeyError, IndexError, TypeError, AssertionError, AttributeError) as error:
+        for key, value in own.items():
+            if isinstance(entry(cfg, key), Mapping):
+                is_config(value, f'--cfg-options {key}')
         raise UserError(f'--cfg-options {options}: cannot be merged into {path} '
                         f'({error})') from error
+    for key in ('work_dir', 'load_from', 'default_scope'):
+        if not isinstance(cfg.get(key), (str, type(None))):
+            raise UserError(f'{key}: expected a text, got {cfg[key]!r:.80}')
+    _import_modules(cfg)
     _settle_loaders(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     return cfg
@@ -86,6 +95,31 @@ def _evaluate(path: Path, variables: Mapping) -> Tuple[Config, Set[str]]:
             ValueError) as error:
         given = f' with {dict(variables)}' if variables else ''
         raise UserError(f'config {path}{given}: {type(error).__name__}: {error}') from error
+
+
+def _import_modules(cfg: Config) -> None:
+    """Do the ``custom_imports`` of a complete config."""
+    custom = cfg.get('custom_imports')
+    if not is_config(custom, 'custom_imports'):
+        return
+    names = custom.get('imports') or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise UserError(f'custom_imports.imports: expected names of modules, got {names!r:.80}')
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            if custom.get('allow_failed_imports'):
+                print_log(f'custom_imports.imports: {name}: {error}; the config goes on without it',
+                          'current', logging.WARNING)
+                continue
+            known = {module.name for module in pkgutil.iter_modules()}
+            missing = getattr(error, 'name', None) == name
+            hint = did_you_mean(name, known) if missing else ''
+            raise UserError(f'custom_imports.imports: {name}: {error}'
+                            f'{hint if "did you" in hint else ""}; modules are searched for in '
+                            'the folders of PYTHONPATH') from error
 
 
 def _with_variables(path: Path, options: Mapping, own: Mapping) -> Config:
@@ -115,7 +149,7 @@ def _settle_loaders(cfg: Config) -> None:
     """Without workers a loader has no options of workers: torch refuses them."""
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
-        if loader and loader.get('num_workers', 0) == 0:
+        if isinstance(loader, Mapping) and loader.get('num_workers', 0) == 0:
             for key in ('prefetch_factor', 'multiprocessing_context', 'timeout'):
                 loader.pop(key, None)
             if 'persistent_workers' in loader:
@@ -134,7 +168,8 @@ def check_config(cfg: Config) -> None:
     _check_top_level(cfg)
     check_keys(cfg)
     for split in ('train', 'val', 'test'):
-        if cfg.get(f'{split}_dataloader'):
+        if cfg.get(f'{split}_dataloader') is not None and is_config(
+                cfg[f'{split}_dataloader'], f'{split}_dataloader'):
             _check_dataloader(cfg[f'{split}_dataloader'], f'{split}_dataloader')
         if split != 'train':
             for metric, path in _listed(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
@@ -143,6 +178,9 @@ def check_config(cfg: Config) -> None:
     for name, hook in (cfg.get('default_hooks') or {}).items():
         if hook is not None:
             _check_hook(hook, f'default_hooks.{name}')
+    if isinstance(cfg.get('custom_hooks'), Mapping):
+        raise UserError(f'custom_hooks: expected a list of dicts, got {cfg.custom_hooks!s:.80}; '
+                        "write it as [{'type':'X'}]")
     for hook, path in _listed(cfg.get('custom_hooks'), 'custom_hooks'):
         _check_hook(hook, path)
     for scheduler, path in _listed(cfg.get('param_scheduler'), 'param_scheduler'):
@@ -150,12 +188,14 @@ def check_config(cfg: Config) -> None:
         check_from(PARAM_SCHEDULERS, own, path, strict=True)
     _check_optim_wrapper(cfg.get('optim_wrapper'))
     for path, registry in (('log_processor', LOG_PROCESSORS), ('visualizer', VISUALIZERS)):
-        if isinstance(cfg.get(path), Mapping):
+        if is_config(cfg.get(path), path):
             check_from(registry, {'type': 'LogProcessor', **cfg[path]}, path, strict=True)
     check_settings(cfg)
 
 
 def _check_top_level(cfg: Config) -> None:
+    for name in ('model', 'data_preprocessor', 'model.data_preprocessor'):
+        is_config(entry(cfg, name), name)
     if not cfg.get('model'):
         raise UserError("config: it has no key 'model'; a config to run needs one "
                         '(files in configs/_base_ are parts of configs)')
@@ -167,8 +207,9 @@ def _check_top_level(cfg: Config) -> None:
 
 def _check_hook(cfg: Any, path: str) -> None:
     """Two hooks pass what they do not know on: to the first checkpoint, and to the average."""
-    if not isinstance(cfg, Mapping):
+    if not is_config(cfg, path):
         return
+    cfg = {key: value for key, value in cfg.items() if key != 'priority'}  # the Runner's
     hook = check_from(HOOKS, cfg, path, strict=True)
     for base, others in ((CheckpointHook, ()), (EMAHook, (ExponentialMovingAverage, ))):
         if not inspect.isclass(hook) or not issubclass(hook, base) or 'ema_type' in cfg:
@@ -182,7 +223,7 @@ def _check_hook(cfg: Any, path: str) -> None:
 
 
 def _check_loop(cfg: Any, path: str) -> None:
-    if not isinstance(cfg, Mapping):
+    if not is_config(cfg, path):
         return
     loop = dict(cfg)
     if 'by_epoch' in loop:
@@ -197,13 +238,14 @@ def _check_dataloader(cfg: Mapping, path: str) -> None:
         if name not in _LOADER_KEYS:
             raise UserError(f'{path}.{name}: a data loader has no such argument'
                             f'{did_you_mean(name, _LOADER_KEYS)}')
-    if isinstance(cfg.get('sampler'), Mapping):
-        check_from(DATA_SAMPLERS, cfg['sampler'], f'{path}.sampler')
+    for name in ('sampler', 'batch_sampler', 'collate_fn'):
+        if is_config(cfg.get(name), f'{path}.{name}') and name == 'sampler':
+            check_from(DATA_SAMPLERS, cfg[name], f'{path}.{name}')
     _check_dataset(cfg.get('dataset'), f'{path}.dataset')
 
 
 def _check_dataset(cfg: Any, path: str) -> None:
-    if not isinstance(cfg, Mapping):
+    if not is_config(cfg, path):
         return
     check_from(DATASETS, cfg, path, strict=True)
     _check_dataset(cfg.get('dataset'), f'{path}.dataset')
@@ -219,7 +261,7 @@ def _check_transforms(pipeline: Any, path: str) -> None:
 
 
 def _check_optim_wrapper(cfg: Any) -> None:
-    if not isinstance(cfg, Mapping):
+    if not is_config(cfg, 'optim_wrapper'):
         return
     if 'optimizer' not in cfg:
         if 'constructor' not in cfg and not any(isinstance(v, OptimWrapper) for v in cfg.values()):
@@ -228,13 +270,16 @@ def _check_optim_wrapper(cfg: Any) -> None:
         return
     own = {k: v for k, v in cfg.items() if k not in ('constructor', 'paramwise_cfg')}
     check_from(OPTIM_WRAPPERS, {'type': 'OptimWrapper', **own}, 'optim_wrapper', strict=True)
-    if isinstance(cfg['optimizer'], Mapping):
+    if is_config(cfg['optimizer'], 'optim_wrapper.optimizer'):
         check_from(OPTIMIZERS, cfg['optimizer'], 'optim_wrapper.optimizer')
 
 
 def _listed(value: Any, path: str) -> Iterable:
     """Pairs (config, path) of a config or of a list of configs; built objects are left out."""
-    if isinstance(value, Mapping):
-        return [(value, path)]
-    return [(item, f'{path}[{i}]') for i, item in enumerate(value or [])
-            if isinstance(item, Mapping)]
+    if value is None or not isinstance(value, (list, tuple)):
+        return [(value, path)] if is_config(value, path) else []
+    for i, item in enumerate(value):
+        if item is None:
+            raise UserError(f'{path}[{i}]: expected a dict, got None; leave it out of the list')
+    return [(item, f'{path}[{i}]') for i, item in enumerate(value)
+            if is_config(item, f'{path}[{i}]')]

@@ -9,7 +9,7 @@ from mmdet3d.registry import MODEL_WRAPPERS, VISBACKENDS
 from mmengine.config import Config
 from mmengine.runner import Runner, set_random_seed
 
-from ..errors import UserError, check_from, did_you_mean
+from ..errors import UserError, check_from, did_you_mean, is_config
 from ..geometry import BEVGrid
 from .options import entry
 
@@ -123,6 +123,7 @@ def _mapping(cfg: Config, path: str) -> Mapping:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
+        is_config(value, path)
         if path in ('visualizer', 'log_processor', 'optim_wrapper'):
             return {}  # built before
         raise UserError(f'{path}: expected a dict, got {value!r:.80}')
@@ -155,7 +156,10 @@ def _check_custom_keys(keys: Mapping) -> None:
 
 
 def _check_log_processor(cfg: Mapping) -> None:
-    for n, item in enumerate(cfg.get('custom_cfg') or ()):
+    items = cfg.get('custom_cfg') or ()
+    if not isinstance(items, (list, tuple)):
+        raise UserError(f'log_processor.custom_cfg: expected a list of dicts, got {items!r:.80}')
+    for n, item in enumerate(items):
         path = f'log_processor.custom_cfg[{n}]'
         if not isinstance(item, Mapping) or 'data_src' not in item:
             raise UserError(f'{path}: expected dict(data_src=..., method_name=...), got '
@@ -173,11 +177,12 @@ def _check_log_processor(cfg: Mapping) -> None:
 def _check_backends(backends: Any) -> None:
     if backends is None:
         return
-    items = backends.items() if isinstance(backends, Mapping) and 'type' not in backends else (
-        enumerate([backends] if isinstance(backends, Mapping) else backends))
-    for n, backend in items:
-        if isinstance(backend, Mapping):
-            check_from(VISBACKENDS, backend, f'visualizer.vis_backends[{n}]', strict=True)
+    path = 'visualizer.vis_backends'
+    if is_config(backends, path):
+        backends = backends if 'type' not in backends else [backends]
+    for n, backend in backends.items() if isinstance(backends, Mapping) else enumerate(backends):
+        if is_config(backend, f'{path}[{n}]'):
+            check_from(VISBACKENDS, backend, f'{path}[{n}]', strict=True)
 
 
 def _grids(value: Any, path: str) -> Iterator[Tuple[str, Mapping]]:

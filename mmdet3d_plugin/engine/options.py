@@ -142,10 +142,11 @@ def evaluate(path: str, options: Mapping[str, Any]) -> Tuple[Config, Set[str]]:
         options (dict): ``{'lr': 0.1, 'teacher.checkpoint': 'a.pth'}``.
 
     Returns:
-        tuple: The config, and the names of variables that the files read.
+        tuple: The config, without its ``custom_imports`` done, and the names of variables that the
+        files read.
     """
     with _overriding(options) as read:
-        return Config.fromfile(path), read
+        return Config.fromfile(path, import_custom_modules=False), read
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Weights that mmengine loads itself (``init_cfg``, ``load_from``), read without running code."""
 import os
+import re
 import socket
 from http.client import HTTPException
 from pathlib import Path
@@ -10,7 +11,7 @@ import mmengine.runner.checkpoint
 import torch
 from mmengine.runner import CheckpointLoader
 
-from ..checkpoints import read_checkpoint
+from ..checkpoints import file_sha256, read_checkpoint
 from ..errors import UserError
 
 _TIMEOUT_S = 30
@@ -53,7 +54,7 @@ def load_url(url: str, model_dir: str = None, map_location: Any = None, **_) -> 
 
     Raises:
         DownloadError: The file is not in the cache and cannot be downloaded.
-        UserError: It does not load safely.
+        UserError: It does not load safely, or its hash is not that of its name.
     """
     folder = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
     file = folder / os.path.basename(urlparse(url).path)
@@ -67,7 +68,18 @@ def load_url(url: str, model_dir: str = None, map_location: Any = None, **_) -> 
             raise DownloadError(url, file, error) from error
         finally:
             socket.setdefaulttimeout(timeout)
+    _check_hash(file, url)
     return read_checkpoint(file, map_location or 'cpu')
+
+
+def _check_hash(file: Path, url: str) -> None:
+    """Compare the digits of the SHA-256 that a name ends with, but a date: ``x-191a3822.pth``."""
+    found = re.search(r'-(?!20\d\d[01]\d[0-3]\d\.)([0-9a-f]{8,64})\.[a-z]+$', file.name)
+    digest = file_sha256(file) if found else ''
+    if found and not digest.startswith(found[1]):
+        raise UserError(f'weights {url}: {file} is damaged or of another origin: its SHA-256 '
+                        f'begins with {digest[:len(found[1])]}, its name says {found[1]}; delete '
+                        'it, and it is downloaded again')
 
 
 mmengine.runner.checkpoint.load_url = load_url  # of http://, torchvision://, open-mmlab:// alike

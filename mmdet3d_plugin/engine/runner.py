@@ -2,23 +2,30 @@
 import logging
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 import torch
 import torch.distributed
-from mmdet3d.registry import MODELS, RUNNERS
+from mmdet3d.registry import HOOKS, MODELS, RUNNERS
 from mmengine.config import Config
 from mmengine.dist import is_distributed
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import (
+    BaseLoop,
+    CheckpointLoader,
+    IterBasedTrainLoop,
+    Runner,
+    get_priority,
+)
 from torch import nn
 
 from ..checkpoints import (
     RENAMED_ENTRIES,
     kind_difference,
-    load_weights,
+    put_weights,
     read_checkpoint,
     shapes_of,
     state_difference,
@@ -125,7 +132,22 @@ class PluginRunner(Runner):
 
     def register_default_hooks(self, hooks: Optional[Dict] = None) -> None:
         """Register mmengine's default hooks, with ours in two of their slots."""
-        super().register_default_hooks(_DEFAULT_HOOKS | dict(hooks or {}))
+        super().register_default_hooks({
+            name: _built(hook, f'default_hooks.{name}')
+            for name, hook in (_DEFAULT_HOOKS | dict(hooks or {})).items()})
+
+    def register_custom_hooks(self, hooks: Sequence[Union[Hook, Dict]]) -> None:
+        """Register the config's hooks; a setting that one refuses is an error of the config."""
+        super().register_custom_hooks([_built(hook, f'custom_hooks[{n}]')
+                                       for n, hook in enumerate(hooks)])
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """Call all hooks; a setting that one refuses before the run is an error of the config."""
+        if fn_name != 'before_run':
+            return super().call_hook(fn_name, **kwargs)
+        for hook in self._hooks:
+            with _setting(type(hook).__name__):
+                hook.before_run(self, **kwargs)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: Optional[Dict] = None) -> None:
         """Scale the learning rate to the real batch size, where the config asks for it.
@@ -164,26 +186,22 @@ class PluginRunner(Runner):
                 start from a student's checkpoint which is not its student's; a weight is not of
                 floating point.
         """
-        if not self._resume and self._is_of_a_student(filename):
+        content, model = _read(filename), _unwrapped(self.model)
+        if not self._resume and hasattr(model, 'student') and _is_of_a_student(content):
             self.logger.info(f'The student starts from {filename}')
-            model = _unwrapped(self.model)
-            load_weights(model, filename)
+            put_weights(model, content, filename)
             checkpoint = dict(state_dict=model.state_dict())
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
             return checkpoint
-        if '://' not in filename:
-            different = kind_difference(_unwrapped(self.model),
-                                        weights_of(read_checkpoint(filename)))
-            if different:
-                raise UserError(f'checkpoint {filename}: {different}; use a checkpoint of this '
-                                'model')
+        if different := kind_difference(model, weights_of(content)):
+            raise UserError(f'checkpoint {filename}: {different}; use a checkpoint of this model')
+        del content  # mmengine reads it again
         options = dict(strict=bool(self._resume),
                        revise_keys=[(r'^module\.', ''), *RENAMED_ENTRIES])
         try:
             checkpoint = super().load_checkpoint(filename, *args, **{**options, **kwargs})
         except RuntimeError as error:
-            difference = state_difference(shapes_of(_unwrapped(self.model)),
-                                          weights_of(read_checkpoint(filename)))
+            difference = state_difference(shapes_of(model), weights_of(_read(filename)))
             raise UserError(f'checkpoint {filename}: its weights do not fit the model of the '
                             f'config: {difference or error}; resume with the config that trained '
                             'it, or start anew from it, without --resume and in another '
@@ -219,19 +237,38 @@ class PluginRunner(Runner):
             option = f': --cfg-options {" ".join(places)}' if places else ''
             raise UserError(f'{error}{option}') from error
 
-    def _is_of_a_student(self, filename: str) -> bool:
-        """Whether the model is a distiller and the checkpoint is not of one."""
-        if not hasattr(_unwrapped(self.model), 'student') or '://' in filename:
-            return False
-        content = read_checkpoint(filename)
-        state = weights_of(content)
-        return student_weights(state) is state
+
+def _read(source: str) -> dict:
+    """The content of a checkpoint, from a file or a URL."""
+    if '://' in source:
+        return CheckpointLoader.load_checkpoint(source, 'cpu')
+    return read_checkpoint(source)
+
+
+def _is_of_a_student(content: Mapping) -> bool:
+    state = weights_of(content)
+    return student_weights(state) is state
+
+
+def _built(cfg: Any, path: str) -> Any:
+    """A hook; its ``priority`` is the Runner's, not an argument."""
+    if not isinstance(cfg, Mapping):
+        return cfg
+    own = {key: value for key, value in cfg.items() if key != 'priority'}
+    with _setting(path):
+        hook = build_from(HOOKS, own, path)
+        if 'priority' in cfg:
+            get_priority(cfg['priority'])
+            hook.priority = cfg['priority']
+    return hook
 
 
 @contextmanager
 def _setting(path: str) -> Iterator[None]:
     try:
         yield
+    except UserError:
+        raise
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UserError(f'{path}: {type(error).__name__}: {error}', path) from error
 

@@ -71,7 +71,11 @@ def _check_intervals(cfg: Config) -> None:
         _warn(f'train_cfg.val_interval is {cfg.train_cfg.val_interval}, but {name} is {total}: '
               'one validation, after the last step')
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    hook = hook if isinstance(hook, Mapping) else {}  # built before
     interval = hook.get('interval', -1)
+    if type(interval) is not int:
+        raise UserError(f'default_hooks.checkpoint.interval: expected a whole number, got '
+                        f'{interval!r:.80}')
     if hook.get('by_epoch', True) and not by_epoch and interval > 0:
         raise UserError(f'default_hooks.checkpoint counts epochs, but {name} counts iterations, '
                         'which are one epoch: set default_hooks.checkpoint.by_epoch=False')

@@ -10,13 +10,16 @@ import threading
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ..locking import name_holder
+from ..locking import LAUNCHER, name_holder
 
 ROOT = Path(__file__).resolve().parents[2]  # commands run here
 
 
 class Processes:
-    """Runs commands, from any number of threads; ``stop`` ends all of them."""
+    """Runs commands, from any number of threads; ``stop`` ends all of them.
+
+    A tool also ends within seconds where this process was killed; see :func:`.engine.cli.run_tool`.
+    """
 
     def __init__(self) -> None:
         self._running: Set[int] = set()
@@ -64,7 +67,7 @@ class Processes:
         with self._lock:
             process = subprocess.Popen(
                 [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                cwd=ROOT, env=env, pass_fds=(lock, ))
+                cwd=ROOT, env={**env, LAUNCHER: str(os.getpid())}, pass_fds=(lock, ))
             self._running.add(process.pid)
             name_holder(lock, os.getpid(), process.pid)
             if self._stopped:

@@ -339,7 +339,7 @@ def test_a_stopped_run_continues_and_notices_changed_files(tmp_path):
     with pytest.raises(RuntimeError):
         collect()
     with open(journal, 'ab') as file:
-        file.write(pickle.dumps((3, 0, 'half written'))[:-4])
+        file.write(common._record((3, 0, 'half written', {}))[:-4])
     assert collect() == [0, 10, 20, 30, 40]
     assert calls == [0, 1, 2, 3, 3, 4]
     marks[1] = 1
@@ -366,7 +366,7 @@ def test_a_journal_is_of_one_root_of_one_setting_and_of_one_version_of_the_code(
 
 def test_a_journal_that_would_run_code_is_cut_off(tmp_path):
     path = tmp_path / 'j'
-    path.write_bytes(pickle.dumps(Evil(str(tmp_path / 'ran'))))
+    path.write_bytes(common._record(Evil(str(tmp_path / 'ran'))))
     assert list(common.convert_frames(str, [1], str(path))) == ['1']
     assert not (tmp_path / 'ran').exists()
 

@@ -1,4 +1,5 @@
 """Weights from a URL: out of reach they are an error of one line; from the cache they are read."""
+import hashlib
 import os
 
 import pytest
@@ -57,6 +58,51 @@ def test_a_file_in_the_cache_is_used(cached):
     runner = runner_of(cached)
     runner._init_model_weights()
     assert runner.model.camera[0].conv.weight.item() == 7.0
+
+
+class Student(BaseModule):
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Linear(1, 1, bias=False)
+
+
+class Distilled(BaseModule):
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.extra = Student(), nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize('url', [False, True])
+def test_a_student_starts_a_distillation_from_a_file_or_a_url(url, cached):
+    cached.parent.mkdir(parents=True)
+    torch.save({'conv.weight': torch.tensor([[7.0]])}, cached)
+    runner = PluginRunner(Distilled(), str(cached.parents[2]), cfg=Config(),
+                          default_scope='mmdet3d', experiment_name=str(cached))
+    runner.load_checkpoint(URL if url else str(cached))
+    assert runner.model.student.conv.weight.item() == 7.0
+    torch.save({'conv.weight': torch.ones(2, 1)}, cached)
+    with pytest.raises(UserError, match=r'conv.weight is \(2, 1\), expected \(1, 1\)'):
+        runner.load_checkpoint(URL if url else str(cached))
+
+
+@pytest.mark.parametrize('name, message', [
+    ('net-{:.8}.pth', ''), ('net-{:.64}.pth', ''), ('net-{:.12}.pt', ''), ('net-20210831.pth', ''),
+    ('net-0123.pth', ''), ('net-finetune.pth', ''), ('net_00000000.pth', ''),
+    ('net-00000000.pth', 'its name says 00000000; delete it, and it is downloaded again'),
+    ('net-191a3822.pth', 'its SHA-256 begins with {:.8}, its name says 191a3822; delete it')])
+def test_the_hash_in_a_name_is_compared(name, message, cached):
+    cached.parent.mkdir(parents=True)
+    torch.save({'conv.weight': torch.tensor([[7.0]])}, cached)
+    digest = hashlib.sha256(cached.read_bytes()).hexdigest()
+    file = cached.rename(cached.with_name(name.format(digest)))
+    source = f'http://127.0.0.1:1/{file.name}'
+    if not message:
+        assert CheckpointLoader.load_checkpoint(source)['conv.weight'].item() == 7.0
+        return
+    with pytest.raises(UserError, match=f'^weights {source}: {file} .*{message.format(digest)}'):
+        CheckpointLoader.load_checkpoint(source)
 
 
 class Code:

@@ -1,12 +1,15 @@
 """Settings that depend on each other are found before the first step."""
+import re
+
 import pytest
 import torch
-from mmdet3d.registry import METRICS
+from mmdet3d.registry import METRICS, MODELS
 
-from mmdet3d_plugin.engine import load_config
+from mmdet3d_plugin.engine import build_runner, load_config
 from mmdet3d_plugin.engine.config import check_config
+from mmdet3d_plugin.engine.options import OptionText
 from mmdet3d_plugin.engine.settings import check_batches
-from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.errors import UserError, build_from
 
 STUDENT = 'configs/kd360/kd360_student_r18_500it_toytown.py'
 NO_VALIDATION = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
@@ -41,6 +44,91 @@ NO_VALIDATION = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
 def test_settings_that_cannot_work(options, message):
     with pytest.raises(UserError, match=message):
         check_config(load_config(STUDENT, options))
+
+
+@pytest.mark.parametrize('key', [
+    'model', 'model.camera_branch', 'train_cfg', 'val_cfg', 'optim_wrapper', 'val_evaluator',
+    'optim_wrapper.optimizer', 'train_dataloader', 'val_dataloader.dataset', 'param_scheduler',
+    'train_dataloader.sampler', 'train_dataloader.collate_fn', 'param_scheduler.0', 'visualizer',
+    'train_dataloader.dataset.pipeline', 'train_dataloader.dataset.pipeline.1', 'custom_hooks',
+    'default_hooks', 'default_hooks.logger', 'visualizer.vis_backends', 'log_processor', 'env_cfg',
+    'custom_imports'])
+@pytest.mark.parametrize('text, hint', [
+    ('5', 'got 5$'), ('x', "got 'x'$"),
+    ("dict(type='X')", r"""got "dict\(type='X'\)"; .* \{'type':'X','key':1\}, .*config file$""")])
+def test_text_where_a_dict_must_be(key, text, hint):
+    with pytest.raises(UserError, match=rf'{re.escape(key)}: expected a dict, {hint}'):
+        cfg = load_config(STUDENT, {key: OptionText(text)})
+        check_config(cfg)
+        build_from(MODELS, cfg.model, 'model')
+
+
+@pytest.mark.parametrize('key', ['custom_hooks', 'param_scheduler', 'val_evaluator',
+                                 'visualizer.vis_backends', 'train_dataloader.dataset.pipeline'])
+@pytest.mark.parametrize('text', ["[dict(type='X',at=6)]", '[5]', '[x]'])
+def test_text_in_a_list_of_dicts(key, text):
+    got = re.escape(repr(int(text[1:-1]) if text == '[5]' else text[1:-1]))
+    with pytest.raises(UserError, match=rf'^{re.escape(key)}\[0\]: expected a dict, got {got}'):
+        check_config(load_config(STUDENT, {key: OptionText(text)}))
+
+
+def test_hooks_as_a_dict_and_none_in_a_list():
+    with pytest.raises(UserError, match='custom_hooks: expected a list of dicts, got'):
+        check_config(load_config(STUDENT, {'custom_hooks': OptionText("{'type':'EMAHook'}")}))
+    with pytest.raises(UserError, match=r'custom_hooks\[1\]: expected a dict, got None; leave'):
+        check_config(load_config(STUDENT, {'custom_hooks': [dict(type='EMAHook'), None]}))
+
+
+@pytest.mark.parametrize('key, message', [
+    ('work_dir', 'work_dir: expected a text, got 5'),
+    ('load_from', 'load_from: expected a text, got 5'),
+    ('custom_imports.imports', 'custom_imports.imports: expected names of modules, got 5')])
+def test_numbers_where_texts_must_be(key, message):
+    with pytest.raises(UserError, match=message):
+        load_config(STUDENT, {key: 5})
+
+
+def test_a_misspelt_module_of_custom_imports(tmp_path):
+    near = "mmdet3d_plugn: No module named 'mmdet3d_plugn'; did you mean 'mmdet3d_plugin'"
+    with pytest.raises(UserError, match=f'^custom_imports.imports: {near}'):
+        load_config(STUDENT, {'custom_imports.imports': OptionText('[mmdet3d_plugn]')})
+    path = tmp_path / 'config.py'
+    path.write_text("custom_imports = dict(imports=['mmdet3d_plugin', 'mmdet3d_plugin.nothing'])")
+    with pytest.raises(UserError, match="plugin.nothing: No module named 'mmdet3d_plugin.nothing'"):
+        load_config(path)
+    with pytest.raises(UserError, match=r"^custom_imports.import: .*'imports'"):
+        check_config(load_config(STUDENT, {'custom_imports.import': 'x'}))
+    load_config(path, {'custom_imports.allow_failed_imports': True})
+
+
+@pytest.mark.parametrize('hook, message', [
+    (dict(type='EarlyStoppingHook'),
+     r"custom_hooks\[1\] \(EarlyStoppingHook\): missing argument 'monitor'"),
+    (dict(type='EarlyStoppingHook', monitor='toy/mae'),
+     r'custom_hooks\[1\] \(EarlyStoppingHook\): Cannot infer the rule for toy/mae'),
+    (dict(type='EMAHook', begin_iter=-4), r'custom_hooks\[1\]: .*begin_iter'),
+    (dict(type='EMAHook', priority='HIGHEST2'), r"custom_hooks\[1\].*'HIGHEST2'"),
+    (dict(type='EMAHook', priority=900), r'custom_hooks\[1\].*between 0 and 100'),
+    (dict(type='EMAHook', momentum=5), 'EMAHook: AssertionError: momentum must be in range')])
+def test_hooks_whose_arguments_are_wrong(hook, message, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend('tests/toy')
+    cfg = load_config('tests/toy/toy_config.py', {
+        'custom_hooks': [dict(type='WriteLossHook'), hook], 'work_dir': str(tmp_path)})
+    with pytest.raises(UserError, match=f'^{message}'):
+        build_runner(cfg).train()
+
+
+def test_a_default_hook_whose_argument_is_wrong_and_a_priority(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend('tests/toy')
+    cfg = load_config('tests/toy/toy_config.py', {
+        'custom_hooks': [dict(type='WriteLossHook', priority='VERY_HIGH')],
+        'work_dir': str(tmp_path)})
+    runner = build_runner(cfg)
+    assert [h.priority for h in runner.hooks if type(h).__name__ == 'WriteLossHook'] == [
+        'VERY_HIGH']
+    cfg.default_hooks.logger.interval = 'x'
+    with pytest.raises(UserError, match='^default_hooks.logger: TypeError: interval must be an in'):
+        build_runner(cfg)
 
 
 @pytest.mark.parametrize('options', [

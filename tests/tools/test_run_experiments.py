@@ -255,6 +255,29 @@ def test_slurm_submits_one_array(start):
     assert script.count('--array=0-3') == 1 and '--dependency' in script.splitlines()[-1]
 
 
+def test_a_training_ends_with_a_killed_launcher(tmp_path, run_command):
+    file, folder = tmp_path / 'one.py', tmp_path / 'work' / 'long' / 'seed_0'
+    file.write_text("title, metrics, seeds = 'One', ('toy/mae', ), (0, )\n"
+                    "runs = dict(long=dict(config='tests/toy/toy_config.py', options={\n"
+                    "    'custom_hooks.0.sleep': 0.5, 'train_cfg.max_epochs': 1000}))\n")
+    launcher = run_command('tools/run_experiments.py', file, '--work-dir', tmp_path / 'work',
+                           wait=False)
+    deadline = time.time() + 100
+    while time.time() < deadline and not (folder / 'last_checkpoint').is_file():
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.communicate()
+    deadline = time.time() + 10
+    while True:
+        try:
+            with locked(folder / '.lock', 'it still trains'):
+                break
+        except UserError:
+            assert time.time() < deadline
+            time.sleep(0.1)
+
+
 @pytest.mark.slow
 def test_a_teacher_and_its_student(tmp_path, toytown, run_command):
     experiment = tmp_path / 'two.py'
