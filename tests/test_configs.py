@@ -144,6 +144,10 @@ def test_best_checkpoint_follows_the_metric(built):
     if metric.type == 'MapIoUMetric':
         assert best == 'map/mean'
         assert metric.classes == getattr(built.model, 'student', built.model).head.classes
+    elif metric.type == 'NuScenesDetectionMetric':
+        assert best in ('det/mAP', 'det/NDS')
+        assert set(metric.classes) == set(getattr(built.model, 'student', built.model
+                                                  ).head.class_names)
     else:
         assert best == 'bev/IoU100' and set(metric.ranges) == {100, 50, 20}
 

@@ -1,0 +1,10 @@
+# BEVDepth4D of BEVDet: ResNet-50, 256 x 704, one past frame, classes balanced.
+_base_ = [
+    '../_base_/datasets/nuscenes_det.py', '../_base_/models/bevdepth4d.py',
+    '../_base_/schedules/bevdet_24e.py'
+]
+
+model = _base_.det_model
+train_dataloader = dict(
+    batch_size=8, num_workers=4,
+    dataset=dict(_delete_=True, type='CBGSDataset', dataset=_base_.train_dataloader.dataset))
