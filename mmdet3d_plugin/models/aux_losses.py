@@ -20,8 +20,10 @@ class AuxLoss(BaseModule, metaclass=ABCMeta):
 
     Attributes:
         taps (set[str]): Addresses of the tensors, whose role is ``model``: ``'model.fuser'``.
+        predicts (bool): Whether :meth:`predict` is called.
     """
     taps: Set[str]
+    predicts = False
 
     @abstractmethod
     def forward(self, taps: Mapping[str, Tensor], inputs: dict,
@@ -36,6 +38,10 @@ class AuxLoss(BaseModule, metaclass=ABCMeta):
         Returns:
             dict: Scalars; those whose name contains ``loss`` are minimised, the rest is logged.
         """
+
+    def predict(self, taps: Mapping[str, Tensor], inputs: dict,
+                samples: Sequence[Det3DDataSample]) -> None:
+        """Fill further fields of predicted samples, in place; where ``predicts``."""
 
 
 class AuxLosses(nn.ModuleDict):
@@ -54,6 +60,18 @@ class AuxLosses(nn.ModuleDict):
         self._taps = tuple(map(Tap.parse, sorted({t for loss in self.values() for t in loss.taps})))
         for tap in self._taps:
             tap.check({_ROLE: model})
+
+    @property
+    def predicts(self) -> bool:
+        """Whether one of the losses fills fields of predicted samples."""
+        return any(loss.predicts for loss in self.values())
+
+    def predict(self, taps: TapRecorder, inputs: dict,
+                samples: Sequence[Det3DDataSample]) -> None:
+        """Let losses that do fill fields of predicted samples."""
+        for loss in self.values():
+            if loss.predicts:
+                loss.predict(taps, inputs, samples)
 
     @contextmanager
     def record(self, model: nn.Module) -> Iterator[TapRecorder]:

@@ -226,3 +226,27 @@ def test_half_precision_logits_have_a_float32_loss():
 def test_unknown_arguments(name, value):
     with pytest.raises(UserError, match=f"DepthLoss.{name}: expected '.*' or '.*', got '{value}'"):
         DepthLoss('model.x', **{name: value})
+
+
+def test_the_predicted_depth_is_the_mean_of_the_distribution():
+    from mmdet3d.structures import Det3DDataSample
+    logits = torch.tensor([1.0, 2.0, 1.0]).log().view(1, 1, 3, 1, 1).expand(1, 1, 3, 2, 4).clone()
+    logits[..., 0, 0] = torch.tensor([100.0, 0, 0])
+    camera = dict(name='c', lens='pinhole', height=4, width=8, lidar2cam=np.eye(4),
+                  cam2img=[[1.0, 0, 3.5], [0, 1, 1.5], [0, 0, 1]])
+    inputs = dict(points=[SCAN], rig=CameraRig.from_dicts([[camera]]))
+    samples = [Det3DDataSample()]
+    loss = DepthLoss('model.x[1]', depth=(1.0, 4.0, 1.0), predict=True)
+    assert loss.predicts and not DepthLoss('model.x').predicts
+    loss.predict({'model.x[1]': logits}, inputs, samples)
+    expected = torch.full((1, 2, 4), 2.5)
+    expected[0, 0, 0] = 1.5
+    torch.testing.assert_close(samples[0].pred_depth, expected)
+    truth = torch.zeros(1, 2, 4)
+    truth[0, 1, 0], truth[0, 1, 2] = 1.2, 2.5
+    torch.testing.assert_close(samples[0].gt_depth, truth)
+    with pytest.raises(UserError, match='predicted one by one; set camera_branch.keep=0'):
+        loss.predict({'model.x[1]': logits}, inputs, samples * 2)
+    alone = [Det3DDataSample()]
+    loss.predict({'model.x[1]': logits}, dict(rig=inputs['rig']), alone)
+    assert 'gt_depth' not in alone[0]

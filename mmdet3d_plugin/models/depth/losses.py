@@ -39,6 +39,9 @@ class DepthLoss(AuxLoss):
             (``'points'``), or by the number of all logits (``'all'``), so that a frame with fewer
             points counts less.
         cell (str): See :func:`geometry.depth.depth_maps`.
+        predict (bool): Fill ``pred_depth`` of predicted samples, (N, h, w) the mean of the
+            predicted distribution in metres, and where there are points ``gt_depth``, (N, h, w), 0
+            where there is none. For :class:`DepthMetric`.
         grid (BEVGrid): The model's grid (passed by the model); unused.
 
     Raises:
@@ -47,7 +50,7 @@ class DepthLoss(AuxLoss):
 
     def __init__(self, tap: str, depth: Tuple[float, float, float] = (1.0, 60.0, 0.5),
                  weight: float = 3.0, activation: str = 'softmax', average: str = 'points',
-                 cell: str = 'center', grid=None, init_cfg=None):
+                 cell: str = 'center', predict: bool = False, grid=None, init_cfg=None):
         super().__init__(init_cfg)
         for name, value, known in (('activation', activation, ('softmax', 'sigmoid')),
                                    ('average', average, ('points', 'all')),
@@ -57,6 +60,7 @@ class DepthLoss(AuxLoss):
                                 f'{value!r}')
         self.tap, self.taps, self.bins, self.weight = tap, {tap}, tuple(depth), weight
         self.activation, self.average, self.cell = activation, average, cell
+        self.predicts = predict
 
     def forward(self, taps: Mapping[str, Tensor], inputs: dict,
                 samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
@@ -75,3 +79,19 @@ class DepthLoss(AuxLoss):
             loss = (loss.sum(2) * inside).sum()
         count = inside.sum().clamp_min(1) if self.average == 'points' else logits.numel()
         return dict(loss=self.weight * loss / count)
+
+    def predict(self, taps: Mapping[str, Tensor], inputs: dict,
+                samples: Sequence[Det3DDataSample]) -> None:
+        """See :class:`AuxLoss`."""
+        logits = taps[self.tap].float()
+        if len(logits) != len(samples):
+            raise UserError('DepthLoss.predict: the samples of a batch were predicted one by one; '
+                            'set camera_branch.keep=0')
+        centers = torch.arange(*self.bins, device=logits.device) + self.bins[2] / 2
+        depth = (logits.softmax(2) * centers[:, None, None]).sum(2)
+        truth = None if inputs.get('points') is None else depth_maps(
+            inputs['points'], inputs['rig'], logits.shape[-2:], self.cell)
+        for n, sample in enumerate(samples):
+            sample.set_field(depth[n], 'pred_depth')
+            if truth is not None:
+                sample.set_field(truth[n], 'gt_depth')

@@ -81,11 +81,10 @@ class BEVModel(BaseModel):
         """
         if mode == 'loss':
             return self._loss(inputs, data_samples)
-        outs = self._run(inputs)
         if mode == 'predict':
-            return self.head.predict(outs, data_samples)
+            return self._predict(inputs, data_samples)
         if mode == 'tensor':
-            return outs
+            return self._run(inputs)
         raise ValueError(f"mode: expected 'loss', 'predict' or 'tensor', got {mode!r}")
 
     def _loss(self, inputs: dict, samples: Sequence[Det3DDataSample]) -> Dict[str, Tensor]:
@@ -94,6 +93,14 @@ class BEVModel(BaseModel):
         with self.aux_losses.record(self) as taps:
             losses = self.head.loss(self._run(inputs), samples)
         return merge_losses(losses, self.aux_losses(taps, inputs, samples), 'model.aux_losses')
+
+    def _predict(self, inputs: dict, samples: Sequence[Det3DDataSample]) -> List[Det3DDataSample]:
+        if self.aux_losses is None or not self.aux_losses.predicts:
+            return self.head.predict(self._run(inputs), samples)
+        with self.aux_losses.record(self) as taps:
+            samples = self.head.predict(self._run(inputs), samples)
+        self.aux_losses.predict(taps, inputs, samples)
+        return samples
 
     def _run(self, inputs: dict) -> Dict[str, Tensor]:
         flips = self._draw_flips(inputs)
