@@ -11,37 +11,21 @@ from shapely.geometry import Polygon
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.models.heads.box_decoding import circle_nms, task_decodings
 from tests.helpers.detection import (
+    BEVDET,
     CLASSES,
     GRID,
     MMDET3D_CLASSES,
+    RADII,
     RANGE,
     TASKS,
     head,
     instances,
     mmdet3d_head,
     random_boxes,
+    random_outs,
     sample,
     to_mmdet3d,
 )
-
-RADII = [4, 12, 10, 1, 0.85, 0.175]
-BEVDET = dict(
-    nms_type=['rotate', 'rotate', 'rotate', 'circle', 'rotate', 'rotate'],
-    nms_thr=[0.2, 0.2, 0.2, 0.2, 0.2, 0.5],
-    scale_factors=[1.0, [0.7, 0.7], [0.4, 0.55], 1.1, [1.0, 1.0], [4.5, 9.0]])
-
-
-def random_outs(made, batch=2, seed=0, peaks=-2.0):
-    """Raw outputs with many boxes of plausible sizes above the threshold."""
-    generator = torch.Generator().manual_seed(seed)
-    outs = {}
-    for name, output in made.outputs().items():
-        values = torch.randn(batch, *output.shape, generator=generator)
-        kind = name.split('.')[1]
-        outs[name] = {'heatmap': lambda v: v + peaks, 'reg': torch.sigmoid,
-                      'dim': lambda v: v * 0.3 + torch.tensor([1.4, 0.7, 0.5])[:, None, None],
-                      }.get(kind, lambda v: v)(values)
-    return outs
 
 
 def predict(made, outs, batch=2, classes=CLASSES, **metainfo):
