@@ -9,7 +9,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from shapely.geometry import Polygon
 
 from mmdet3d_plugin.errors import UserError
-from mmdet3d_plugin.models.heads.box_decoding import circle_nms, task_decodings
+from mmdet3d_plugin.models.heads.box_decoding import circle_nms, rotated_nms, task_decodings
 from tests.helpers.detection import (
     BEVDET,
     CLASSES,
@@ -217,19 +217,29 @@ def test_circle_nms_is_mmdet3ds():
         assert kept == list(mmdet3d_circle_nms(boxes, radius, 300)) and 10 < len(kept) < 300
 
 
-def test_rotated_nms_of_mmcv_is_right_on_the_cpu():
-    """Against the polygons of shapely."""
+@pytest.mark.parametrize('iou', [0.05, 0.2, 0.5])
+def test_rotated_nms_is_right_and_mmcvs(iou):
+    """Against the polygons of shapely, and mmcv's operator, which is right on CPUs."""
     generator = np.random.default_rng(1)
     boxes = generator.uniform((-12, -12, 1, 0.5, -4), (12, 12, 9, 4, 4), (80, 5)).astype('float32')
     scores = -np.sort(-generator.random(80).astype('float32'))
     shapes = [polygon(*box) for box in boxes.astype(float)]
     kept = []
     for n, shape in enumerate(shapes):
-        if all(shape.intersection(shapes[m]).area / shape.union(shapes[m]).area <= 0.2
+        if all(shape.intersection(shapes[m]).area / shape.union(shapes[m]).area <= iou
                for m in kept):
             kept.append(n)
-    found = nms_rotated(torch.from_numpy(boxes), torch.from_numpy(scores), 0.2)[1]
-    assert found.tolist() == kept and 10 < len(kept) < 70
+    assert rotated_nms(torch.from_numpy(boxes), iou).tolist() == kept and 10 < len(kept) < 80
+    assert nms_rotated(torch.from_numpy(boxes), torch.from_numpy(scores), iou)[1].tolist() == kept
+
+
+def test_rotated_nms_of_none_and_of_equal_boxes():
+    assert rotated_nms(torch.zeros(0, 5), 0.2).tolist() == []
+    box = torch.tensor([[1.0, 2.0, 4.0, 2.0, 0.3]])
+    turned = box + torch.tensor([0, 0, 0, 0, math.pi])
+    assert rotated_nms(torch.cat([box, box, turned, box + 9]), 0.9).tolist() == [0, 3]
+    far = box + torch.tensor([[4.5, 0.0, 0, 0, 0]])
+    assert rotated_nms(torch.cat([box, far]), 0.0).tolist() == [0, 1]
 
 
 def polygon(x, y, length, width, yaw):
