@@ -1,4 +1,4 @@
-"""Bird's-eye-view maps of images or of a video, without torch.
+"""Bird's-eye-view maps and 3D boxes of images or of a video, without torch.
 
     python tools/infer_onnx.py MODEL INPUT OUT_DIR
 
@@ -6,9 +6,10 @@ MODEL is what tools/export_onnx.py wrote, .onnx or .xml, with MODEL.json and MOD
 (student.onnx.json and student.onnx.npz beside student.onnx).
 INPUT is an image, a video, or a folder of images; for networks of several cameras a folder with
 one folder of images for each, whose names are in MODEL.json. OUT_DIR/bev/NAME.png is the map seen
-from above, OUT_DIR/maps/NAME.npz (with --maps) the network's outputs, OUT_DIR/video.mp4 all frames
-with their maps. Beside the map are the images of the cameras that look ahead, from left to right of
-the car, and below them those of the cameras that look back, likewise.
+from above, OUT_DIR/boxes/NAME.json the 3D boxes of a detector, OUT_DIR/maps/NAME.npz (with --maps)
+the network's outputs, OUT_DIR/video.mp4 all frames with their maps. Beside the map are the images
+of the cameras that look ahead, from left to right of the car, and below them those of the cameras
+that look back, likewise.
 
 Frames that are there are not computed again unless their images have changed, so a run that was
 stopped goes on. OUT_DIR/run.json says whose results they are; those of another input, model,
@@ -29,7 +30,7 @@ import time
 from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -40,6 +41,8 @@ PIXELS = 1 << 28
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 Source = Tuple[str, Callable[[], List[np.ndarray]]]
+BRANCHES = dict(reg=2, height=1, dim=3, rot=2)
+"""Channels of the outputs that make boxes, beside heatmap and velocity."""
 
 
 class InputError(ValueError):
@@ -138,6 +141,42 @@ def _check_meta(meta) -> None:
     for key in ('sha256', 'arrays_sha256'):
         if not isinstance(meta[key], str):
             raise TypeError(f'{key} is no text')
+    for prefix, settings in meta.get('decoding', {}).items():
+        _check_decoding(prefix, settings, meta)
+
+
+def _check_decoding(prefix: str, settings: dict, meta: dict) -> None:
+    if settings['kind'] != 'center_point':
+        raise ValueError(f'the outputs are decoded by {settings["kind"]}'[:200])
+    grid = meta['grid']
+    if not {grid['rows'], grid['cols'], grid['forward_axis']} <= {'+x', '-x', '+y', '-y'} or (
+            grid['rows'][1] == grid['cols'][1]):
+        raise ValueError(f'its grid follows {grid["rows"]} and {grid["cols"]}'[:200])
+    for name, count in (('x_range', (2, )), ('y_range', (2, )), ('resolution', ())):
+        _numbers(grid[name], count, name)
+    if not (grid['x_range'][0] < grid['x_range'][1] and grid['y_range'][0] < grid['y_range'][1]):
+        raise ValueError('its grid is empty')
+    if type(settings['norm_bbox']) is not bool or settings['z'] not in ('center', 'bottom'):
+        raise ValueError(f'norm_bbox or z of {settings}'[:200])
+    vel = ('vel', ) if settings['velocity'] else ()
+    for t, task in enumerate(settings['tasks']):
+        classes = len(task['classes'])
+        for name in ('heatmap', *BRANCHES, *vel):
+            size = BRANCHES.get(name, classes if name == 'heatmap' else 2)
+            shape = meta['outputs'][f'{prefix}task{t}.{name}']['shape']
+            if shape != ['batch', size, *meta['grid']['shape']]:
+                raise ValueError(f'output {prefix}task{t}.{name} is {shape}'[:200])
+        for name in ('score_threshold', 'nms_thr', 'squared_radius'):
+            _numbers(task[name], (), name)
+        _numbers(task['scale_factors'], (len(task['scale_factors']) and classes, ), 'scale_factors')
+        if task['post_center_range'] is not None:
+            _numbers(task['post_center_range'], (6, ), 'post_center_range')
+        for name in ('max_num', 'pre_max_size', 'post_max_size'):
+            if type(task[name]) is not int and (name == 'max_num' or task[name] is not None):
+                raise TypeError(f'{name} is no whole number')
+        if task['nms_type'] not in ('rotate', 'circle', None) or not all(
+                isinstance(name, str) for name in task['classes']):
+            raise ValueError('nms_type or classes')
 
 
 def _check_hash(description: Path, file: Path, expected: str) -> None:
@@ -562,6 +601,128 @@ def _frames_of_video(video) -> Iterator[Source]:
         number += 1
 
 
+# ------------------------------------------------------------------------------------------- boxes
+def decode_boxes(outs: Dict[str, np.ndarray], settings: dict, grid: dict,
+                 seconds: float = 1.0) -> List[dict]:
+    """3D boxes from the raw outputs of CenterPointHead.
+
+    Args:
+        outs: ``task0.heatmap`` (classes, rows, columns) and so on, float32.
+        settings: The description's ``decoding``.
+        grid: The description's ``grid``.
+        seconds: By what a network's displacements are divided to be velocities.
+
+    Returns:
+        list: Boxes in the axes of the network, the best first in each task: ``class``, ``score``,
+        ``center`` (x, y, z), ``size`` (length, width, height), ``yaw`` and, if the network has it,
+        ``velocity`` (x, y), in metres, radians and m/s.
+    """
+    found = []
+    for t, task in enumerate(settings['tasks']):
+        own = {name.removeprefix(f'task{t}.'): out for name, out in outs.items()
+               if name.startswith(f'task{t}.')}
+        boxes, scores, classes = best_cells(own, settings, task, grid)
+        for n in suppress(boxes, scores, classes, task):
+            box = dict(score=float(scores[n]), center=boxes[n, :3].tolist(),
+                       size=boxes[n, 3:6].tolist(), yaw=float(boxes[n, 6]))
+            if settings['velocity']:
+                box['velocity'] = (boxes[n, 7:9] / seconds).tolist()
+            found.append({'class': task['classes'][classes[n]], **box})
+    return found
+
+
+def best_cells(outs, settings, task, grid) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, 9 or 7) boxes with z of the centre, (N,) scores and (N,) classes, the best first."""
+    _, rows, cols = outs['heatmap'].shape
+    logits = outs['heatmap'].ravel()
+    best = np.argsort(-logits, kind='stable')[:task['max_num']]
+    with np.errstate(over='ignore'):  # exp of a logit far below 0
+        scores = 1 / (1 + np.exp(-logits[best]))
+        at = {name: out.reshape(len(out), -1)[:, best % (rows * cols)].T
+              for name, out in outs.items() if name != 'heatmap'}
+        size = np.exp(at['dim']) if settings['norm_bbox'] else at['dim']
+    cell = best % (rows * cols)
+    xy = from_pixel(np.stack([cell // cols, cell % cols], 1) + at['reg'][:, ::-1], grid)
+    z = at['height'] + (size[:, 2:] / 2 if settings['z'] == 'bottom' else 0)
+    yaw = np.arctan2(at['rot'][:, :1], at['rot'][:, 1:])
+    boxes = np.concatenate([xy, z, size, yaw, *([at['vel']] if 'vel' in at else [])], 1)
+    wanted = scores > task['score_threshold']
+    if task['post_center_range'] is not None:
+        low, high = np.float32(task['post_center_range']).reshape(2, 3)
+        wanted &= ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(1)
+    return boxes[wanted], scores[wanted], (best // (rows * cols))[wanted]
+
+
+def from_pixel(pixel: np.ndarray, grid: dict) -> np.ndarray:
+    """(N, 2) row and column, in cells from the first edge, to x and y."""
+    xy = np.empty_like(pixel)
+    for values, axis in zip(pixel.T, (grid['rows'], grid['cols'])):
+        low, high = grid[f'{axis[1]}_range']
+        step = values * grid['resolution']
+        xy[:, 'xy'.index(axis[1])] = high - step if axis[0] == '-' else low + step
+    return xy
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, task: dict) -> List[int]:
+    """Non-maximum suppression: indices of the boxes that are kept, the best first."""
+    count = len(boxes[:task['pre_max_size']])
+    kept = list(range(count))
+    if task['nms_type'] == 'circle':
+        kept = greedy(count, lambda n, others: np.square(
+            boxes[others, :2] - boxes[n, :2]).sum(1) <= task['squared_radius'])
+    elif task['nms_type'] == 'rotate':
+        sizes = boxes[:, 3:5].copy()
+        if task['scale_factors']:
+            sizes *= np.float32(task['scale_factors'])[classes][:, None]
+        corners = rectangle_corners(boxes[:, :2], sizes, boxes[:, 6])
+        areas, reach = sizes.prod(1), np.hypot(*sizes.T) / 2
+
+        def overlaps(n, others):
+            far = np.hypot(*(boxes[others, :2] - boxes[n, :2]).T) > reach[n] + reach[others]
+            shared = np.array([0 if skip else intersection_area(corners[n], corners[m])
+                               for m, skip in zip(others, far)])
+            return shared > task['nms_thr'] * (areas[n] + areas[others] - shared)
+
+        kept = greedy(count, overlaps)
+    return kept[:task['post_max_size']]
+
+
+def greedy(count: int, too_near: Callable[[int, np.ndarray], np.ndarray]) -> List[int]:
+    """Take the first of those that are left and remove those too near to it, until none is left."""
+    left, kept = np.arange(count), []
+    while len(left):
+        kept.append(int(left[0]))
+        left = left[1:][~too_near(left[0], left[1:]).astype(bool)]
+    return kept
+
+
+def rectangle_corners(center: np.ndarray, size: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+    """(N, 4, 2) corners counter-clockwise, float64, of (N, 2) centres, (N, 2) sizes, (N,) yaws."""
+    half = size[:, None].astype(np.float64) / 2 * [[1, 1], [-1, 1], [-1, -1], [1, -1]]
+    cos, sin = np.cos(yaw, dtype=np.float64), np.sin(yaw, dtype=np.float64)
+    turn = np.stack([np.stack([cos, sin], 1), np.stack([-sin, cos], 1)], 1)
+    return half @ turn + center[:, None]
+
+
+def intersection_area(first: np.ndarray, second: np.ndarray) -> float:
+    """Of two convex polygons, (N, 2) corners counter-clockwise: one cut by the other's edges."""
+    polygon, (x0, y0) = (first - first[0]).tolist(), first[0]
+    edges = (second - (x0, y0)).tolist()
+    for (ax, ay), (bx, by) in zip(edges, [*edges[1:], edges[0]]):
+        sides = [(bx - ax) * (y - ay) - (by - ay) * (x - ax) for x, y in polygon]
+        cut_off = []
+        for n, ((x, y), side) in enumerate(zip(polygon, sides)):
+            (next_x, next_y), next_side = polygon[n + 1 - len(polygon)], sides[n + 1 - len(sides)]
+            if side >= 0:
+                cut_off.append((x, y))
+            if (side >= 0) != (next_side >= 0):
+                share = side / (side - next_side)
+                cut_off.append((x + (next_x - x) * share, y + (next_y - y) * share))
+        polygon = cut_off
+    return sum(x * polygon[n - 1][1] - y * polygon[n - 1][0]
+               for n, (x, y) in enumerate(polygon)) / -2
+
+
 # ----------------------------------------------------------------------------------------- drawing
 def draw_map(segmentation: np.ndarray, arrays: Dict[str, np.ndarray],
              thresholds: Sequence[float]) -> np.ndarray:
@@ -574,6 +735,27 @@ def draw_map(segmentation: np.ndarray, arrays: Dict[str, np.ndarray],
     image = cv2.resize(cells, background.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     drawn = (background != ground).any(-1)
     image[drawn] = background[drawn]
+    return image
+
+
+def draw_boxes(image: np.ndarray, boxes: Sequence[dict], grid: dict) -> np.ndarray:
+    """The boxes seen from above as ``background`` is, with a line from the centre to the front."""
+    rows, cols = {'+x': ('-x', '-y'), '-x': ('+x', '+y'), '+y': ('-y', '+x'),
+                  '-y': ('+y', '-x')}[grid['forward_axis']]
+    scale = 16 * image.shape[1] / np.subtract(*grid[f'{cols[1]}_range'][::-1])
+
+    def at(xy):  # (column, row) in 16ths of pixels
+        ends = (grid[f'{axis[1]}_range'][axis[0] == '-'] for axis in (cols, rows))
+        return np.stack([np.abs(xy[..., 'xy'.index(axis[1])] - end) * scale for axis, end in
+                         zip((cols, rows), ends)], -1).round().astype(np.int32)
+
+    image = image.copy()
+    for box in boxes:
+        center, size = np.array(box['center'])[None, :2], np.array(box['size'])[None, :2]
+        corners = rectangle_corners(center, size, np.array([box['yaw']]))[0]
+        front = np.stack([center[0], (corners[0] + corners[3]) / 2])
+        cv2.polylines(image, [at(corners)], True, (0, 0, 0), 1, cv2.LINE_AA, 4)
+        cv2.polylines(image, [at(front)], False, (0, 0, 0), 1, cv2.LINE_AA, 4)
     return image
 
 
@@ -646,7 +828,7 @@ class Results:
             lines = self.list.read_bytes().split(b'\n') if self.list.is_file() else ()
             self.hashes = {os.fsdecode(file): digest.decode('ascii', 'replace')
                            for digest, _, file in (line.partition(b' ') for line in lines)}
-        for name in () if self.note.is_file() else ('bev', 'maps', 'video.mp4'):
+        for name in () if self.note.is_file() else ('bev', 'boxes', 'maps', 'video.mp4'):
             if (folder / name).exists():
                 raise InputError(f'{folder}: it has {name} but no run.json, so it holds no results '
                                  'of this program; choose another folder')
@@ -692,8 +874,8 @@ def _hash(*parts) -> str:
     return digest.hexdigest()
 
 
-def origin_of(exported: Exported, source: Path, thresholds: Sequence[float],
-              precision: str) -> Dict[str, object]:
+def origin_of(exported: Exported, source: Path, thresholds: Sequence[float], precision: str,
+              interval: Optional[float] = None) -> Dict[str, object]:
     """What the results of a run have in common: whose they are, beside each frame's images.
 
     A folder may get more images; a file that is replaced is another input.
@@ -706,6 +888,8 @@ def origin_of(exported: Exported, source: Path, thresholds: Sequence[float],
                   arrays=exported.meta['arrays_sha256'])
     if exported.path.suffix == '.xml':
         origin['precision'] = precision
+    if interval is not None:
+        origin['interval'] = interval
     return dict(origin, **{name: values.tolist() for name, values in exported.feed.items()})
 
 
@@ -728,16 +912,24 @@ def run(args: argparse.Namespace) -> None:
     if len(thresholds) != len(exported.meta['thresholds']):
         raise InputError(f'--threshold: {len(thresholds)} values for the classes '
                          f'{", ".join(exported.meta["classes"])}; give one, or one for each')
-    if 'segmentation' not in exported.names:
+    decoding = exported.meta.get('decoding')
+    if 'segmentation' not in exported.names and not decoding:
         raise InputError(f'model {args.model}: it has no segmentation to draw, but '
                          f'{", ".join(exported.names)}; export it with --tasks segmentation')
+    if args.interval is None and any(settings['velocity'] == 'displacement'
+                                     for settings in (decoding or {}).values()):
+        raise InputError(f'model {args.model}: it predicts displacements since the past image; '
+                         'give --interval, the seconds since then')
+    if args.interval is not None and not 0 < args.interval < 60:
+        raise InputError(f'--interval: expected seconds > 0, got {args.interval}')
     total, frames = frames_of(args.input, list(exported.meta['preprocessing']['images']))
-    results = Results(args.out_dir, origin_of(exported, args.input, thresholds, args.precision))
+    results = Results(args.out_dir, origin_of(exported, args.input, thresholds, args.precision,
+                                              args.interval))
     begin, done = time.monotonic(), 0
     with contextlib.closing(Video(args.out_dir / 'video.mp4', args.fps)) as video:
         for name, read in frames:
             images = prepare(exported, read(), name)
-            bev = predict(exported, images, name, results, args.maps, thresholds)
+            bev = predict(exported, images, name, results, args.maps, thresholds, args.interval)
             video.write(beside(images, bev, exported.meta['camera_rows']))
             done += 1
             progress(done, total, begin)
@@ -796,20 +988,29 @@ class Video:
             self.partial.unlink(missing_ok=True)
 
 
-def predict(exported, images, name, results, keep_maps, thresholds) -> np.ndarray:
+def predict(exported, images, name, results, keep_maps, thresholds, interval=None) -> np.ndarray:
     """The map's image; computed and written unless it is there."""
-    digest = _hash(*map(np.ascontiguousarray, images))
-    drawing, maps = f'bev/{name}.png', f'maps/{name}.npz'
-    if results.has(drawing, digest) and (results.has(maps, digest) or not keep_maps):
+    digest, decoding = _hash(*map(np.ascontiguousarray, images)), exported.meta.get('decoding')
+    drawing, maps, objects = f'bev/{name}.png', f'maps/{name}.npz', f'boxes/{name}.json'
+    wanted = [drawing, *([maps] if keep_maps else []), *([objects] if decoding else [])]
+    if all(results.has(file, digest) for file in wanted):
         return load_image(results.folder / drawing)
     outs = exported(images)
-    bev = draw_map(outs['segmentation'], exported.arrays, thresholds)
+    bev = exported.arrays['background']
+    if 'segmentation' in outs:
+        bev = draw_map(outs['segmentation'], exported.arrays, thresholds)
+    boxes = [box for prefix, settings in (decoding or {}).items() for box in decode_boxes(
+        {key.removeprefix(prefix): out for key, out in outs.items() if key.startswith(prefix)},
+        settings, exported.meta['grid'], interval or 1.0)]
+    bev = draw_boxes(bev, boxes, exported.meta['grid'])
     if not results.note.is_file():
         results.begin()
     if keep_maps:
         packed = io.BytesIO()
         np.savez_compressed(packed, **outs)
         results.add(maps, digest, packed.getvalue())
+    if decoding:
+        results.add(objects, digest, json.dumps(dict(boxes=boxes), indent=1).encode())
     done, encoded = cv2.imencode('.png', cv2.cvtColor(bev, cv2.COLOR_RGB2BGR))
     if not done:
         raise InputError(f'{results.folder / drawing}: cannot encode the map of {bev.shape}')
@@ -829,6 +1030,8 @@ def main() -> None:
                         help="of the classes, one or one for each (default: the model's)")
     parser.add_argument('--maps', action='store_true', help="keep the network's outputs, too")
     parser.add_argument('--fps', type=float, default=10, help='of the video (default: 10)')
+    parser.add_argument('--interval', type=float, metavar='SECONDS', help='between a frame and its '
+                        'newest past image, for detectors that predict displacements')
     parser.add_argument('--threads', type=int, default=0, help='of the CPU (default: all)')
     parser.add_argument('--precision', choices=('f32', 'bf16'), default='f32',
                         help='of OpenVINO on CPUs that have bfloat16 (default: f32)')

@@ -98,6 +98,7 @@ def describe(deployed: DeployedStudent, rig: CameraRig, grid, classes, recipe: M
                             meaning=output.meaning)
                  for name, output in deployed.head.outputs().items()},
         classes=list(classes), thresholds=[0.5] * len(classes),
+        decoding=deployed.head.decoding(),
         grid=dict({key: value for key, value in grid.asdict().items() if value is not None},
                   shape=list(grid.shape)),
         calibration=dict(static=len(deployed.inputs) == 1, projection=rig.lens,

@@ -15,6 +15,11 @@ MMDET3D_CLASSES = ['car', 'truck', 'trailer', 'bus', 'construction_vehicle', 'bi
                    'motorcycle', 'pedestrian', 'traffic_cone', 'barrier']
 GRID = dict(x_range=(-12.8, 12.8), y_range=(-12.8, 12.8), resolution=0.8, rows='+y', cols='+x')
 RANGE = [-11.0, -14.0, -10.0, 14.0, 14.0, 10.0]
+RADII = [4, 12, 10, 1, 0.85, 0.175]
+BEVDET = dict(
+    nms_type=['rotate', 'rotate', 'rotate', 'circle', 'rotate', 'rotate'],
+    nms_thr=[0.2, 0.2, 0.2, 0.2, 0.2, 0.5],
+    scale_factors=[1.0, [0.7, 0.7], [0.4, 0.55], 1.1, [1.0, 1.0], [4.5, 9.0]])
 
 
 def head(grid=GRID, in_channels=16, tasks=TASKS, **settings):
@@ -71,3 +76,16 @@ def to_mmdet3d(outs):
     tasks = sorted({name.split('.')[0] for name in outs})
     return tuple([{name.split('.')[1]: out.clone() for name, out in outs.items()
                    if name.startswith(f'{task}.')}] for task in tasks)
+
+
+def random_outs(made, batch=2, seed=0, peaks=-2.0):
+    """Raw outputs with many boxes of plausible sizes above the threshold."""
+    generator = torch.Generator().manual_seed(seed)
+    outs = {}
+    for name, output in made.outputs().items():
+        values = torch.randn(batch, *output.shape, generator=generator)
+        kind = name.split('.')[1]
+        outs[name] = {'heatmap': lambda v: v + peaks, 'reg': torch.sigmoid,
+                      'dim': lambda v: v * 0.3 + torch.tensor([1.4, 0.7, 0.5])[:, None, None],
+                      }.get(kind, lambda v: v)(values)
+    return outs

@@ -71,6 +71,12 @@ class BEVHead(BaseModule, metaclass=ABCMeta):
     def outputs(self) -> Dict[str, HeadOutput]:
         """What :meth:`decode` returns, by name."""
 
+    def decoding(self) -> Dict[str, dict]:
+        """How a program without torch makes objects of the outputs: plain values, by the prefix of
+        the outputs' names; empty where the outputs are what is predicted.
+        """
+        return {}
+
     @abstractmethod
     def keep_outputs(self, names: Optional[Sequence[str]] = None) -> Tuple[str, ...]:
         """Remove the losses and every other output, in place, for deployment.

@@ -295,12 +295,14 @@ class CenterPointHead(BEVHead):
         self.loss_cls = self.loss_bbox = None
         return self.kept
 
-    def decoding(self) -> dict:
-        """What a program needs to decode the outputs, of numbers, texts, lists and dicts."""
+    def decoding(self) -> Dict[str, dict]:
+        """See :class:`BEVHead`; empty if outputs are left out."""
+        if set(self.outputs()) != set(self._names()):
+            return {}
         tasks = [dict(asdict(decoding), classes=list(decoding.classes))
                  for decoding in self.decodings]
-        return dict(kind='center_point', tasks=tasks, norm_bbox=self.norm_bbox, z=self.z,
-                    velocity=self.velocity if 'vel' in self.channels else None)
+        return {'': dict(kind='center_point', tasks=tasks, norm_bbox=self.norm_bbox, z=self.z,
+                         velocity=self.velocity if 'vel' in self.channels else None)}
 
     # Of samples --------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class CenterTargetDrawer:
         return task[back], slot[back].clamp(max=self.max_objs)
 
     def _heatmap(self, index: Tensor, size: Tensor, channel: Tensor, counts: Tensor) -> Tensor:
-        """The largest Gaussian in each cell: that of the least exponent."""
+        """The largest Gaussian in each cell."""
         length, width = (size[:, :2] / self.grid.resolution).unbind(1)
         radius = gaussian_radius(length, width, self.gaussian_overlap)
         radius = radius.where(counts, 0).clamp(max=1e6).int().clamp_min(self.min_radius)[:, None]
@@ -112,14 +112,14 @@ class CenterTargetDrawer:
             _window(centre[:, None], radius, reach, cells)
             for centre, cells in zip(index.unbind(1), self.grid.shape))
         sigma = (2 * radius + 1).double()[..., None] / 6
-        exponents = (row_squares[:, :, None] + col_squares[:, None]) / (2 * sigma * sigma)
+        gaussians = (-(row_squares[:, :, None] + col_squares[:, None]) / (2 * sigma * sigma)).exp()
         channels = sum(self.num_classes)
         channel = channel.where(counts, channels)
         cell = (channel[:, None] * self.grid.shape[0] + rows) * self.grid.shape[1]
         cell = cell[:, :, None] + cols[:, None]
-        least = exponents.new_full((channels + 1, *self.grid.shape), float('inf'))
-        least.view(-1).scatter_reduce_(0, cell.flatten(), exponents.flatten(), 'amin')
-        return (-least[:-1]).exp().float()
+        heatmap = torch.zeros(channels + 1, *self.grid.shape, device=size.device)
+        heatmap.view(-1).scatter_reduce_(0, cell.flatten(), gaussians.float().flatten(), 'amax')
+        return heatmap[:-1]
 
 
 def _window(centre: Tensor, radius: Tensor, reach: int, cells: int) -> Tuple[Tensor, Tensor]:

@@ -71,6 +71,11 @@ class MultiTaskHead(BEVHead):
         return {f'{name}.{key}': output for name, head in self.heads.items()
                 for key, output in head.outputs().items()}
 
+    def decoding(self) -> Dict[str, dict]:
+        """See :class:`BEVHead`."""
+        return {f'{name}.{prefix}': settings for name, head in self.heads.items()
+                for prefix, settings in head.decoding().items()}
+
     def keep_outputs(self, names: Optional[Sequence[str]] = None) -> Tuple[str, ...]:
         """See :class:`BEVHead`; a head without any of the names is removed."""
         self.check_outputs(names)

@@ -9,39 +9,23 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from shapely.geometry import Polygon
 
 from mmdet3d_plugin.errors import UserError
-from mmdet3d_plugin.models.heads.box_decoding import circle_nms, task_decodings
+from mmdet3d_plugin.models.heads.box_decoding import circle_nms, rotated_nms, task_decodings
 from tests.helpers.detection import (
+    BEVDET,
     CLASSES,
     GRID,
     MMDET3D_CLASSES,
+    RADII,
     RANGE,
     TASKS,
     head,
     instances,
     mmdet3d_head,
     random_boxes,
+    random_outs,
     sample,
     to_mmdet3d,
 )
-
-RADII = [4, 12, 10, 1, 0.85, 0.175]
-BEVDET = dict(
-    nms_type=['rotate', 'rotate', 'rotate', 'circle', 'rotate', 'rotate'],
-    nms_thr=[0.2, 0.2, 0.2, 0.2, 0.2, 0.5],
-    scale_factors=[1.0, [0.7, 0.7], [0.4, 0.55], 1.1, [1.0, 1.0], [4.5, 9.0]])
-
-
-def random_outs(made, batch=2, seed=0, peaks=-2.0):
-    """Raw outputs with many boxes of plausible sizes above the threshold."""
-    generator = torch.Generator().manual_seed(seed)
-    outs = {}
-    for name, output in made.outputs().items():
-        values = torch.randn(batch, *output.shape, generator=generator)
-        kind = name.split('.')[1]
-        outs[name] = {'heatmap': lambda v: v + peaks, 'reg': torch.sigmoid,
-                      'dim': lambda v: v * 0.3 + torch.tensor([1.4, 0.7, 0.5])[:, None, None],
-                      }.get(kind, lambda v: v)(values)
-    return outs
 
 
 def predict(made, outs, batch=2, classes=CLASSES, **metainfo):
@@ -233,19 +217,29 @@ def test_circle_nms_is_mmdet3ds():
         assert kept == list(mmdet3d_circle_nms(boxes, radius, 300)) and 10 < len(kept) < 300
 
 
-def test_rotated_nms_of_mmcv_is_right_on_the_cpu():
-    """Against the polygons of shapely."""
+@pytest.mark.parametrize('iou', [0.05, 0.2, 0.5])
+def test_rotated_nms_is_right_and_mmcvs(iou):
+    """Against the polygons of shapely, and mmcv's operator, which is right on CPUs."""
     generator = np.random.default_rng(1)
     boxes = generator.uniform((-12, -12, 1, 0.5, -4), (12, 12, 9, 4, 4), (80, 5)).astype('float32')
     scores = -np.sort(-generator.random(80).astype('float32'))
     shapes = [polygon(*box) for box in boxes.astype(float)]
     kept = []
     for n, shape in enumerate(shapes):
-        if all(shape.intersection(shapes[m]).area / shape.union(shapes[m]).area <= 0.2
+        if all(shape.intersection(shapes[m]).area / shape.union(shapes[m]).area <= iou
                for m in kept):
             kept.append(n)
-    found = nms_rotated(torch.from_numpy(boxes), torch.from_numpy(scores), 0.2)[1]
-    assert found.tolist() == kept and 10 < len(kept) < 70
+    assert rotated_nms(torch.from_numpy(boxes), iou).tolist() == kept and 10 < len(kept) < 80
+    assert nms_rotated(torch.from_numpy(boxes), torch.from_numpy(scores), iou)[1].tolist() == kept
+
+
+def test_rotated_nms_of_none_and_of_equal_boxes():
+    assert rotated_nms(torch.zeros(0, 5), 0.2).tolist() == []
+    box = torch.tensor([[1.0, 2.0, 4.0, 2.0, 0.3]])
+    turned = box + torch.tensor([0, 0, 0, 0, math.pi])
+    assert rotated_nms(torch.cat([box, box, turned, box + 9]), 0.9).tolist() == [0, 3]
+    far = box + torch.tensor([[4.5, 0.0, 0, 0, 0]])
+    assert rotated_nms(torch.cat([box, far]), 0.0).tolist() == [0, 1]
 
 
 def polygon(x, y, length, width, yaw):

@@ -4,9 +4,11 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from mmdet3d_plugin.deployment import DeployedStudent
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.models.heads import BEVHead
 from mmdet3d_plugin.models.taps import Tap, TapRecorder, record_taps
+from tests.factories import CAMERA, batch, build
 from tests.helpers.detection import (
     CLASSES,
     GRID,
@@ -20,6 +22,7 @@ from tests.helpers.detection import (
 )
 
 WEIGHTS = [1.0] * 8 + [0.2] * 2
+DETECTOR = dict(type='CenterPointHead', in_channels=8, tasks=[['car']])
 
 
 def features(batch=2, channels=16, seed=0):
@@ -308,12 +311,7 @@ def test_two_processes_of_which_one_has_no_objects(tmp_path):
 
 
 def test_it_is_called_as_a_head():
-    """In a model that is called as every other one."""
-    from tests.factories import CAMERA, batch, build
-
-    grid = dict(x_range=(-16, 16), y_range=(-16, 16), resolution=1.0, rows='-x', cols='-y')
-    model = build(CAMERA, grid=grid, head=dict(type='CenterPointHead', in_channels=8,
-                                               tasks=[['car']]))
+    model = build(CAMERA, head=DETECTOR)
     data = batch()
     for one in data['data_samples']:
         one.set_metainfo(dict(classes=['car']))
@@ -325,3 +323,15 @@ def test_it_is_called_as_a_head():
     assert all(p.grad is not None for p in model.head.parameters())
     found = model.eval()(**data, mode='predict')
     assert all('bboxes_3d' in one.pred_instances_3d for one in found)
+
+
+def test_the_deployed_network_has_the_raw_outputs():
+    model = build(CAMERA, head=DETECTOR).eval()
+    data = model.data_preprocessor(batch(), False)
+    deployed = DeployedStudent(model, data['inputs']['rig'])
+    outs = model(**data)
+    assert deployed.outputs == tuple(model.head.outputs())
+    with torch.no_grad():
+        found = deployed(torch.stack(batch()['inputs']['img']))
+    for name, out in zip(deployed.outputs, found):
+        torch.testing.assert_close(out, outs[name], atol=1e-4, rtol=1e-4)

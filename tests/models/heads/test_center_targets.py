@@ -210,7 +210,7 @@ def test_at_most_ten_milliseconds_a_sample():
     draw, (boxes, labels) = drawer(grid), random_boxes(40, half=51)
     spent = []
     for _ in range(7):
-        begin = time.perf_counter()
+        begin = time.process_time()
         draw(boxes, labels)
-        spent.append(time.perf_counter() - begin)
+        spent.append(time.process_time() - begin)
     assert min(spent) < 0.010
