@@ -331,6 +331,7 @@ def test_ground_frame_of_infos_in_other_axes(toytown_nuscenes):
     found = dataset.parse_frame(copy.deepcopy(info), {**metainfo, 'classes': CLASSES})
     expected = rigid.apply(info['lidar_points']['lidar2ego'], info['instances'][0]['bbox_3d'][:3])
     np.testing.assert_allclose(found['instances'][0]['bbox_3d'][:3], expected, atol=1e-9)
+    assert found['classes'] == CLASSES
     del info['lidar_points']['lidar2ego']
     with pytest.raises(UserError, match="frame='ego_ground' needs lidar2ego"):
         dataset.parse_frame(info, {**metainfo, 'classes': CLASSES})
