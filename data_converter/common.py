@@ -412,6 +412,7 @@ def _published() -> Iterator[Callable[[str], str]]:
 
     def pending(path: str) -> str:
         folder, name = os.path.split(path)
+        remove_temporary(folder)  # of a killed conversion, in a folder of its own
         paths[path] = os.path.join(folder, f'.{name}.pending.tmp')
         return paths[path]
 

@@ -142,6 +142,7 @@ class BEVDataset(Det3DDataset):
         reader = copy.copy(self)
         reader._metainfo = {**self._metainfo, **metainfo}
         frame = reader.parse_data_info(info)
+        frame[fields.CLASSES] = tuple(reader._metainfo['classes'])
         if 'lidar_image' in metainfo:
             frame['lidar_image'] = metainfo['lidar_image']
         return frame

@@ -13,7 +13,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from ..checkpoints import atomic_write
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, parse_errors
 from ..structures import fields, load_infos
 from . import scores
 from .detection_scores import (
@@ -177,8 +177,10 @@ class NuScenesDetectionMetric(BaseMetric):
     @cached_property
     def config(self):
         """The devkit's ``DetectionConfig``."""
-        from nuscenes.eval.common.config import config_factory
-        return config_factory(self.eval_version)
+        with parse_errors(f'NuScenesDetectionMetric.eval_version: {self.eval_version!r} is no '
+                          'configuration of the devkit', 'it needs pip install nuscenes-devkit'):
+            from nuscenes.eval.common.config import config_factory
+            return config_factory(self.eval_version)
 
     # Predictions ----------------------------------------------------------------------------------
 
@@ -219,15 +221,23 @@ class NuScenesDetectionMetric(BaseMetric):
                 f'NuScenesDetectionMetric: frame {token}: box {np.argmin(finite)} of the '
                 'prediction is not finite, or has no size; check the weights, and the losses of '
                 'the training')
-        if fields.LIDAR2GLOBAL not in sample and self.jsonfile_prefix:
-            raise UserError(f'NuScenesDetectionMetric: frame {token} has no lidar2global, but a '
-                            'submission is in the world; the info file needs poses (ego2global)')
-        pose = np.asarray(sample.get(fields.LIDAR2GLOBAL, np.eye(4)), np.float64)
+        pose = self._pose(sample, token)
         names = np.array([classes[label] for label in found['labels_3d'].tolist()], object)
         kept = np.flatnonzero([name in self.ranges for name in names])
         kept = self._best(kept, confidence)
         return dict(token=token, boxes=world_boxes(values[kept], pose), names=names[kept].tolist(),
                     scores=confidence[kept])
+
+    def _pose(self, sample: Mapping, token: str) -> np.ndarray:
+        """(4, 4) from the frame of the predictions to that of the ground truth."""
+        in_world = self.truth is not None and self.truth[token].in_world
+        if fields.LIDAR2GLOBAL not in sample and (in_world or self.jsonfile_prefix):
+            why = 'the ground truth is' if in_world else 'a submission has to be'
+            raise UserError(f'NuScenesDetectionMetric: frame {token} has no lidar2global, but '
+                            f'{why} in the world; PackBEVInputs packs it where the info file has '
+                            'poses (ego2global)')
+        pose = np.asarray(sample.get(fields.LIDAR2GLOBAL, np.eye(4)), np.float64)
+        return pose @ np.linalg.inv(sample.get(fields.BEV_AUG, np.eye(4)))
 
     def _best(self, rows: np.ndarray, confidence: np.ndarray) -> np.ndarray:
         """As many of the rows as the devkit accepts of a frame, in their order."""

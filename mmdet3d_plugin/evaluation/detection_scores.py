@@ -28,6 +28,7 @@ class Truth(NamedTuple):
         points (ndarray): (N,) LiDAR and radar points in each, -1 where unknown.
         attributes (list): Names, empty where there is none.
         racks (ndarray): (M, 9) bicycle racks.
+        in_world (bool): False where the frame has no pose and is its own world.
     """
     token: str
     origin: np.ndarray
@@ -36,6 +37,7 @@ class Truth(NamedTuple):
     points: np.ndarray
     attributes: List[str]
     racks: np.ndarray
+    in_world: bool
 
     def outside(self, boxes: np.ndarray, names: Sequence[str],
                 ranges: Mapping[str, float]) -> np.ndarray:
@@ -92,7 +94,8 @@ def truth_of(frame: Mapping, categories: Mapping[int, str]) -> Truth:
     return Truth(frame['token'], origin, boxes[known],
                  [categories[i['bbox_label_3d']] for i in instances],
                  np.array([number_of_points(i) for i in instances], np.int64),
-                 [i.get('attribute', '') for i in instances], racks.reshape(-1, 9))
+                 [i.get('attribute', '') for i in instances], racks.reshape(-1, 9),
+                 pose is not None)
 
 
 def class_scores(truth: Mapping[str, List[Box]], found: Mapping[str, List[Box]], name: str,

@@ -176,6 +176,9 @@ def test_infos_say_what_the_devkit_says(root, devkit):
                 assert instance['bbox_3d'][6] == pytest.approx(
                     box.orientation.yaw_pitch_roll[0], abs=1e-3)
                 assert instance['category'] == truth['category_name']
+                names = [devkit.get('attribute', t)['name'] for t in truth['attribute_tokens']]
+                assert instance['attribute'] == ''.join(names)
+                assert (*nuscenes.ATTRIBUTES, '')[instance['attr_label']] == instance['attribute']
                 assert instance['num_lidar_pts'] == truth['num_lidar_pts']
                 velocity = np.linalg.inv(lidar[:3, :3]) @ devkit.box_velocity(box.token)
                 velocity = velocity[:2] if np.isfinite(velocity[2]) else [np.nan] * 2

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmdet3d.registry import DATASETS, TRANSFORMS
+from mmdet3d.registry import DATASETS, METRICS, TRANSFORMS
 
-from data_converter import nuscenes_frame
+from data_converter import nuscenes, nuscenes_frame
 from mmdet3d_plugin.datasets import NuScenesBEVDataset
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.geometry import CameraRig, rigid
@@ -159,6 +159,40 @@ def test_keyframe_reaches_the_model(keyframe):
     assert 100 < packed['data_samples'].gt_bev.seg.sum() < 1000
     # the truck 11 to 22 m ahead on the left
     assert packed['data_samples'].gt_bev.seg[0, 68, 91] == 1
+
+
+@pytest.mark.parametrize('frame', ['lidar', 'ego', 'ego_ground'])
+def test_boxes_of_the_keyframe_in_every_frame(keyframe, frame):
+    dataset = DATASETS.build(dict(
+        type='NuScenesBEVDataset', data_root=str(keyframe), frame=frame, test_mode=True,
+        ann_file='nuscenes_frame_infos.pkl', metainfo=dict(classes=nuscenes.CLASSES), pipeline=[
+            dict(type='LoadPointCloud'), dict(type='PackBEVInputs')]))
+    packed = dataset[0]
+    sample, points = packed['data_samples'], packed['inputs']['points'].double().numpy()
+    truth = sample.gt_instances_3d
+    boxes = torch.cat([truth.bboxes_3d.gravity_center, truth.bboxes_3d.tensor[:, 3:]], 1).double()
+    assert len(truth) == 68 and truth.num_points.sum() > 500 and truth.valid.any()
+    inside = rigid.points_in_boxes(points, boxes.numpy()).sum(1)
+    assert np.corrcoef(inside, truth.num_points)[0, 1] > 0.9  # these count radar points too
+    speed = boxes[:, 7:].norm(dim=1)
+    moving = (speed > 2) & (truth.labels_3d < 5)              # vehicles
+    ahead = torch.stack([boxes[:, 6].cos(), boxes[:, 6].sin()], 1)
+    assert moving.sum() > 2 and ((ahead * boxes[:, 7:]).sum(1) / speed)[moving].min() > 0.97
+    pose = sample.metainfo['lidar2global']
+    world = rigid.transform_boxes(pose, boxes, pose[2, :3])
+    near = np.linalg.norm(boxes[:, :2], axis=1) < 20
+    assert np.median(world[near, 2] - world[near, 5] / 2) == pytest.approx(0, abs=0.3)   # the road
+    metric = METRICS.build(dict(type='NuScenesDetectionMetric'))
+    metric.dataset_meta = dataset.metainfo
+    metric.prepare(dataset)
+    found = truth[truth.valid]          # the others are not scored, so they would be false alarms
+    found = dict(bboxes_3d=found.bboxes_3d, labels_3d=found.labels_3d,
+                 scores_3d=torch.ones(len(found)))
+    found['bboxes_3d'].tensor[:, 7:] = found['bboxes_3d'].tensor[:, 7:].nan_to_num()
+    metric.process({}, [dict(sample.to_dict(), pred_instances_3d=found)])
+    scores = metric.evaluate(1)
+    assert scores['det/mAP'] == pytest.approx(1) and np.isnan(scores['det/NDS'])  # no attributes
+    assert max(scores[f'det/m{name}'] for name in ('ATE', 'ASE', 'AOE', 'AVE')) < 1e-4
 
 
 def test_panorama_agrees_with_the_images_it_is_made_of(keyframe):

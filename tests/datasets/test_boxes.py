@@ -156,6 +156,21 @@ def test_misuse_of_the_filter(options, message):
         TRANSFORMS.build(dict(type='FilterBoxes'))(dict(frame(), gt_bev={}))
 
 
+def test_training_needs_a_box_that_is_kept(toytown_nuscenes, tmp_path):
+    infos = load_infos(str(toytown_nuscenes / 'nuscenes_infos_train.pkl'))
+    for info in infos['data_list']:
+        info['instances'] = [i for i in info['instances'] if i['bbox_label_3d'] != 3]
+    path = tmp_path / 'no_bus.pkl'
+    path.write_bytes(pickle.dumps(infos))
+    pipeline = [dict(type='FilterBoxes', classes=('bus', )), dict(type='PackBEVInputs')]
+    with pytest.raises(UserError, match='no ground truth to train on: no frame has an object of '
+                       'bus'):
+        build(toytown_nuscenes, pipeline, ann_file=str(path), test_mode=False)
+    dataset = build(toytown_nuscenes, [dict(pipeline[0], classes=('bus', 'car')), pipeline[1]],
+                    ann_file=str(path), test_mode=False)
+    assert dataset[0]['data_samples'].gt_instances_3d.labels_3d.unique().tolist() == [0]
+
+
 # Boxes of another convention ----------------------------------------------------------------------
 
 
@@ -316,6 +331,7 @@ def test_ground_frame_of_infos_in_other_axes(toytown_nuscenes):
     found = dataset.parse_frame(copy.deepcopy(info), {**metainfo, 'classes': CLASSES})
     expected = rigid.apply(info['lidar_points']['lidar2ego'], info['instances'][0]['bbox_3d'][:3])
     np.testing.assert_allclose(found['instances'][0]['bbox_3d'][:3], expected, atol=1e-9)
+    assert found['classes'] == CLASSES
     del info['lidar_points']['lidar2ego']
     with pytest.raises(UserError, match="frame='ego_ground' needs lidar2ego"):
         dataset.parse_frame(info, {**metainfo, 'classes': CLASSES})

@@ -94,6 +94,27 @@ def test_the_default_is_bevfusions_of_900_x_1600():
         (900, 1600), 0.48 / 0.44)) == ((768, 432), (32, 176))
 
 
+@pytest.mark.parametrize('resize, lowest, highest, test', [
+    ((0.38 / 0.44, 0.55 / 0.44), (608, 342), (880, 495), (0.48 / 0.44, (768, 432), (32, 176))),
+    ((0.386 / 0.44, 0.55 / 0.44), (617, 347), (880, 495), (1.0, (704, 396), (0, 140)))],
+    ids=['bevdet', 'bevdepth'])
+def test_the_ranges_of_bevdet_and_bevdepth(resize, lowest, highest, test):
+    """704 / 1600 + U(-0.06, 0.11), test 0.48; U(0.386, 0.55), test 0.44; the lower 256 rows."""
+    augment = ImageAug3D((256, 704), resize)
+    factors = [augment.factor_of((900, 1600), value) for value in augment.resize]
+    layouts = [augment.layout((900, 1600), factor, 1.0) for factor in factors]
+    assert layouts[0] == (lowest, (0, lowest[1] - 256))             # narrower: black on the right
+    assert layouts[1] == (highest, (highest[0] - 704, highest[1] - 256))
+    value, size, corner = test
+    middle = ImageAug3D((256, 704), value, random=False)
+    assert middle._draw() == (value, 0.5, False, 0.0)
+    assert middle.layout((900, 1600), middle.factor_of((900, 1600), value)) == (size, corner)
+    torch.manual_seed(0)
+    scale, shift, flip, degrees = np.array([augment._draw() for _ in range(400)]).T
+    assert resize[0] <= scale.min() < scale.max() <= resize[1] and 0 <= shift.min() < 0.02
+    assert 160 < flip.sum() < 240 and 5.3 < np.abs(degrees).max() <= 5.4
+
+
 @pytest.mark.parametrize('size, resize, relative, message', [
     ((900, 1600), 0.9, False, r'size=\(64, 160\) with a factor of 0.9 keeps 0.9% of an image of '
      '1600x900; set relative=True and resize near 1'),

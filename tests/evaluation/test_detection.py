@@ -302,6 +302,15 @@ def test_distances_are_from_the_vehicle_and_boxes_in_the_world():
     assert metric.evaluate(1)['det/AP_car'] == ONE
 
 
+def test_augmentation_of_the_sample_is_undone():
+    dataset = Frames([instance(at(10, 5))])
+    bev_aug = np.diag([-2.0, 2, 2, 1])
+    box = at(-20, 10, length=8, width=4, height=2, yaw=np.pi)
+    found = score(dataset, [predicted('t0', (box, 0.9), bev_aug=bev_aug)])
+    assert found['det/AP_car'] == ONE
+    assert max(found[f'det/{name}_car'] for name in ('ATE', 'ASE', 'AOE', 'AVE')) < 1e-6
+
+
 def test_a_class_that_never_occurs_has_no_score(capsys):
     MMLogger.get_instance('detection')
     dataset = Frames([instance(at(10))])
@@ -437,8 +446,12 @@ def test_errors():
             score(dataset, [predicted('t0', (at(5), 0.5), (box, 0.5))])
     with pytest.raises(UserError, match='the sample has no pred_instances_3d'):
         score(dataset, [dict(token='t0')])
-    with pytest.raises(UserError, match=r'frame t0 has no lidar2global, but a submission'):
+    with pytest.raises(UserError, match='frame t0 has no lidar2global, but a submission has to be'):
         score(dataset, [predicted('t0')], jsonfile_prefix='nowhere')
+    with pytest.raises(UserError, match='frame t0 has no lidar2global, but the ground truth is in'):
+        score(Frames([], ego2global=np.eye(4).tolist()), [predicted('t0')])
+    with pytest.raises(UserError, match="eval_version: 'detection_2018' is no configuration"):
+        score(dataset, [predicted('t0')], eval_version='detection_2018')
     with pytest.raises(UserError, match='no ground truth; name the info file'):
         score(dataset, [predicted('t0')], prepared=False)
     for options, message in ((dict(absent='zero'), "absent: expected 'skip' or 'devkit'"),

@@ -2,6 +2,7 @@ import doctest
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from mmdet3d_plugin.geometry import lidar_image, panorama, rigid
 
@@ -57,6 +58,28 @@ def test_convention_transformed_boxes_have_transformed_corners(matrix):
     front = rigid.box_corners(moved)[0, [0, 1]].mean(0)
     np.testing.assert_allclose(front, expected[[0, 1]].mean(0), atol=1e-9)
     assert moved[0, 7] == 9 and box[0, 0] == 3
+
+
+def test_velocities_are_turned_flipped_and_scaled_with_their_boxes():
+    box = [[3, -2, 1, 4.5, 1.8, 1.5, 0.4, 2, 1, 7], [0, 0, 0, 1, 1, 1, 0, np.nan, np.nan, 8]]
+    turn = rigid.rigid(translation=(5, 6, 7)) @ rigid.yaw_matrix(np.pi / 2)
+    moved = rigid.transform_boxes(np.diag([2, -2, 2, 1.]) @ turn, box)
+    np.testing.assert_allclose(moved[0, 7:], [-2, -4, 7], atol=1e-12)
+    assert np.isnan(moved[1, 7:9]).all() and moved[1, 9] == 8
+
+
+def test_headings_and_velocities_come_back_from_a_tilted_frame():
+    """Upright boxes of the world: what is horizontal there is not in the frame, but z is known."""
+    tilt = Rotation.from_euler('xyz', [0.1, -0.2, 0.8]).as_matrix()
+    world2frame = rigid.rigid(tilt, (10, 20, 1))
+    frame2world = np.linalg.inv(world2frame)
+    world = np.array([[3, -2, 1, 4.5, 1.8, 1.5, yaw, 6 * np.cos(yaw), 6 * np.sin(yaw)]
+                      for yaw in np.linspace(-3, 3, 7)])
+    inside = rigid.transform_boxes(world2frame, world)
+    back = rigid.transform_boxes(frame2world, inside, frame2world[2, :3])
+    np.testing.assert_allclose(back, world, atol=1e-12)
+    np.testing.assert_allclose(inside[0, 7:], (tilt @ [*world[0, 7:], 0])[:2], atol=1e-12)
+    assert np.abs(rigid.transform_boxes(frame2world, inside) - world)[:, 6].max() > 0.01
 
 
 def test_points_in_boxes_counts_faces_as_inside():
