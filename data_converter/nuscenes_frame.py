@@ -35,9 +35,13 @@ def convert(root_path: str, out_dir: str) -> dict:
         dict: the info file, and counts of cameras, points and objects.
 
     Raises:
-        UserError: a file is missing or unreadable.
+        UserError: a file is missing or unreadable, or another conversion writes to the folder.
     """
-    root, out = Path(root_path).absolute(), Path(out_dir).absolute()
+    with common.alone_in(out_dir):
+        return _convert(Path(root_path).absolute(), Path(out_dir).absolute())
+
+
+def _convert(root: Path, out: Path) -> dict:
     infos = _read(root)
     frames = [_frame(root, out, n, frame) for n, frame in enumerate(infos['data_list'])]
     fov_up, fov_down = fov_of_beams(BEAMS_DEG)

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 from typing import BinaryIO, Iterator, Set, Union
 
+from .checkpoints import disk_errors
 from .errors import UserError
 
 LAUNCHER = 'MMDET3D_PLUGIN_LAUNCHER'
@@ -29,10 +30,11 @@ def locked(path: Union[str, Path], busy: str) -> Iterator[int]:
         int: The file descriptor.
 
     Raises:
-        UserError: Somebody else holds it.
+        UserError: Somebody else holds it, or its folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _lock(path, busy) as file:
             name_holder(file.fileno(), os.getpid())
@@ -46,11 +48,18 @@ def locked(path: Union[str, Path], busy: str) -> Iterator[int]:
             path.unlink()  # unless another program holds it
 
 
+def drawing_into(folder: Union[str, Path]) -> contextlib.AbstractContextManager:
+    """Hold the lock of a folder of images; see :func:`locked`."""
+    return locked(Path(folder) / '.images.lock', f'another process draws into {folder}; wait for '
+                  'it, or choose another --out-dir')
+
+
 def _lock(path: Path, busy: str) -> BinaryIO:
     """The open file of a lock that is held now."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
-        file = os.fdopen(os.open(path, flags, 0o666), 'r+b', buffering=0)
+        with disk_errors(path):
+            file = os.fdopen(os.open(path, flags, 0o666), 'r+b', buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

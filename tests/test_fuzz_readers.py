@@ -18,7 +18,12 @@ SEED = os.environ.get('FUZZ_SEED', '13')
 SECONDS = pytest.mark.parametrize('seconds', [
     2, pytest.param(120, marks=pytest.mark.slow)])
 VALUES = (None, True, -1, 0, 1, 2.5, 1e300, float('nan'), float('inf'), '', 'x', '\0', '1', b'x',
-          [], {}, (), [[]], [1, [2]], {'x': 1}, 1 << 20, {1, 2})
+          [], {}, (), [[]], [1, [2]], {'x': 1}, 1 << 20, {1, 2}, 10**10, 10**400, -10**400, 1 << 31,
+          1 << 70, 5e-324, 1 + 2j, np.float32(2.5), np.float64('nan'), np.int64(1), np.int8(-1),
+          np.uint64((1 << 64) - 1), np.bool_(True), np.str_('x'), np.float16('inf'), np.eye(4),
+          np.eye(4).astype('>f4'), np.full((4, 4), np.nan), np.zeros((0, 7)), np.array(3.0),
+          np.array(['x']), np.arange(6), [np.float64(1)] * 7, [float('nan')] * 6, [10**400] * 7,
+          [[1 << 70] * 4] * 4)
 
 
 @pytest.fixture

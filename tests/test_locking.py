@@ -7,9 +7,13 @@ import time
 
 import pytest
 
+from data_converter import nuscenes_frame
+from data_converter.common import alone_in
 from mmdet3d_plugin.checkpoints import atomic_write, remove_temporary
+from mmdet3d_plugin.deployment.export import Options, export_student
 from mmdet3d_plugin.errors import UserError
-from mmdet3d_plugin.locking import locked
+from mmdet3d_plugin.locking import drawing_into, locked
+from tools import browse_dataset, visualize
 
 HOLD = """
 import os, sys, time
@@ -133,3 +137,26 @@ def test_of_many_processes_one_holds_the_lock(tmp_path):
     processes = [subprocess.Popen([sys.executable, '-c', work], cwd=tmp_path) for _ in range(3)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
     assert (tmp_path / 'log').read_text().split() == ['begin', 'end'] * 120
+
+
+@pytest.mark.parametrize('tool, words', [
+    (visualize, ('config.py', 'a.pth')), (browse_dataset, ('config.py', ))])
+def test_images_of_two_processes_are_not_mixed(tool, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tool', *words, '--out-dir', str(tmp_path)])
+    with drawing_into(tmp_path), pytest.raises(
+            UserError, match=f'another process draws into {tmp_path}; .*pid {os.getpid()}'):
+        tool.main()
+    with pytest.raises(UserError, match='no such file'):
+        tool.main()
+
+
+def test_exports_of_two_processes_are_not_mixed(tmp_path):
+    out = tmp_path / 's.onnx'
+    with locked(tmp_path / '.s.onnx.lock', 'busy'), pytest.raises(
+            UserError, match=f'another process exports to {out}; wait'):
+        export_student(None, None, out, Options())
+
+
+def test_conversions_of_a_keyframe_are_not_mixed(tmp_path):
+    with alone_in(str(tmp_path)), pytest.raises(UserError, match='another conversion writes to'):
+        nuscenes_frame.convert(str(tmp_path / 'nowhere'), str(tmp_path))

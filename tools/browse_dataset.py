@@ -8,6 +8,7 @@ known) and the scan from above. transformed: what enters the model, that is pano
 LiDAR image and targets. pipeline: what can be seen before and after each transform that changes it.
 """
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmdet3d.registry import DATASETS
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
 from mmdet3d_plugin.errors import UserError, build_from
+from mmdet3d_plugin.locking import drawing_into
 from mmdet3d_plugin.visualization import save_image
 from mmdet3d_plugin.visualization.frames import MODES, draw_data
 
@@ -58,6 +60,12 @@ def show(image: np.ndarray, title: str) -> bool:
 
 def main() -> None:
     args = parse_args()
+    with drawing_into(args.out_dir) if args.out_dir else contextlib.nullcontext():
+        browse(args)
+
+
+def browse(args: argparse.Namespace) -> None:
+    """Draw frames of a split, to files or a window."""
     cfg = load_config(args.config, args.cfg_options)
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:

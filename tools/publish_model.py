@@ -55,7 +55,8 @@ def _student_config(text: str, distilled: bool) -> Optional[str]:
         if isinstance(student, str):
             student = _model_of(Path(student))
     except (UserError, KeyError, TypeError) as error:
-        print(f'meta.cfg is left out: {error}', file=sys.stderr)
+        reason = str(error).removeprefix('meta.cfg: ')
+        print(f'meta.cfg is left out: {reason}', file=sys.stderr)
         return None
     return Config({**cfg, 'model': student} if distilled else cfg).pretty_text
 

@@ -1,6 +1,8 @@
 """Evaluate a checkpoint.
 
     python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--cfg-options K=V ...]
+
+WORK_DIR/<time>/<time>.json holds the metrics, the config, and path and SHA-256 of the checkpoint.
 """
 import argparse
 import os
@@ -11,7 +13,12 @@ from mmengine.model import is_model_wrapper
 
 from mmdet3d_plugin.checkpoints import load_weights
 from mmdet3d_plugin.engine import build_runner, load_config
-from mmdet3d_plugin.engine.cli import add_config_arguments, end_with_parent, run_tool
+from mmdet3d_plugin.engine.cli import (
+    add_config_arguments,
+    end_with_parent,
+    name_origin,
+    run_tool,
+)
 from mmdet3d_plugin.errors import UserError
 
 
@@ -48,7 +55,10 @@ def main() -> None:
     runner = build_runner(apply_arguments(load_config(args.config, args.cfg_options), args))
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, args.checkpoint)
-    runner.test()
+    metrics = runner.test()
+    result = Path(runner.log_dir) / f'{runner.timestamp}.json'
+    if runner.rank == 0 and result.is_file():  # unless the config has a logger of its own
+        name_origin(result, metrics, args)
 
 
 if __name__ == '__main__':

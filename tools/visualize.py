@@ -15,6 +15,7 @@ from mmdet3d_plugin.checkpoints import read_checkpoint
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import CfgOptions, read_result, run_tool
 from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.locking import drawing_into
 from mmdet3d_plugin.structures import file_name
 from mmdet3d_plugin.visualization import save_image
 from mmdet3d_plugin.visualization.frames import (
@@ -96,6 +97,12 @@ def read_thresholds(words, classes):
 
 def main() -> None:
     args = parse_args()
+    with drawing_into(args.out_dir):
+        draw(args)
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Write one image per frame."""
     models = {name: load_model(config, checkpoint, args)
               for name, (config, checkpoint) in zip(args.names, args.models)}
     first = next(iter(models.values())).model

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..checkpoints import file_sha256
 from ..errors import UserError
 from ..geometry import BEVGrid, CameraRig
+from ..locking import locked
 from ..models.heads import BEVHead
 from ..visualization import draw
 from . import exporting, packaging
@@ -81,7 +82,14 @@ def export_student(inferencer, checkpoint: Optional[str], out: Path, options: Op
 
     Raises:
         UserError: The model reads LiDAR, or the result differs from torch; nothing is written.
+            Another process exports to the same file.
     """
+    with locked(out.with_name(f'.{out.name}.lock'), f'another process exports to {out}; wait for '
+                'it, or choose another file'):
+        return _export(inferencer, checkpoint, out, options)
+
+
+def _export(inferencer, checkpoint: Optional[str], out: Path, options: Options) -> dict:
     model, config = inferencer.model, inferencer.model.cfg
     student = getattr(model, 'student', model)
     if getattr(student, 'lidar_branch', None) is not None:

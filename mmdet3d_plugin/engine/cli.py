@@ -11,10 +11,11 @@ import time
 import traceback
 from argparse import Action, ArgumentParser, Namespace
 from pathlib import Path
-from typing import Callable, Dict, Iterator, Optional, Sequence
+from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence
 
 import torch.distributed
 
+from ..checkpoints import atomic_write, file_sha256
 from ..errors import UserError, parse_errors
 from ..locking import LAUNCHER
 from .environment import explain
@@ -57,6 +58,22 @@ def read_result(path: str) -> Dict[str, float]:
         if type(value) not in (int, float) or not abs(value) < 1e300 and value == value:
             raise UserError(f'result {path}: {key}: expected a number, got {value!r:.60}; {hint}')
     return found
+
+
+def name_origin(path: Path, metrics: Mapping, args: Namespace) -> None:
+    """Add what was evaluated to the file of metrics that mmengine's logger wrote.
+
+    Args:
+        path (Path): The ``.json`` file; :func:`read_result` reads it.
+        metrics (dict): Of the evaluation; mmengine writes null for its integers.
+        args (Namespace): ``config``, ``cfg_options`` and ``checkpoint`` of the command line.
+    """
+    counts = {name: value for name, value in metrics.items() if type(value) is int}
+    content = dict({**json.loads(path.read_text()), **counts}, config=args.config,
+                   cfg_options=args.cfg_options, checkpoint=args.checkpoint,
+                   checkpoint_sha256=file_sha256(args.checkpoint))
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=1).encode())
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -4,7 +4,8 @@ from statistics import mean, stdev
 from typing import List, Mapping, Sequence
 
 from ..checkpoints import atomic_write
-from .experiment import Experiment, Training
+from ..errors import UserError
+from .experiment import Experiment, Training, read_metrics
 from .jobs import write_json, write_text
 
 
@@ -16,7 +17,7 @@ def collect(experiment: Experiment, trainings: Sequence[Training]) -> List[dict]
     rows = []
     for name in [name for name in experiment.runs if any(t.name == name for t in trainings)]:
         run = experiment.runs[name]
-        results = {t.seed: t.result['metrics'] for t in trainings
+        results = {t.seed: _metrics(t, experiment.metrics) for t in trainings
                    if t.name == name and t.status() == 'finished'}
         rows.append(dict(
             name=name, columns=run.get('columns') or {}, config=run['config'],
@@ -34,6 +35,18 @@ def collect(experiment: Experiment, trainings: Sequence[Training]) -> List[dict]
                                     if seed in base['values'][metric]}
                            for metric, values in row['values'].items()}
     return rows
+
+
+def _metrics(training: Training, names: Sequence[str]) -> Mapping[str, float]:
+    """The metrics of a finished training; what the file asks for since then is in its logs."""
+    metrics = dict(training.result['metrics'])
+    for name in names:
+        if name not in metrics:
+            try:
+                metrics |= read_metrics(training.folder, [name])
+            except UserError as error:
+                print(f'{training}: {error}; the table has – for it')
+    return metrics
 
 
 def spread(values: Mapping[int, float], sign: str = '') -> str:

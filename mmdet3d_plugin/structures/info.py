@@ -503,8 +503,9 @@ def _check_mei(check, camera, path):
 
 
 def _check_equirect(check, camera, path):
-    if camera.get('source_lens', 'dual_fisheye') != 'dual_fisheye':
-        check.fail(f'{path}.source_lens', "'dual_fisheye', or none", camera['source_lens'])
+    lens = camera.get('source_lens', 'dual_fisheye')
+    if not isinstance(lens, str) or lens != 'dual_fisheye':  # of an array, no comparison is a flag
+        check.fail(f'{path}.source_lens', "'dual_fisheye', or none", lens)
     if not 0 < check.number(camera.get('aperture_deg', 180), f'{path}.aperture_deg') <= 360:
         check.fail(f'{path}.aperture_deg', 'degrees of a lens', camera['aperture_deg'])
     _check_elevations(check, camera, path, (np.pi / 2, -np.pi / 2))

@@ -1,7 +1,5 @@
 """What the text of --cfg-options means, and that it reaches what config files compute."""
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -159,10 +157,9 @@ def test_entries_and_differences():
     assert entry(one, 'a.1.b') == 2 and entry(one, 'a.9.b') is None and entry(one, 'x') is None
 
 
-def test_the_command_line_keeps_what_was_typed():
-    done = subprocess.run(
-        [sys.executable, 'tools/print_config.py', STUDENT, '--cfg-options',
-         "data_root=it's, 007/x y", 'lr=1e-2', 'work_dir=007'], capture_output=True, text=True)
+def test_the_command_line_keeps_what_was_typed(run_command):
+    done = run_command('tools/print_config.py', STUDENT, '--cfg-options',
+                       "data_root=it's, 007/x y", 'lr=1e-2', 'work_dir=007')
     assert done.returncode == 0, done.stderr
     assert 'data_root="it\'s, 007/x y"' in done.stdout and "work_dir = '007'" in done.stdout
     assert 'eta_max=0.01' in done.stdout

@@ -1,12 +1,15 @@
 """A training that turns NaN or is interrupted leaves the last whole, finite checkpoint."""
+import logging
 import math
 import signal
 import time
+from types import SimpleNamespace
 from uuid import uuid4
 
 import mmengine.config.config
 import pytest
 import torch
+from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -191,3 +194,16 @@ def test_a_full_disk_names_the_way_on(tmp_path, monkeypatch):
                        'room there, .*and run the same command again with --resume'):
         runner.train()
     assert not list(tmp_path.glob('*.pth')) and not list(tmp_path.glob('.*.tmp'))
+
+
+def test_validations_without_ground_truth_do_not_stop_a_training():
+    hook = HOOKS.build(dict(type='EarlyStoppingHook', monitor='bev/IoU100', rule='greater',
+                            patience=2, min_delta=0))
+    runner = SimpleNamespace(train_loop=SimpleNamespace(stop_training=False),
+                             logger=logging.getLogger())
+    hook.before_run(runner)
+    stopped = []
+    for score in (5.0, float('nan'), 4.0, float('nan'), 3.0):
+        hook.after_val_epoch(runner, {'bev/IoU100': score})
+        stopped.append(runner.train_loop.stop_training)
+    assert stopped == [False, False, False, False, True] and hook.best_score == 5.0

@@ -59,6 +59,8 @@ BAD = [
      "images.CAM_PANO.aperture_dg: no such field of a camera; did you mean 'aperture_deg'?"),
     ((*FRAME, 'images', 'CAM_PANO', 'aperture_deg'), '190',
      "aperture_deg: expected a finite float, got str '190'"),
+    ((*FRAME, 'images', 'CAM_PANO', 'source_lens'), np.eye(2),
+     "source_lens: expected 'dual_fisheye', or none, got ndarray"),
     ((*FRAME, 'images', 'CAM_PANO', 'source_lens'), 'fisheye',
      "source_lens: expected 'dual_fisheye', or none, got str 'fisheye'"),
     ((*FRAME, 'images', 'CAM_PANO', 'fov_up'), -1.6,

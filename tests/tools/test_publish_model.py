@@ -90,3 +90,4 @@ def test_no_text_of_a_checkpoint_is_run(text, reason, tool, tmp_path, monkeypatc
     assert set(content['state_dict']) == {'a'} and 'cfg' not in content['meta']
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith('meta.cfg is left out: ') and reason in line
+    assert line.count('meta.cfg') == 1

@@ -249,6 +249,16 @@ def test_errors_of_the_command(start, arguments, message):
         start(*arguments)
 
 
+def test_metrics_that_are_added_later_are_read_from_the_logs(start):
+    start(text=FILE.replace("('toy/mae', 'toy/count')", "('toy/mae', )").replace(
+        '(1.5, None)', '(1.5, )'))
+    out = start('--table', text=FILE.replace("'toy/count')", "'toy/count', 'toy/cuont')").replace(
+        '(1.5, None)', '(1.5, None, None)'))
+    assert '| plain | 0.1 | 2 | 1.50 ± 0.71 | 12.00 ± 0.00 | – |' in out
+    assert ("plain, seed 0: metrics: the validation gives no 'toy/cuont'; did you mean "
+            "'toy/count'?; the table has – for it") in out
+
+
 def test_slurm_submits_one_array(start):
     start('--slurm-array')
     script = (start.work / 'slurm.sh').read_text()

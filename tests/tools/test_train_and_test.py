@@ -1,6 +1,14 @@
 """Errors that a user of the training tools can cause: one line, exit code 2."""
+import hashlib
+import json
+
 import pytest
 import torch
+from mmdet3d.registry import MODELS
+
+from mmdet3d_plugin.engine import load_config
+from mmdet3d_plugin.engine.cli import read_result
+from mmdet3d_plugin.locking import locked
 
 CONFIG = 'tests/toy/toy_config.py'
 ERRORS = {
@@ -107,3 +115,22 @@ def test_resuming_an_empty_folder_starts_as_the_config_says(train, tmp_path, mon
     train(CONFIG, '--resume', '--cfg-options', f'load_from={tmp_path / "start.pth"}',
           'train_cfg.max_epochs=1')
     assert loaded == [(str(tmp_path / 'start.pth'), False)]
+
+
+def test_the_metrics_name_what_was_evaluated_also_beside_a_training(
+        tmp_path, run_command, monkeypatch):
+    monkeypatch.syspath_prepend('tests/toy')
+    model = MODELS.build(load_config(CONFIG).model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    with locked(tmp_path / 'out' / '.training.lock', 'a training'):
+        done = run_command('tools/test.py', CONFIG, tmp_path / 'a.pth', '--work-dir',
+                           tmp_path / 'out', '--cfg-options', 'test_dataloader.dataset.size=5')
+    assert done.returncode == 0, done.stderr
+    path, = (tmp_path / 'out').glob('2*/2*.json')
+    result = json.loads(path.read_text())
+    digest = hashlib.sha256((tmp_path / 'a.pth').read_bytes()).hexdigest()
+    assert result['toy/count'] == 5 and result['config'] == CONFIG
+    assert result['cfg_options'] == {'test_dataloader.dataset.size': '5'}
+    assert result['checkpoint'] == str(tmp_path / 'a.pth')
+    assert result['checkpoint_sha256'] == digest
+    assert read_result(path).keys() == {'toy/mae', 'toy/count'}
