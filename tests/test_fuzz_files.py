@@ -18,6 +18,7 @@ from mmdet3d_plugin.deployment.packaging import first_frame
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.experiments.experiment import Experiment, Training
 from tests.experiments.test_experiment_files import BEGUN, FILE, RESULT
+from tests.helpers.damage import cut, flipped
 from tests.tools.test_rigs import GOOD, tool  # noqa: F401
 
 SEED = os.environ.get('FUZZ_SEED', '13')
@@ -60,14 +61,6 @@ def damaged(rng, content):
     if rng.random() < 0.05:
         text = rng.choice(('[' * 100_000, '{"a":' * 50_000, '1' * 5000, 'null', '', '"x"'))
     return text
-
-
-def flipped(rng, data):
-    """Bytes with some of them replaced, or cut."""
-    data = bytearray(data)
-    for _ in range(rng.choice((1, 3, 30))):
-        data[rng.randrange(len(data))] = rng.randrange(256)
-    return bytes(data[:rng.randrange(len(data))] if rng.random() < 0.2 else data)
 
 
 def fuzz(seconds, attempt):
@@ -124,7 +117,9 @@ def test_files_beside_an_exported_model(seconds, tool, tmp_path, monkeypatch):  
     np.savez_compressed(packed, colours=np.zeros((1, 3), np.uint8), ground=np.zeros(3, np.uint8))
 
     def attempt(rng):
-        arrays = flipped(rng, packed.getvalue()) if rng.random() < 0.3 else packed.getvalue()
+        arrays = packed.getvalue()
+        if rng.random() < 0.3:
+            arrays = cut(rng, arrays) if rng.random() < 0.2 else flipped(rng, arrays)
         (tmp_path / 'm.onnx.npz').write_bytes(arrays)
         hashes = dict(sha256=hashlib.sha256(b'model').hexdigest(),
                       arrays_sha256=hashlib.sha256(arrays).hexdigest())

@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.structures import load_infos, vector_map
 from tests.helpers import layouts
+from tests.helpers.damage import cut, flipped
 
 VALUES = (float('nan'), float('inf'), 1e300, -1, 0, 2 ** 70, 'x', '', None, True, [], {}, [[1.0]],
           'tok', -0.5)
@@ -25,15 +26,11 @@ WORDS = ('nan', 'inf', '1e400', '-1', '0', 'x', '', '99999999999999999999', '0.5
 
 
 def flip(rng, path):
-    data = bytearray(path.read_bytes())
-    for _ in range(min(len(data), rng.choice((1, 3, 30)))):
-        data[rng.randrange(len(data))] = rng.randrange(256)
-    path.write_bytes(data)
+    path.write_bytes(flipped(rng, path.read_bytes()))
 
 
 def truncate(rng, path):
-    data = path.read_bytes()
-    path.write_bytes(data[:rng.randrange(len(data) + 1)])
+    path.write_bytes(cut(rng, path.read_bytes()))
 
 
 def delete(rng, path):
