@@ -915,7 +915,8 @@ def run(args: argparse.Namespace) -> None:
     decoding = exported.meta.get('decoding')
     if 'segmentation' not in exported.names and not decoding:
         raise InputError(f'model {args.model}: it has no segmentation to draw, but '
-                         f'{", ".join(exported.names)}; export it with --tasks segmentation')
+                         f'{", ".join(exported.names)}; export it with --tasks segmentation, and '
+                         'detectors without --tasks')
     if args.interval is None and any(settings['velocity'] == 'displacement'
                                      for settings in (decoding or {}).values()):
         raise InputError(f'model {args.model}: it predicts displacements since the past image; '

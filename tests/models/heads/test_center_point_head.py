@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+from mmdet3d.registry import MODELS
 from mmengine.structures import InstanceData
 
 from mmdet3d_plugin.deployment import DeployedStudent
-from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.errors import UserError, build_from
+from mmdet3d_plugin.geometry import BEVGrid
 from mmdet3d_plugin.models.heads import BEVHead
 from mmdet3d_plugin.models.taps import Tap, TapRecorder, record_taps
 from tests.factories import CAMERA, batch, build
@@ -335,3 +337,18 @@ def test_the_deployed_network_has_the_raw_outputs():
         found = deployed(torch.stack(batch()['inputs']['img']))
     for name, out in zip(deployed.outputs, found):
         torch.testing.assert_close(out, outs[name], atol=1e-4, rtol=1e-4)
+
+
+def test_one_of_several_tasks():
+    made = build_from(MODELS, dict(type='MultiTaskHead', heads=dict(
+        boxes=dict(DETECTOR, in_channels=16), vehicles=dict(
+            type='BEVSegHead', in_channels=16, tasks=('segmentation', )))),
+        'model.head', grid=BEVGrid(**GRID))
+    assert set(made.decoding()) == {'boxes.'} and made.pred_fields == (
+        'pred_instances_3d', 'pred_bev')
+    outs = made(features())
+    assert 'boxes.task0.heatmap' in outs and 'vehicles.segmentation' in outs
+    found = made.predict(outs, scenes())[0]
+    assert found.pred_bev.seg.shape == (1, 32, 32) and 'bboxes_3d' in found.pred_instances_3d
+    kept = made.keep_outputs(('vehicles.segmentation', ))
+    assert kept == ('vehicles.segmentation', ) and made.decoding() == {}
