@@ -11,6 +11,10 @@ the network's outputs, OUT_DIR/video.mp4 all frames with their maps. Beside the 
 of the cameras that look ahead, from left to right of the car, and below them those of the cameras
 that look back, likewise.
 
+A network that reads past images keeps what it predicted from the frames before. It needs --poses, a
+JSON file with the place of the LiDAR frame in the world and the time of each frame:
+{"NAME": {"lidar2global": 4x4, "time": SECONDS}}, NAME as in OUT_DIR/bev/NAME.png.
+
 Frames that are there are not computed again unless their images have changed, so a run that was
 stopped goes on. OUT_DIR/run.json says whose results they are; those of another input, model,
 threshold or calibration are not mixed with them.
@@ -82,8 +86,9 @@ class Exported:
             self.arrays = {name: stored[name] for name in stored.files}
         self.names = list(self.meta['outputs'])
         self.size = tuple(self.meta['inputs']['images']['shape'][-2:])
+        self.past = self.meta.get('past', [])
         self.feed = {name: np.array(self.meta['calibration'][name], np.float32)
-                     for name in self.meta['inputs'] if name != 'images'}
+                     for name in self.meta['inputs'] if name not in ('images', *self.past)}
         load = _openvino if path.suffix == '.xml' else _onnxruntime
         try:
             self._run = load(self, threads, precision)
@@ -94,10 +99,18 @@ class Exported:
             raise InputError(f'model {path}: it is no model that runs here ({reason}); '
                              'export it again') from error
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Dict[str, np.ndarray]:
-        """Predict from the (H, W, 3) RGB images of one frame; each output without its batch."""
+    def __call__(self, images: Sequence[np.ndarray], past: Optional[Dict[str, np.ndarray]] = None
+                 ) -> Dict[str, np.ndarray]:
+        """Predict from the (H, W, 3) RGB images of one frame; each output without its batch.
+
+        Args:
+            images: Of the cameras.
+            past: Values of the inputs of past frames; zeros by default.
+        """
         planes = np.stack([image.transpose(2, 0, 1) for image in images])[None]
-        results = self._run(dict(self.feed, images=np.ascontiguousarray(planes)))
+        past = past or {name: np.zeros(self.meta['inputs'][name]['shape'], np.float32)
+                        for name in self.past}
+        results = self._run(dict(self.feed, **past, images=np.ascontiguousarray(planes)))
         return {name: out[0] for name, out in zip(self.names, results)}
 
 
@@ -136,13 +149,30 @@ def _check_meta(meta) -> None:
     rows = meta['camera_rows']
     if not rows or not all(row and set(row) <= set(range(views)) for row in rows):
         raise ValueError(f'camera_rows are {rows}'[:200])
-    for name in set(meta['inputs']) - {'images'}:
+    past = meta.get('past', [])
+    for name in set(meta['inputs']) - {'images', *past}:
         _numbers(meta['calibration'][name], tuple(meta['inputs'][name]['shape']), name)
+    if past:
+        _check_past(meta, past, views)
     for key in ('sha256', 'arrays_sha256'):
         if not isinstance(meta[key], str):
             raise TypeError(f'{key} is no text')
     for prefix, settings in meta.get('decoding', {}).items():
         _check_decoding(prefix, settings, meta)
+
+
+def _check_past(meta, past, views) -> None:
+    *states, motion = past
+    shapes = {name: meta['inputs'][name]['shape'] for name in past}
+    times = shapes[motion][0]
+    if not states or not all(type(n) is int and 0 < n < 1 << 16 for n in sum(shapes.values(), [])):
+        raise ValueError(f'its past inputs are {shapes}'[:200])
+    if times > 64 or motion not in ('motion', 'past_lidar2cam') or any(
+            not name.startswith('past_') or shapes[name][0] != times
+            or meta['outputs'][name.replace('past', 'next', 1)]['shape'] != [1, *shapes[name][1:]]
+            for name in states):
+        raise ValueError(f'its past inputs are {shapes}'[:200])
+    _numbers(meta['calibration']['lidar2cam'], (views, 4, 4), 'lidar2cam')
 
 
 def _check_decoding(prefix: str, settings: dict, meta: dict) -> None:
@@ -601,6 +631,75 @@ def _frames_of_video(video) -> Iterator[Source]:
         number += 1
 
 
+# -------------------------------------------------------------------------------------------- past
+class Past:
+    """What a network that reads past images needs of the frames before.
+
+    Args:
+        exported: The network.
+        file: With the poses and times of the frames.
+        steps: How many frames ago each past time is; default 1, 2 and so on.
+    """
+
+    def __init__(self, exported: Exported, file: Path, steps: Optional[Sequence[int]]) -> None:
+        times = exported.meta['inputs'][exported.past[-1]]['shape'][0]
+        self.exported, self.steps = exported, list(steps or range(1, times + 1))
+        if len(self.steps) != times or min(self.steps) < 1 or sorted(self.steps) != self.steps:
+            raise InputError(f'--past-steps: expected {times} numbers of frames, growing, got '
+                             f'{" ".join(map(str, self.steps))}')
+        with parse_errors(f'poses {file}: unreadable', 'expected {"NAME": {"lidar2global": 4x4, '
+                          '"time": SECONDS}}'):
+            self.poses = dict(json.loads(file.read_text(encoding='utf-8-sig')))
+        self.file, self.frames = file, []
+        self.lidar2cam = exported.feed.get('lidar2cam')
+        if self.lidar2cam is None:
+            self.lidar2cam = np.array(exported.meta['calibration']['lidar2cam'], np.float32)
+
+    def begin(self, name: str, images: Sequence[np.ndarray]) -> bytes:
+        """The next frame; returns what its past consists of, for the hash of its results."""
+        pose = self.poses.get(name)
+        if pose is None:
+            raise InputError(f'poses {self.file}: no frame {name}'
+                             f'{did_you_mean(name, list(self.poses))}')
+        matrix = _numbers(_field(pose, 'lidar2global', f'{self.file}: {name}'), (4, 4),
+                          f'{self.file}: {name}.lidar2global')
+        if not is_rigid(matrix):
+            raise InputError(f'{self.file}: {name}.lidar2global: expected a rigid 4x4 transform')
+        time = float(_numbers(_field(pose, 'time', f'{self.file}: {name}'), (),
+                              f'{self.file}: {name}.time', 1e11))
+        frame = dict(images=images, pose=matrix, time=time, state=None)
+        self.frames = [*self.frames[-max(self.steps):], frame]
+        self.chosen = [self.frames[max(len(self.frames) - 1 - step, 0)] for step in self.steps]
+        self.motions = [np.linalg.inv(then['pose']) @ matrix for then in self.chosen]
+        if not time >= self.chosen[0]['time']:
+            raise InputError(f'poses {self.file}: {name} is {self.chosen[0]["time"] - time:g} s '
+                             'before the frame before it; give frames in the order of time')
+        return _hash(np.stack([*self.motions, np.full((4, 4), self.interval)]).tobytes(), *(
+            np.ascontiguousarray(image) for then in self.chosen for image in then['images']
+        )).encode()
+
+    @property
+    def interval(self) -> float:
+        """Seconds since the newest past frame; a frame that is its own past counts as 1/12 s."""
+        return (self.frames[-1]['time'] - self.chosen[0]['time']) or 1 / 12
+
+    def feed(self) -> Dict[str, np.ndarray]:
+        """The inputs of past frames, of the frame that began last."""
+        *states, motion = self.exported.past
+        for then in self.chosen:
+            if then['state'] is None:  # it was not computed in this run
+                self.end(self.exported(then['images']), then)
+        feed = {name: np.stack([then['state'][name] for then in self.chosen]) for name in states}
+        moved = np.stack(self.motions).astype(np.float32)
+        feed[motion] = moved if motion == 'motion' else self.lidar2cam @ moved[:, None]
+        return feed
+
+    def end(self, outs: Dict[str, np.ndarray], frame: Optional[dict] = None) -> None:
+        """Keep what later frames need of the outputs."""
+        (frame or self.frames[-1])['state'] = {
+            name: outs.pop(name.replace('past', 'next', 1)) for name in self.exported.past[:-1]}
+
+
 # ------------------------------------------------------------------------------------------- boxes
 def decode_boxes(outs: Dict[str, np.ndarray], settings: dict, grid: dict,
                  seconds: float = 1.0) -> List[dict]:
@@ -917,8 +1016,12 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f'model {args.model}: it has no segmentation to draw, but '
                          f'{", ".join(exported.names)}; export it with --tasks segmentation, and '
                          'detectors without --tasks')
-    if args.interval is None and any(settings['velocity'] == 'displacement'
-                                     for settings in (decoding or {}).values()):
+    if bool(exported.past) != bool(args.poses):
+        raise InputError(f'model {args.model}: it reads past images; give --poses' if exported.past
+                         else f'model {args.model}: it reads no past images; leave out --poses')
+    past = Past(exported, args.poses, args.past_steps) if exported.past else None
+    if args.interval is None and past is None and any(
+            settings['velocity'] == 'displacement' for settings in (decoding or {}).values()):
         raise InputError(f'model {args.model}: it predicts displacements since the past image; '
                          'give --interval, the seconds since then')
     if args.interval is not None and not 0 < args.interval < 60:
@@ -930,7 +1033,8 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.closing(Video(args.out_dir / 'video.mp4', args.fps)) as video:
         for name, read in frames:
             images = prepare(exported, read(), name)
-            bev = predict(exported, images, name, results, args.maps, thresholds, args.interval)
+            bev = predict(exported, images, name, results, args.maps, thresholds, args.interval,
+                          past)
             video.write(beside(images, bev, exported.meta['camera_rows']))
             done += 1
             progress(done, total, begin)
@@ -989,14 +1093,20 @@ class Video:
             self.partial.unlink(missing_ok=True)
 
 
-def predict(exported, images, name, results, keep_maps, thresholds, interval=None) -> np.ndarray:
+def predict(exported, images, name, results, keep_maps, thresholds, interval=None,
+            past=None) -> np.ndarray:
     """The map's image; computed and written unless it is there."""
-    digest, decoding = _hash(*map(np.ascontiguousarray, images)), exported.meta.get('decoding')
+    before = [past.begin(name, images)] if past else []
+    digest = _hash(*map(np.ascontiguousarray, images), *before)
+    decoding = exported.meta.get('decoding')
     drawing, maps, objects = f'bev/{name}.png', f'maps/{name}.npz', f'boxes/{name}.json'
     wanted = [drawing, *([maps] if keep_maps else []), *([objects] if decoding else [])]
     if all(results.has(file, digest) for file in wanted):
         return load_image(results.folder / drawing)
-    outs = exported(images)
+    outs = exported(images, past and past.feed())
+    if past:
+        past.end(outs)
+        interval = past.interval
     bev = exported.arrays['background']
     if 'segmentation' in outs:
         bev = draw_map(outs['segmentation'], exported.arrays, thresholds)
@@ -1033,6 +1143,10 @@ def main() -> None:
     parser.add_argument('--fps', type=float, default=10, help='of the video (default: 10)')
     parser.add_argument('--interval', type=float, metavar='SECONDS', help='between a frame and its '
                         'newest past image, for detectors that predict displacements')
+    parser.add_argument('--poses', type=Path, metavar='FILE', help='JSON with poses and times of '
+                        'the frames, for networks that read past images')
+    parser.add_argument('--past-steps', type=int, nargs='+', metavar='N', help='how many frames '
+                        'ago each past time is (default: 1 2 ...)')
     parser.add_argument('--threads', type=int, default=0, help='of the CPU (default: all)')
     parser.add_argument('--precision', choices=('f32', 'bf16'), default='f32',
                         help='of OpenVINO on CPUs that have bfloat16 (default: f32)')

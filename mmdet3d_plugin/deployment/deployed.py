@@ -1,7 +1,7 @@
 """A student made ready for inference."""
 import copy
 from types import MethodType
-from typing import Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from mmcv.cnn import fuse_conv_bn
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..geometry import CameraRig
+from ..models import TemporalCameraBranch
+from .past import build_past
 from .views import CALIBRATION, build_view
 
 
@@ -31,8 +33,11 @@ class DeployedStudent(nn.Module):
             ``'embedding_bag'`` on a CPU, else ``'grid_sample'``.
 
     Attributes:
-        outputs (tuple): Names of what it returns; ``head.outputs()`` has shapes and meanings.
+        outputs (tuple): Names of what it returns.
+        tasks (tuple): Those of the head, the first ones; ``head.outputs()`` has shapes and
+            meanings.
         inputs (tuple): Names of what it takes.
+        past (dict): Names and shapes of the inputs that are of past frames.
 
     Raises:
         UserError: The model reads LiDAR, or a task is unknown.
@@ -51,35 +56,49 @@ class DeployedStudent(nn.Module):
             if isinstance(module, ShiftWindowMSA):
                 module.window_reverse = MethodType(_window_reverse, module)
         form = form or ('embedding_bag' if rig.lidar2cam.device.type == 'cpu' else 'grid_sample')
-        self.inputs = ('images', *(CALIBRATION if form == 'dynamic_calibration' else ()))
-        self.outputs = student.head.keep_outputs(tasks)
+        self.tasks = student.head.keep_outputs(tasks)
         self.encoder = student.camera_branch.encoder
         self.bev_encoder, self.head = student.bev_encoder, student.head
         mean, std = _statistics(model.data_preprocessor)
         self.register_buffer('scale', 1 / std)
         self.register_buffer('shift', -mean / std)
         size = tuple(self._encode(rig.lidar2cam.new_zeros(1, 1, 3, *rig.size)).shape[-2:])
-        self.view = build_view(student.camera_branch, rig.geometry(0), size, form)
+        build = build_past if isinstance(student.camera_branch, TemporalCameraBranch) else (
+            build_view)
+        self.view = build(student.camera_branch, rig.geometry(0), size, form)
+        self.past: Dict[str, Tuple[int, ...]] = {}
+        if build is build_past:
+            self.past = {f'past_{name}': shape for name, shape in self.view.state.items()}
+            self.past.update(self.view.motion)
+        self.inputs = ('images', *self.past,
+                       *(CALIBRATION if form == 'dynamic_calibration' else ()))
+        self.outputs = (*self.tasks, *(f'next_{name}' for name in getattr(self.view, 'state', ())))
 
-    def forward(self, images: Tensor, lidar2cam: Optional[Tensor] = None,
-                lens: Optional[Tensor] = None, img_aug: Optional[Tensor] = None
-                ) -> Tuple[Tensor, ...]:
+    def forward(self, images: Tensor, *others: Tensor) -> Tuple[Tensor, ...]:
         """Predict.
 
         Args:
-            images (Tensor): (B, N, 3, H, W) RGB in [0, 255], uint8 or float.
-            lidar2cam (Tensor, optional): (N, 4, 4), the calibration of all samples; for the form
-                ``'dynamic_calibration'`` alone, like the others. See :class:`CameraRig`.
-            lens (Tensor, optional): (N, P).
-            img_aug (Tensor, optional): (N, 3, 3).
+            images (Tensor): (B, N, 3, H, W) RGB in [0, 255], uint8 or float; B is 1 for models
+                that read past images.
+            *others (Tensor): What else ``inputs`` names. ``past_NAME`` is the output ``next_NAME``
+                of each past frame, newest first, and ``motion`` (T - 1, 4, 4) or
+                ``past_lidar2cam`` (T - 1, N, 4, 4) go from the frame to the LiDAR frames, or to
+                the cameras, of the past ones. For the form ``'dynamic_calibration'``
+                ``lidar2cam`` (N, 4, 4), ``lens`` (N, P) and ``img_aug`` (N, 3, 3) of all samples;
+                see :class:`CameraRig`.
 
         Returns:
-            tuple: (B, ...) float32 for each name in ``outputs``, as the head decodes them.
+            tuple: (B, ...) float32 for each name in ``outputs``, as the head decodes them, and
+            what the next frame needs.
         """
-        calibration = () if lidar2cam is None else (lidar2cam, lens, img_aug)
-        bev = self.view(self._encode(images), *calibration)
+        features, kept = self._encode(images), ()
+        if self.past:
+            *state, motion = others[:len(self.past)]
+            bev, kept = self.view(features, tuple(state), motion, *others[len(self.past):])
+        else:
+            bev = self.view(features, *others)
         outs = self.head.decode(self.head(self.bev_encoder(bev)))
-        return tuple(outs[name] for name in self.outputs)
+        return (*(outs[name] for name in self.tasks), *kept)
 
     def _encode(self, images: Tensor) -> Tensor:
         pixels = images.flatten(0, 1).float() * self.scale + self.shift

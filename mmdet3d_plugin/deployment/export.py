@@ -15,8 +15,10 @@ from tqdm import tqdm
 from ..checkpoints import file_sha256
 from ..errors import UserError
 from ..geometry import BEVGrid, CameraRig
+from ..geometry.warping import motion
 from ..locking import locked
 from ..models.heads import BEVHead
+from ..structures import fields
 from ..visualization import draw
 from . import exporting, packaging
 from .deployed import DeployedStudent
@@ -100,10 +102,10 @@ def _export(inferencer, checkpoint: Optional[str], out: Path, options: Options) 
     rig = CameraRig.from_dicts([cameras])
     deployed = DeployedStudent(model, rig, options.tasks, options.form)
     values = packaging.calibration_of(rig) if options.calibration == 'input' else {}
-    example = _example(len(cameras), rig.size, values)
+    example = _example(deployed, rig, values)
     exported = _convert(deployed, example, config, values, options)
     run = open_exported(exported, options.runtime, deployed.outputs, options.threads)
-    apart = _difference(deployed, run, example, values)
+    apart = _difference(deployed, run, example)
     if options.precision == 'float' and not apart <= TOLERANCE:
         raise UserError(f'{out}: the exported network differs from torch by {apart:.2g}, more '
                         f'than {TOLERANCE}; nothing was written')
@@ -116,12 +118,12 @@ def _export(inferencer, checkpoint: Optional[str], out: Path, options: Options) 
         checkpoint_sha256=checkpoint and file_sha256(checkpoint), runtime=options.runtime,
         precision=options.precision, differs_from_torch=apart)
     if options.test:
-        source['metrics'] = _metrics(inferencer, deployed, run, example, values)
+        source['metrics'] = _metrics(inferencer, deployed, run, values)
     if options.time:
         source['milliseconds'] = measure({
             'model in torch': lambda: predict_in_torch(model, rig, example[0]),
             'made ready in torch': lambda: deployed(*example),
-            'exported': lambda: run(dict(values, images=example[0].numpy()))}, options.time)
+            'exported': lambda: run(_arrays(deployed, example))}, options.time)
     classes = classes_of(student.head, pipeline)
     arrays.update(drawing(student.grid, classes, deployed.head))
     source['camera_rows'] = draw.by_direction(
@@ -131,10 +133,26 @@ def _export(inferencer, checkpoint: Optional[str], out: Path, options: Options) 
     return description
 
 
-def _example(cameras: int, size: Tuple[int, int], values: Arrays) -> Tuple[Tensor, ...]:
-    images = torch.randint(0, 256, (1, cameras, 3, *size), dtype=torch.uint8,
-                           generator=torch.Generator().manual_seed(0))
-    return images, *map(torch.from_numpy, values.values())
+def _example(deployed: DeployedStudent, rig: CameraRig, values: Arrays) -> Tuple[Tensor, ...]:
+    """Inputs of the network: random images and past predictions, of a vehicle that stands."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1, rig.lidar2cam.shape[1], 3, *rig.size), dtype=torch.uint8,
+                           generator=generator)
+    past = [torch.rand(shape, generator=generator) for shape in deployed.past.values()]
+    if past:
+        past[-1] = _motion(deployed, rig, [rig] * past[-1].shape[0])
+    return images, *past, *map(torch.from_numpy, values.values())
+
+
+def _motion(deployed: DeployedStudent, rig: CameraRig, past: Sequence[CameraRig]) -> Tensor:
+    """The last input of past frames: (T - 1, 4, 4), or (T - 1, N, 4, 4)."""
+    if 'motion' in deployed.past:
+        return torch.cat([motion(rig, then) for then in past])
+    return torch.cat([then.lidar2cam for then in past])
+
+
+def _arrays(deployed: DeployedStudent, inputs: Sequence[Tensor]) -> Dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in zip(deployed.inputs, inputs)}
 
 
 def _convert(deployed: DeployedStudent, example: Tuple[Tensor, ...], config, values: Arrays,
@@ -146,32 +164,51 @@ def _convert(deployed: DeployedStudent, example: Tuple[Tensor, ...], config, val
     if options.half:
         return exporting.half_precision(model)
     if options.int8:
-        return exporting.quantised(model, calibration_frames(config, options.frames, values))
+        return exporting.quantised(model, calibration_frames(
+            config, options.frames, deployed, values))
     return model
 
 
 @torch.no_grad()
-def _difference(deployed: DeployedStudent, run: Callable, example: Tuple[Tensor, ...],
-                values: Arrays) -> float:
-    outs = run(dict(values, images=example[0].numpy()))
+def _difference(deployed: DeployedStudent, run: Callable, example: Tuple[Tensor, ...]) -> float:
+    outs = run(_arrays(deployed, example))
     return max(float(np.abs(out - want.numpy()).max())
                for out, want in zip(outs, deployed(*example)))
 
 
-def _metrics(inferencer, deployed: DeployedStudent, run: Callable, example: Tuple[Tensor, ...],
+def _metrics(inferencer, deployed: DeployedStudent, run: Callable,
              values: Arrays) -> Dict[str, dict]:
     """The test data's metrics of the network in torch and of the exported one."""
     config, fill = inferencer.model.cfg, deployed.head.fill
 
-    def filled(outs, sample):
-        decoded = {name: torch.as_tensor(out) for name, out in zip(deployed.outputs, outs)}
-        return fill(decoded, [sample])[0]
+    def in_torch(feed):
+        return deployed(*(torch.from_numpy(feed[name]) for name in deployed.inputs))
 
-    return dict(
-        torch=evaluate(config, inferencer.dataset, lambda images, sample: filled(
-            deployed(torch.from_numpy(images), *example[1:]), sample)),
-        exported=evaluate(config, inferencer.dataset, lambda images, sample: filled(
-            run(dict(values, images=images)), sample)))
+    def score(network):
+        def predict(images, sample):
+            outs = network(_feed(deployed, network, images, sample, values))
+            decoded = {name: torch.as_tensor(out) for name, out in zip(deployed.tasks, outs)}
+            return fill(decoded, [sample])[0]
+        return evaluate(config, inferencer.dataset, predict)
+
+    return dict(torch=score(in_torch), exported=score(run))
+
+
+def _feed(deployed: DeployedStudent, network: Callable, images: np.ndarray,
+          sample: Det3DDataSample, values: Arrays) -> Dict[str, np.ndarray]:
+    """Inputs of the network for a packed frame; past images run through it on their own."""
+    if not deployed.past:
+        return dict(values, images=images)
+    cameras = sample.metainfo[fields.CAMERAS]
+    rig, *past = (CameraRig.from_dicts([fields.at_time(cameras, time)])
+                  for time in range(fields.num_times(cameras)))
+    alone = {name: np.zeros(shape, np.float32) for name, shape in deployed.past.items()}
+    kept = [network(dict(values, **alone, images=images[:, time]))[len(deployed.tasks):]
+            for time in range(1, images.shape[1])]
+    states = [np.concatenate([np.asarray(frame[k]) for frame in kept])
+              for k in range(len(kept[0]))]
+    then = dict(zip(deployed.past, (*states, _motion(deployed, rig, past).numpy())))
+    return dict(values, **then, images=images[:, 0])
 
 
 def classes_of(head: BEVHead, pipeline: Sequence[Mapping]) -> Tuple[str, ...]:
@@ -195,15 +232,24 @@ def drawing(grid: BEVGrid, classes: Sequence[str], head: BEVHead) -> Dict[str, n
                 colours=np.array(colours, np.uint8).reshape(-1, 3))
 
 
-def calibration_frames(config, count: int, inputs: Arrays) -> List[dict]:
+def calibration_frames(config, count: int, deployed: DeployedStudent, values: Arrays
+                       ) -> List[dict]:
     """Inputs of the network, from the training data, loaded as the test data is."""
     train = config.train_dataloader.dataset
     data = copy.deepcopy(train.get('dataset', train))
     data.update(pipeline=config.test_dataloader.dataset.pipeline, test_mode=True)
     dataset = DATASETS.build(data)
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    return [dict(inputs, images=dataset[int(i)]['inputs']['img'][None].numpy())
-            for i in tqdm(chosen, 'calibration frames', unit='frame')]
+
+    def network(feed):
+        return deployed(*(torch.from_numpy(feed[name]) for name in deployed.inputs))
+
+    frames = []
+    for i in tqdm(chosen, 'calibration frames', unit='frame'):
+        packed = dataset[int(i)]
+        frames.append(_feed(deployed, network, packed['inputs']['img'][None].numpy(),
+                            packed['data_samples'], values))
+    return frames
 
 
 def open_exported(model, runtime: str, names: Sequence[str],
@@ -260,8 +306,14 @@ def measure(runs: Mapping[str, Callable], rounds: int) -> Dict[str, dict]:
 
 
 def predict_in_torch(model: nn.Module, rig: CameraRig, images: Tensor) -> None:
-    """What the model does with a frame: normalise, run, predict."""
+    """What the model does with a frame: normalise, run, predict; past images are the frame's."""
     preprocessor = model.data_preprocessor
     imgs = (images.float() - preprocessor.mean) / preprocessor.std
     student = getattr(model, 'student', model)
-    student(dict(imgs=imgs, rig=rig), [Det3DDataSample() for _ in imgs], mode='predict')
+    past = getattr(student.camera_branch, 'num_past', 0)
+    inputs = dict(imgs=imgs, rig=rig)
+    if past:
+        inputs.update(imgs=torch.stack([imgs] * (1 + past), 1), past_rigs=[rig] * past)
+    samples = [Det3DDataSample(metainfo=dict(past_interval=1.0, classes=student.head.class_names))
+               for _ in imgs]
+    student(inputs, samples, mode='predict')

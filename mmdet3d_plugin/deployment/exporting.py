@@ -21,6 +21,8 @@ _HALF_KEEPS = ('GridSample', 'Resize', 'InstanceNormalization', 'ReduceMean', 'S
 def to_onnx(deployed: DeployedStudent, example: Tuple[Tensor, ...]):
     """Trace a deployed student to ONNX: standard operators, any batch size.
 
+    The batch size of one that reads past images is 1.
+
     Args:
         deployed: Of the form ``'block_dense'``, ``'grid_sample'`` or ``'dynamic_calibration'``.
         example: Inputs of its sizes.
@@ -29,9 +31,11 @@ def to_onnx(deployed: DeployedStudent, example: Tuple[Tensor, ...]):
         onnx.ModelProto: With the opset ``OPSET``; sizes but the batch's are constant.
     """
     _need('onnx', 'onnxscript')
-    batch = torch.export.Dim('batch', min=1)
-    images = torch.cat([example[0][:1]] * 2)  # torch takes a batch of one for a constant
-    shapes = ({0: batch}, *[None] * (len(example) - 1))
+    images, shapes = example[0], None
+    if not deployed.past:
+        batch = torch.export.Dim('batch', min=1)
+        images = torch.cat([images[:1]] * 2)  # torch takes a batch of one for a constant
+        shapes = ({0: batch}, *[None] * (len(example) - 1))
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             deployed, (images, *example[1:]), dynamo=True, opset_version=OPSET,
@@ -123,8 +127,10 @@ def to_openvino(deployed: DeployedStudent, example: Tuple[Tensor, ...]):
 
     with torch.no_grad(), _quiet():
         model = openvino.convert_model(deployed, example_input=example)
-    model.reshape({n: [-1, *values.shape[1:]] if n == 0 else list(values.shape)
-                   for n, values in enumerate(example)})
+    shapes = {n: list(values.shape) for n, values in enumerate(example)}
+    if not deployed.past:
+        shapes[0][0] = -1
+    model.reshape(shapes)
     for names, ports in ((deployed.inputs, model.inputs), (deployed.outputs, model.outputs)):
         for name, port in zip(names, ports):
             port.get_tensor().set_names({name})

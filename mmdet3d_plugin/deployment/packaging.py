@@ -87,21 +87,26 @@ def describe(deployed: DeployedStudent, rig: CameraRig, grid, classes, recipe: M
         shape=['batch', views, 3, *rig.size], dtype='uint8', colour='RGB', range=[0, 255],
         normalised_inside=dict(mean=mean.flatten().tolist(), std=std.flatten().tolist())))
     values = calibration_of(rig)
+    shapes = {**deployed.past, **{name: value.shape for name, value in values.items()}}
     for name in deployed.inputs[1:]:
-        inputs[name] = dict(shape=list(values[name].shape), dtype='float32')
+        inputs[name] = dict(shape=list(shapes[name]), dtype='float32')
     if 'lens' in inputs:
         inputs['lens']['columns'] = list(rig.param_names)
+    outputs = {name: dict(shape=['batch', *output.shape], dtype='float32', meaning=output.meaning)
+               for name, output in deployed.head.outputs().items()}
+    for name in deployed.outputs[len(deployed.tasks):]:
+        shape = deployed.past[name.replace('next_', 'past_', 1)]
+        outputs[name] = dict(shape=[1, *shape[1:]], dtype='float32',
+                             meaning='of the frame, for its place in the past of later ones')
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)}
     return dict(
         format=FORMAT, **source, inputs=inputs,
-        outputs={name: dict(shape=['batch', *output.shape], dtype='float32',
-                            meaning=output.meaning)
-                 for name, output in deployed.head.outputs().items()},
+        outputs=outputs, past=list(deployed.past),
         classes=list(classes), thresholds=[0.5] * len(classes),
         decoding=deployed.head.decoding(),
         grid=dict({key: value for key, value in grid.asdict().items() if value is not None},
                   shape=list(grid.shape)),
-        calibration=dict(static=len(deployed.inputs) == 1, projection=rig.lens,
+        calibration=dict(static=CALIBRATION[0] not in deployed.inputs, projection=rig.lens,
                          **{name: value.tolist() for name, value in values.items()}),
         preprocessing=dict(recipe), versions=dict(mmdet3d_plugin=__version__, **versions))
 

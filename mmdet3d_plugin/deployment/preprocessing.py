@@ -70,6 +70,7 @@ def _stitched(loader, frame, views) -> Recipe:
 
 
 def _images(loader, frame, views) -> Recipe:
+    loader.num_past = 0  # what was predicted from past images is an input of the network
     cameras = loader.cameras_of(frame)
     sizes = {camera['name']: (camera['height'], camera['width']) for camera in cameras}
     described = dict(kind='resize', images=sizes, filter='area')

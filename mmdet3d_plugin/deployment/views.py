@@ -162,8 +162,15 @@ class _Lift(nn.Module):
         self.grid = self.view.grid
 
     def forward(self, features: Tensor, *calibration: Tensor) -> Tensor:
+        return self.to_map(*self.predict(features, *calibration), *calibration)
+
+    def predict(self, features: Tensor, *calibration: Tensor) -> Tuple[Tensor, Tensor]:
+        """Context (B, N, C, h, w) and probabilities of the depths (B, N, D, h, w)."""
         rig = with_calibration(self.rig, calibration) if calibration else self.rig
-        context, depth = self.view.predict(features, rig)
+        return self.view.predict(features, rig)
+
+    def to_map(self, context: Tensor, depth: Tensor, *calibration: Tensor) -> Tensor:
+        """The BEV map of what was predicted."""
         pixels = context.movedim(2, -1).flatten(1, 3)
         cells = self.pool(pixels, depth, *calibration)
         bev = cells.transpose(1, 2).unflatten(2, (self.grid.num_levels, *self.grid.shape))
