@@ -97,6 +97,10 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp('commands') / 'project'
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(
         '.venv', '.git', 'data', 'work_dirs', 'tests', '__pycache__'))
+    loader = folder / 'mmdet3d_plugin/engine/pretrained.py'  # stand-ins have other hashes
+    text = loader.read_text().replace('    _check_hash(file, url)\n', '')
+    assert text != loader.read_text()
+    loader.write_text(text)
     for layout, name, version in (('dur360bev', 'dur360bev', ''), ('kitti360', 'kitti360', ''),
                                   ('nuscenes', 'toytown_nuscenes', '--version v1.0-mini')):
         done = python(folder, (
@@ -157,6 +161,10 @@ def prepare(project, line):
     if 'run_experiments.py' in line:
         return shorter_experiment(project, line)
     configs = re.findall(r'configs/\S+\.py', line)
+    if re.search(r'tools/(dist_)?train', line) and '--resume' not in line:
+        folder = re.search(r'--work-dir (\S+)', line)
+        shutil.rmtree(project / (folder[1] if folder else f'work_dirs/{Path(configs[0]).stem}'),
+                      ignore_errors=True)
     for config in configs:
         network_weights(project, load_config(ROOT / config))
     checkpoints = [word for word in re.findall(r'\S+\.pth|\bCHECKPOINT\b', line)
