@@ -151,6 +151,9 @@ def prepare(project, line):
         shutil.rmtree(project / out_dir, ignore_errors=True)
         line = re.sub(r' --(?:frames|sequences|image-size|scan-size|sweeps)(?: \d+)+', '', line)
         return f'{line} {SIZES[layout[1] if layout else "dur360bev"]} --supersample 1 --workers 1'
+    if '--version v1.0-trainval' in line:  # the info files there are of the mini set
+        for file in (project / 'data/nuscenes').glob('nuscenes_infos_*'):
+            file.unlink()
     if 'convert_checkpoint.py' in line:
         release(project, line)
         return line
