@@ -157,10 +157,13 @@ def test_whole_networks_compute_what_the_release_computes(refine):
     with torch.no_grad():
         expected = release(images, rigs.tensors(mats))
         got = model(dict(imgs=images, rig=rig, past_rigs=[past]))
+        names = [[('a', 'b'), ('c', 'd')], [('e', 'f'), ('g', 'h')]]
+        kept = model(dict(imgs=images, rig=rig, past_rigs=[past], img_paths=names))
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         assert value.shape[-2:] == (32, 32) and value.std() > 0.02
         assert (got[name] - value).norm() / value.norm() < 1e-4, name
+        assert (kept[name] - value).norm() / value.norm() < 1e-4, name
 
 
 def test_the_depth_loss_is_that_of_the_release():
