@@ -268,11 +268,15 @@ def release_of(model: str, keys: Mapping[str, Tensor], sparse: int = 1) -> Relea
     if model in LGKD:
         return _lgkd(model, keys)
     backbone, *refine = model.removeprefix('bevdepth-').split('-')
-    config = _config(f'bevdepth_student_{backbone}_24e_nuscenes')
-    if refine:
-        config.model.camera_branch.view_transform.refine = dict(type='DepthRefinement')
+    if model == 'bevdepth-r50-da':
+        config, note = _config('bevdepth_student_r50_20e_nuscenes_da'), ''
+    else:
+        config, note = _config(f'bevdepth_student_{backbone}_24e_nuscenes'), ''
+        if refine:
+            config.model.camera_branch.view_transform.refine = dict(type='DepthRefinement')
+            note = ", view_transform.refine=dict(type='DepthRefinement')"
     return Release(config, BEVDEPTH_RULES, constants=bevdepth_constants, prefix='model.',
-                   note=', view_transform.refine' if refine else '')
+                   note=note)
 
 
 def _config(name: str) -> Config:
