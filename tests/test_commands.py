@@ -23,7 +23,13 @@ from mmengine.registry import init_default_scope
 from mmdet3d_plugin.checkpoints import save_checkpoint
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.experiments.jobs import flat
-from tests.helpers import bevfusion_release, kd360_release
+from tests.helpers import (
+    bevdepth4d_release,
+    bevdepth_release,
+    bevfusion_release,
+    centerpoint_release,
+    kd360_release,
+)
 from tests.helpers.quoted import ROOT, quoted_commands
 
 COMMANDS = quoted_commands()
@@ -64,6 +70,15 @@ MEANT = (  # words that stand for something else
     (r'--root-path DIR', f'--root-path {KEYFRAME}'),
     (r'iter_500\.pth', 'iter_2.pth'), (r'epoch_20\.pth', 'epoch_1.pth'),
     (r'(work_dirs/kd360\w+)/CHECKPOINT\.pth', r'\1/iter_2.pth'))
+DETECTORS = {
+    'bevdepth4d-r50': bevdepth4d_release.release,
+    'bevdepth-r50-da': lambda: bevdepth_release.release(bevdepth_release.Sizes(refine=True)),
+    'lgkd-student': lambda: {
+        re.sub(r'^(backbone|head)\.', r'\1_s.', name): value for name, value in
+        bevdepth_release.release(bevdepth_release.Sizes(backbone=18, cell=0.4)).items()},
+    'centerpoint-pillar-0.17': lambda: centerpoint_release.release(
+        centerpoint_release.Sizes('dynamic')),
+    'centerpoint-voxel': lambda: centerpoint_release.release(centerpoint_release.VOXEL)}
 SMALLER = (
     (r'(dist_train\.sh \S+) 4', r'\1 2'), (r'--workers 8', '--workers 1'),
     (r'--seeds 0 1 2', '--seeds 0'), (r'--frames (?:12|35|10|64|3)\b', '--frames 1'),
@@ -277,6 +292,8 @@ def release(project, line):
         state = {key.removeprefix('encoder_e.backbone.'): value for key, value in
                  kd360_release.release('teacher').items()
                  if key.startswith('encoder_e.backbone.')}
+    elif 'projects/detection' in line:
+        state = DETECTORS[model]()
     elif 'bridgeta' in line:
         state = bevfusion_release.release(dict(teacher='fusion').get(model, model))
     else:

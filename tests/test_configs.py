@@ -152,7 +152,9 @@ def test_best_checkpoint_follows_the_metric(built):
         assert best == 'bev/IoU100' and set(metric.ranges) == {100, 50, 20}
 
 
-METRICS_OF = {'KD360-VoxelBEV': {'IoU100', 'IoU50', 'IoU20'}, 'BridgeTA': {'mIoU'}}
+METRICS_OF = {'KD360-VoxelBEV': {'IoU100', 'IoU50', 'IoU20'}, 'BridgeTA': {'mIoU'},
+              **dict.fromkeys(('BEVDepth', 'BEVDepth4D', 'BEV-LGKD', 'CenterPoint'),
+                              {'mAP', 'NDS'})}
 
 
 def metafile_models():
@@ -168,7 +170,7 @@ def test_metafile():
         assert model['Config'] in CONFIGS and stem(model['Config']) == model['Name']
         for result in model['Results']:
             assert set(result['Metrics']) == METRICS_OF[model['In Collection']]
-            assert result['Source'] in ('paper', 'ours')
+            assert result['Source'] in ('paper', 'release', 'ours')
             ours = result['Source'] == 'ours'
             assert ours == ('Command' in result) == ('toytown' in model['Name'])
             assert model['Config'] in result.get('Command', model['Config'])

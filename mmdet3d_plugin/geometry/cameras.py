@@ -392,6 +392,8 @@ class CameraRig:
         """The rig of one geometry; its ``num_geometries`` is 1."""
         one = {name: getattr(self, name)[index:index + 1]
                for name in ('lidar2cam', 'params', 'img_aug')}
+        if self.bev_aug is not None:
+            one['bev_aug'] = self.bev_aug[index:index + 1]
         return replace(self, fingerprint=(*self.fingerprint, index), **one)
 
     def project(self, points: Tensor, bounds: bool = True) -> Tuple[Tensor, Tensor, Tensor]:

@@ -167,8 +167,8 @@ class BEVDetResNet(BaseModule):
 class BEVDetFPN(BaseModule):
     """Join the deepest and the first map, then double the size; as in BEVDet.
 
-    Unlike in :class:`LSSFPN` both convolutions of the joined map are 3x3, and a 1x1 convolution
-    ends the neck.
+    Unlike in :class:`LSSFPN` the first map's channels come before the deepest one's, both
+    convolutions of the joined map are 3x3, and a 1x1 convolution ends the neck.
 
     Args:
         in_channels (tuple): Of the deepest and of the first map.
@@ -195,7 +195,7 @@ class BEVDetFPN(BaseModule):
         """Maps of a backbone to (B, C', 2 rows, 2 columns) of the first."""
         first, deepest = maps[0], maps[-1]
         size = first.shape[-2:]
-        joined = self.fuse(torch.cat([resize(deepest, size), first], 1))
+        joined = self.fuse(torch.cat([first, resize(deepest, size)], 1))
         return self.out(self.refine(resize(joined, [2 * n for n in size])))
 
 

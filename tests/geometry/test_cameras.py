@@ -390,3 +390,14 @@ def test_equidistant_gradient_at_the_axis_is_that_of_a_pinhole():
     points = torch.tensor([[1.0, 2, 3], [0.1, -0.2, -1]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
         lambda p: equidistant().project(p, (480, 640))[0], points)
+
+
+def test_the_geometry_of_a_sample_has_its_augmentation():
+    camera = dict(name='c', lens='pinhole', height=4, width=8, lidar2cam=np.eye(4),
+                  cam2img=np.eye(3))
+    augs = [np.eye(4), np.diag([1.0, -1, 1, 1])]
+    rig = CameraRig.from_dicts([[camera]] * 2, augs)
+    for n, aug in enumerate(augs):
+        own = rig.geometry(n)
+        np.testing.assert_array_equal(own.bev_aug, aug[None])
+        np.testing.assert_array_equal(own.lidar2cam[0], np.linalg.inv(aug)[None])

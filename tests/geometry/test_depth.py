@@ -37,7 +37,8 @@ def test_the_nearest_point_of_a_cell_counts():
 
 @pytest.mark.parametrize('cell, pixel, expected', [
     ('center', 3.49, 0), ('center', 3.51, 1), ('floor', 3.99, 0), ('floor', 4.0, 1),
-    ('round', 1.9, 0), ('round', 2.1, 1), ('round', 6.1, 2)])
+    ('floor', -0.9, 0), ('floor', 31.9, 7), ('round', -1.9, 0), ('round', 1.9, 0),
+    ('round', 2.1, 1), ('round', 6.1, 2)])
 def test_the_cell_of_a_pixel(cell, pixel, expected):
     maps = depth_maps([points_at((pixel, 1, 3.0))], rig(), (4, 8), cell)
     assert maps[0, 0].nonzero().tolist() == [[0, expected]]
@@ -47,6 +48,16 @@ def test_rounded_positions_beyond_the_last_cell_are_left_out():
     assert depth_maps([points_at((31, 1, 3.0))], rig(), (4, 8), 'round').sum() == 0
     with pytest.raises(ValueError, match="cell: expected one of 'center', 'floor', 'round'"):
         depth_maps([points_at((1, 1, 1))], rig(), (4, 8), 'nearest')
+
+
+def test_points_near_the_border_of_the_raw_image_may_be_left_out():
+    """An image of 32 x 16 whose left half shows nothing: it is shifted by 16 columns."""
+    shifted = rig(img_aug=np.array([[1.0, 0, 16], [0, 1, 0], [0, 0, 1]]))
+    scan = points_at((-3, 1.5, 3.0), (0.5, 5, 4.0), (1.5, 9, 5.0), (9, 0.9, 6.0), (9, 13.2, 7.0),
+                     (9, 15.1, 8.0))
+    found = [depth_maps([scan], shifted, (4, 8), border=border)[0, 0] for border in (None, 1.0)]
+    assert sorted(found[0].unique().tolist()) == pytest.approx([0, 3, 4, 5, 6, 7])
+    assert sorted(found[1].unique().tolist()) == pytest.approx([0, 5, 7])
 
 
 def test_points_outside_the_range_do_not_hide_others():

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 
@@ -28,3 +29,16 @@ def test_bevdepth_has_the_entries_and_parameters_of_the_release(name, entries, m
     assert parts.count('head') + parts.count('bev_encoder') == 408
     if 'r50' in name:
         assert sum(key.startswith('camera_branch.encoder.backbone.') for key in state) == 318
+
+
+def test_the_neck_of_bevdet_joins_the_first_map_with_the_deepest():
+    """The order of the channels is that of the releases' weights."""
+    neck = MODELS.build(dict(type='BEVDetFPN', in_channels=(3, 2), mid_channels=4, out_channels=4))
+    weight = neck.fuse[0].conv.weight.data.zero_()
+    weight[0, 0, 1, 1] = 1  # the first channel of the joined map
+    maps = torch.full((1, 2, 8, 8), 5.0), torch.full((1, 3, 2, 2), 7.0)
+    joined = neck.fuse[0].conv(torch.cat([maps[0], torch.full((1, 3, 8, 8), 7.0)], 1))
+    seen = []
+    neck.fuse[0].conv.register_forward_hook(lambda module, args, out: seen.append(out))
+    neck(maps)
+    assert torch.equal(seen[0], joined) and seen[0][0, 0].unique().tolist() == [5.0]

@@ -1,5 +1,5 @@
 """Depth supervision by LiDAR scans."""
-from typing import Dict, Mapping, Sequence, Tuple
+from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +20,12 @@ class DepthLoss(AuxLoss):
     Ground truth is the bin of the nearest point in each feature's cell; see
     :func:`geometry.depth.depth_maps`. Features without a point are left out.
 
-    =============  ==========  ================  ============  ========  ===========
-    release        ``weight``  ``activation``    ``average``   ``cell``  depth bins
-    =============  ==========  ================  ============  ========  ===========
-    BEVDepth       3           ``'softmax'``     ``'points'``  'floor'   (2, 58, .5)
-    BEVDet         100         ``'sigmoid'``     ``'all'``     'round'   (1, 60, 1)
-    =============  ==========  ================  ============  ========  ===========
+    ========  ======  ===========  ========  =======  ==========  ======  ===========
+    release   weight  activation   average   cell     nearest     border  depth bins
+    ========  ======  ===========  ========  =======  ==========  ======  ===========
+    BEVDepth  3       'softmax'    'points'  'floor'  'any'       1       (2, 58, .5)
+    BEVDet    100     'sigmoid'    'all'     'round'  'in_bins'   None    (1, 60, 1)
+    ========  ======  ===========  ========  =======  ==========  ======  ===========
 
     Args:
         tap (str): Address of the logits (B, N, D, h, w), such as
@@ -39,6 +39,9 @@ class DepthLoss(AuxLoss):
             (``'points'``), or by the number of all logits (``'all'``), so that a frame with fewer
             points counts less.
         cell (str): See :func:`geometry.depth.depth_maps`.
+        nearest (str): The nearest point of those ``'in_bins'``, or of ``'any'`` depth, so that one
+            before the first bin hides those behind it.
+        border (float, optional): See :func:`geometry.depth.depth_maps`.
         predict (bool): Fill ``pred_depth`` of predicted samples, (N, h, w) the mean of the
             predicted distribution in metres, and where there are points ``gt_depth``, (N, h, w), 0
             where there is none. For :class:`DepthMetric`.
@@ -50,16 +53,20 @@ class DepthLoss(AuxLoss):
 
     def __init__(self, tap: str, depth: Tuple[float, float, float] = (1.0, 60.0, 0.5),
                  weight: float = 3.0, activation: str = 'softmax', average: str = 'points',
-                 cell: str = 'center', predict: bool = False, grid=None, init_cfg=None):
+                 cell: str = 'center', nearest: str = 'in_bins', border: Optional[float] = None,
+                 predict: bool = False, grid=None, init_cfg=None):
         super().__init__(init_cfg)
         for name, value, known in (('activation', activation, ('softmax', 'sigmoid')),
                                    ('average', average, ('points', 'all')),
+                                   ('nearest', nearest, ('in_bins', 'any')),
                                    ('cell', cell, ('center', 'floor', 'round'))):
             if value not in known:
                 raise UserError(f'DepthLoss.{name}: expected {" or ".join(map(repr, known))}, got '
                                 f'{value!r}')
         self.tap, self.taps, self.bins, self.weight = tap, {tap}, tuple(depth), weight
         self.activation, self.average, self.cell = activation, average, cell
+        self.range = self.bins[:2] if nearest == 'in_bins' else (0.0, float('inf'))
+        self.border = border
         self.predicts = predict
 
     def forward(self, taps: Mapping[str, Tensor], inputs: dict,
@@ -68,7 +75,7 @@ class DepthLoss(AuxLoss):
         require(inputs, 'points', 'points', 'LoadPointCloud')
         logits = taps[self.tap].float()
         depth = depth_maps(inputs['points'], inputs['rig'], logits.shape[-2:], self.cell,
-                           self.bins[:2])
+                           self.range, self.border)
         index, inside = depth_bins(depth, self.bins)
         target = F.one_hot(index, logits.shape[2]).movedim(-1, 2).to(logits)
         with torch.autocast(logits.device.type, enabled=False):

@@ -141,6 +141,8 @@ class CenterPointHead(BEVHead):
         ``heatmap`` has logits, ``dim`` logarithms (with norm_bbox).
         """
         shared = self.shared_conv(features[-1])
+        if not isinstance(self.task_heads[0], SeparateHead):
+            shared = shared.contiguous()  # mmcv's deformable convolution takes no other
         if shared.shape[-2:] != self.grid.shape:
             raise UserError(f'head: the BEV encoder gives maps of {tuple(shared.shape[-2:])} '
                             f'cells, but model.grid has {self.grid.shape}; give the grid the '

@@ -102,7 +102,7 @@ def dcn():
 
 def test_deformable_convolutions_and_other_branches():
     made = head(tasks=[['car'], ['bus', 'truck']], separate_head=dcn())
-    outs = made(features())
+    outs = made(tuple(x.to(memory_format=torch.channels_last) for x in features()))
     assert outs['task1.heatmap'].shape == (2, 2, 32, 32) and len(outs) == 12
     assert {'task_heads.0.feature_adapt_cls.weight', 'task_heads.1.task_head.dim.1.bias',
             'task_heads.0.cls_head.1.bias'} <= set(made.state_dict())
