@@ -87,8 +87,8 @@ def test_in_images_the_arrow_lies_on_the_lower_face(camera):
 
 
 def test_a_panel_has_the_classes_colours_and_prediction_beside_truth():
-    sample = Det3DDataSample(metainfo=dict(classes=('car', 'truck', 'trailer', 'bus'), bev_aug=np.diag(
-        [1, -1, 1, 1.])))
+    sample = Det3DDataSample(metainfo=dict(
+        classes=('car', 'truck', 'trailer', 'bus'), bev_aug=np.diag([1, -1, 1, 1.])))
     sample.gt_instances_3d = instances([[10, 5, 0, 4, 2, 2, 0]], [0])
     found = Det3DDataSample(pred_instances_3d=instances(
         [[10, 5, 0, 4, 2, 2, 0], [-10, 5, 0, 4, 2, 2, 0]], [3, 2], [0.8, 0.1]))

@@ -15,11 +15,11 @@ from .loading import (
                       SphericalLiDARImage,
 )
 from .maps import RasterizeMap
-from .sweeps import KeepPoints, LoadSweeps
+from .sweeps import KeepPoints, LoadSweeps, LoadVirtualPoints
 from .views import ImageAug3D
 
 __all__ = ['GlobalRotScaleTransFlip', 'ImageAug3D', 'BuildLiDARImage', 'Cached', 'FilterBoxes',
            'KeepPoints', 'LoadDualFisheye', 'LoadDualFisheyePanorama', 'LoadOusterScan',
            'LoadMultiViewImages', 'LoadPanorama', 'LoadPointCloud', 'LoadStitchedPanorama',
-           'LoadSweeps', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV', 'RasterizeMap',
-           'SphericalLiDARImage']
+           'LoadSweeps', 'LoadVirtualPoints', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV',
+           'RasterizeMap', 'SphericalLiDARImage']
