@@ -4,7 +4,8 @@ _base_ = ['./centerpoint_teacher_pillar_20e_nuscenes.py']
 # Rarely -------------------------------------------------------------------------------------------
 load_virtual = dict(type='LoadVirtualPoints', count=9)
 lidar_pipeline = [
-    _base_.load_key_scan, dict(load_virtual, random=True), _base_.augment_bev,
+    _base_.load_key_scan, dict(load_virtual, random=True),
+    dict(_base_.paste_objects, database='nuscenes_objects_train_mvp'), _base_.augment_bev,
     dict(type='PointShuffle'), _base_.filter_boxes, _base_.pack_points
 ]
 lidar_test_pipeline = [_base_.load_key_scan, load_virtual, _base_.pack_points]
