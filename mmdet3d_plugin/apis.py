@@ -28,7 +28,9 @@ from .checkpoints import atomic_write, load_weights
 from .engine import load_config
 from .errors import UserError, build_from, did_you_mean
 from .structures import check_rig, check_scan, fields, file_name, read_image
-from .visualization.draw import frame_panel, save_image
+from .visualization import save_image
+from .visualization.detections import SCORE_THRESHOLD, newest_views
+from .visualization.frames import result_panel
 
 _FILES = ('img', 'points', 'lidar2cam', 'lens')
 _LENSES = ('dual_fisheye', 'equirect')
@@ -65,7 +67,7 @@ def init_model(config: Union[str, Path, Config], checkpoint: Optional[Union[str,
 
 
 class BEVInferencer:
-    """Predicts BEV maps of frames of the config's test data, of info files, or of loose images.
+    """Predicts maps and boxes of frames of the config's test data, of info files or loose images.
 
     Args:
         config (str | Path | Config): See :func:`init_model`; its ``test_dataloader`` says how
@@ -111,10 +113,13 @@ class BEVInferencer:
                 * a frame of an info file, ``dict(images={NAME: camera}, ...)``; a camera may have
                   ``img``, an image, in place of ``img_path``.
             out_dir (str | Path, optional): Where ``NAME.png``, the drawing, and ``NAME.npz``, the
-                predicted maps, are written for each frame; NAME is its token or the image's name.
+                predicted maps and boxes, are written for each frame; NAME is its token or the
+                image's name.
 
         Returns:
-            Det3DDataSample | list: With ``pred_bev``; ``pred_bev.seg`` is (K, R, C) in [0, 1].
+            Det3DDataSample | list: With what the head predicts: ``pred_bev``, whose ``seg`` is
+            (K, R, C) in [0, 1], or ``pred_instances_3d`` with ``bboxes_3d``, ``scores_3d`` and
+            ``labels_3d``, indices of the metainfo's ``classes``.
 
         Raises:
             UserError: A file is missing or damaged, a camera breaks the info file's schema, the
@@ -133,30 +138,36 @@ class BEVInferencer:
         return samples
 
     def draw(self, sample: Det3DDataSample, inputs: Optional[Mapping] = None,
-             threshold: float = 0.5) -> np.ndarray:
+             threshold: float = 0.5, score_threshold: float = SCORE_THRESHOLD) -> np.ndarray:
         """Draw a prediction from above, beside the ground truth where the sample has one.
 
         Args:
             sample (Det3DDataSample): Of :meth:`__call__`.
             inputs (dict, optional): The packed inputs of the frame, which are drawn too.
-            threshold (float): Of the probability.
+            threshold (float): Of the probability of maps.
+            score_threshold (float): Of the scores of a detector's boxes.
 
         Returns:
             ndarray: (H, W, 3) uint8 RGB.
         """
-        sample = sample.cpu()
-        if fields.BEV_GRID not in sample.metainfo:
+        sample, inputs = sample.cpu(), inputs or {}
+        if 'pred_bev' in sample and fields.BEV_GRID not in sample.metainfo:
             sample.set_metainfo({fields.BEV_GRID: self.model.grid.asdict()})
-        found = {'prediction': sample} if 'pred_instances_3d' in sample else None
-        return frame_panel(sample, inputs or {}, {'prediction': sample.pred_bev.seg.numpy()},
-                           str(sample.metainfo.get('token', '')), 1440, found, threshold)
+        return result_panel(sample, inputs, dict(prediction=sample),
+                            str(sample.metainfo.get('token', '')), 1440, threshold,
+                            score_threshold, newest_views(sample, inputs), self.model.grid)
 
     def _save(self, path: Path, sample: Det3DDataSample, inputs: Mapping) -> None:
         """Write ``path``.png and ``path``.npz, each whole or not at all."""
         save_image(path.with_name(f'{path.name}.png'), self.draw(sample, inputs))
-        maps = {key: value.cpu().numpy() for key, value in sample.pred_bev.items()}
+        arrays = {}
+        for name in ('pred_bev', 'pred_instances_3d'):
+            arrays.update({key: getattr(value, 'tensor', value).cpu().numpy()
+                           for key, value in sample.get(name, {}).items()})
+        if 'labels_3d' in arrays:
+            arrays['classes'] = np.array(sample.metainfo.get(fields.CLASSES, ()), str)
         with atomic_write(path.with_name(f'{path.name}.npz')) as file:
-            np.savez_compressed(file, **maps)
+            np.savez_compressed(file, **arrays)
 
     def _load(self, frame: Frame) -> dict:
         """The packed frame."""

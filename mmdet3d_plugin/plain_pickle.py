@@ -5,7 +5,7 @@ import pickle
 import re
 import threading
 from concurrent.futures import Future
-from typing import Any, BinaryIO, Callable, Iterator
+from typing import Any, BinaryIO, Callable, Iterator, Type
 
 import numpy as np
 
@@ -28,14 +28,35 @@ class DType:
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
+class _Objects:
+    """Stands for ``numpy.dtype('O')``; bytes of such an array would be pointers."""
+
+    __slots__ = ()
+
+    def __setstate__(self, _: tuple) -> None:
+        pass
+
+
+def _dtype_or_objects(code: str, *_: Any) -> Any:
+    return _Objects() if re.fullmatch(r'O\d?', code) else DType(code)
+
+
 class Array(np.ndarray):
-    """Stands for ``numpy.ndarray``, which pickles fill after they made it; not to be called."""
+    """Stands for ``numpy.ndarray``, which pickles fill after they made it; not to be called.
+
+    One of objects stays empty; its attribute ``objects`` is the list that the pickle has.
+    """
 
     def __new__(cls, *_):
         raise pickle.UnpicklingError('it calls numpy.ndarray')
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, data = state
+        if isinstance(dtype, _Objects):
+            if type(data) is not list:
+                raise pickle.UnpicklingError('it has an array of objects without a list of them')
+            self.objects = data
+            return
         array = _view(data, dtype, shape, 'F' if fortran else 'C')
         super().__setstate__((1, array.shape, array.dtype, bool(fortran), bytes(data)))
 
@@ -99,7 +120,41 @@ class _PlainUnpickler(pickle.Unpickler):
         return known
 
 
-def load_plain(file: BinaryIO) -> Any:
+class _ObjectUnpickler(_PlainUnpickler):
+    """Reads arrays of objects too."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ('numpy', 'dtype'):
+            return _dtype_or_objects
+        return super().find_class(module, name)
+
+
+def load_objects(file: BinaryIO) -> list:
+    """Read a ``.npy`` file of objects, as ``np.save`` makes it of a dict, without running code.
+
+    Args:
+        file: Open; its objects are plain values and arrays as in :func:`load_plain`.
+
+    Returns:
+        list: The objects, in the order of memory; of a dict alone it is the only one.
+
+    Raises:
+        Exception: Of many kinds, for a file that is cut, damaged, or holds anything else.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise pickle.UnpicklingError(f'it is npy of version {version}')
+    header = (np.lib.format.read_array_header_1_0 if version == (1, 0) else
+              np.lib.format.read_array_header_2_0)
+    if header(file)[2] != np.dtype(object):
+        raise pickle.UnpicklingError('it has no objects, but numbers')
+    content = load_plain(file, _ObjectUnpickler)
+    if not isinstance(content, Array) or not hasattr(content, 'objects'):
+        raise pickle.UnpicklingError('it has no array of objects')
+    return content.objects
+
+
+def load_plain(file: BinaryIO, unpickler: Type[_PlainUnpickler] = _PlainUnpickler) -> Any:
     """Read the next pickle of a file; one that would run code is refused.
 
     Raises:
@@ -107,7 +162,7 @@ def load_plain(file: BinaryIO) -> Any:
     """
     tuples = count_tuples(file)
     with _bounded_memory(file, tuples):
-        return with_stack_for(tuples, _PlainUnpickler(file).load)
+        return with_stack_for(tuples, unpickler(file).load)
 
 
 def count_tuples(file: BinaryIO) -> int:

@@ -86,7 +86,7 @@ def toytown_nuscenes(make_once, create_data) -> Path:
     return make_once('toytown_nuscenes', lambda root: create_data(
         ('toytown', '--layout', 'nuscenes', '--out-dir', root, '--frames', 8, '--sequences', 2,
          '--seed', 1, '--image-size', 108, 192, '--scan-size', 32, 256, '--supersample', 1,
-         '--sweeps', 2, 0),
+         '--sweeps', 2, 0, '--virtual-points'),
         ('nuscenes', '--root-path', root, '--version', 'v1.0-mini')))
 
 

@@ -138,6 +138,25 @@ def test_predictions_are_drawn_and_saved(predict, tmp_path):
     assert saved.shape[0] > drawing.shape[0]  # with the panorama
 
 
+def test_a_detector_gives_boxes(toytown_nuscenes, tmp_path):
+    cfg = config_on(toytown_nuscenes,
+                    'configs/detection/centerpoint_teacher_pillar_500it_toytown.py')
+    cfg.model.head.test_cfg = dict(score_threshold=0.0)
+    torch.manual_seed(0)
+    predict = BEVInferencer(cfg, None, device='cpu')
+    sample = predict(0, out_dir=tmp_path)
+    found = sample.pred_instances_3d
+    assert len(found.scores_3d) == len(found.labels_3d) > 0 and 'pred_bev' not in sample
+    token = sample.metainfo['token']
+    with np.load(tmp_path / f'{token}.npz') as arrays:
+        assert sorted(arrays) == ['bboxes_3d', 'classes', 'labels_3d', 'scores_3d']
+        np.testing.assert_array_equal(arrays['bboxes_3d'], found.bboxes_3d.tensor.numpy())
+        assert arrays['classes'].tolist() == list(sample.metainfo['classes'])
+    saved = cv2.imread(str(tmp_path / f'{token}.png'))
+    few, many = (predict.draw(sample, score_threshold=limit) for limit in (1.1, 0.0))
+    assert saved.shape == many.shape == few.shape and (few != many).any()
+
+
 CAMERA = dict(height=160, width=320, lens='equirect', source_lens='dual_fisheye',
               lidar2cam=np.eye(4))
 

@@ -22,7 +22,7 @@ NAME = re.compile(r'(?P<model>[a-z0-9]+)_(?P<role>teacher|student|distill)_(?P<n
                   r'(?P<schedule>\d+(k|e|it))_(?P<data>dur360bev|kitti360|nuscenes|toytown)'
                   r'(_[a-z0-9-]+)*')
 TINY = [name for name in CONFIGS if '_toytown' in name and '_distill_' not in name]
-LIDAR = {'LoadOusterScan', 'LoadPointCloud', 'LoadSweeps', 'BuildLiDARImage',
+LIDAR = {'LoadOusterScan', 'LoadPointCloud', 'LoadSweeps', 'LoadVirtualPoints', 'BuildLiDARImage',
          'SphericalLiDARImage'}
 
 # Image encoders of KD360-VoxelBEV: parameters in the authors' release, without EfficientNet-B0's

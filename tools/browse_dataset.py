@@ -4,8 +4,9 @@
     python tools/browse_dataset.py CONFIG --show
 
 One image a frame and mode. original: the files, that is images (with boxes where their lens is
-known) and the scan from above. transformed: what enters the model, that is panorama with boxes,
-LiDAR image and targets. pipeline: what can be seen before and after each transform that changes it.
+known) and the scan from above. transformed: what enters the model, that is images with boxes, scan
+or LiDAR image, and targets. pipeline: what can be seen before and after each transform that changes
+it.
 """
 import argparse
 import contextlib
@@ -20,6 +21,7 @@ from mmdet3d.registry import DATASETS
 from mmdet3d_plugin.engine import load_config
 from mmdet3d_plugin.engine.cli import add_config_arguments, run_tool
 from mmdet3d_plugin.errors import UserError, build_from
+from mmdet3d_plugin.geometry import BEVGrid
 from mmdet3d_plugin.locking import drawing_into
 from mmdet3d_plugin.visualization import save_image
 from mmdet3d_plugin.visualization.frames import MODES, draw_data
@@ -71,11 +73,13 @@ def browse(args: argparse.Namespace) -> None:
     if not loader:
         raise UserError(f'config {args.config}: it has no {args.split}_dataloader')
     dataset = build_from(DATASETS, loader.dataset, f'{args.split}_dataloader.dataset')
+    grid = cfg.get('model', {}).get('student', cfg.get('model', {})).get('grid')
+    grid = BEVGrid(**grid) if grid else None
     for index in np.linspace(0, len(dataset) - 1, min(args.number, len(dataset))).astype(int):
         for mode in args.mode:
             token = dataset.get_data_info(int(index)).get('token', '')
             title = f'{args.split} {index}, {mode}: {token}'
-            image = draw_data(dataset, int(index), mode, title, args.width)
+            image = draw_data(dataset, int(index), mode, title, args.width, grid)
             if args.out_dir:
                 path = Path(args.out_dir) / f'{args.split}_{index:06d}_{mode}.png'
                 save_image(path, image)

@@ -13,6 +13,8 @@ split. As in the original:
   direction of its own in its map. ``maps/expansion`` has the map (:mod:`.street_map`) and
   ``maps/basemap`` an image of it; the prior masks are black.
 
+With ``virtual_points`` there are ``LIDAR_TOP_VIRTUAL/*.pcd.bin.npz`` too, as MVP makes them.
+
 The towns have two objects of each class along the path (:class:`BusyTown`). Unlike the original
 there are no radars, and there are ``metadata/toytown.json`` with the settings and
 ``metadata/seen/<scene>/<frame>.json``: the frame's files, and road user -> points in its box,
@@ -30,8 +32,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mmdet3d_plugin.geometry.rigid import RFU_TO_FLU
+from mmdet3d_plugin.structures import virtual_path
 
-from . import folder, street_map
+from ..nuscenes import CLASS_OF
+from . import folder, street_map, virtual_points
 from .busy_town import BusyTown
 from .folder import FRAME_INTERVAL
 from .road_users import RoadUser
@@ -122,7 +126,7 @@ def intrinsics(name: str, size: Tuple[int, int]) -> np.ndarray:
                      [0, 0, 1]])
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=12)
 def rays(name: str, size: Tuple[int, int], grid: int = 1) -> np.ndarray:
     """(H, W, grid², 3) float32 unit vectors of a camera's pixels, in its frame."""
     sub = (np.arange(grid) + 0.5) / grid - 0.5
@@ -217,6 +221,11 @@ def render(settings: dict, sequence: int, length: int, number: int, index: int) 
             if channel == LIDAR:
                 scan = scan_at(town, scene, t, settings['scan_size'], rng)
                 files[path] = records(scan).tobytes()
+                if settings.get('virtual_points'):
+                    rng = np.random.default_rng(
+                        [town.seed, town.sequence, 1000 + index, len(RIG), n])
+                    files[virtual_path(path)] = virtual_points.encode(
+                        virtual_points_at(town, scene, t, scan, settings['image_size'], rng))
             else:
                 size = tuple(settings['image_size'])
                 light = take_image(town, scene, car_pose(town, t) @ RIG[channel],
@@ -243,6 +252,24 @@ def records(scan: Scan) -> np.ndarray:
     ring = np.broadcast_to(np.arange(beams)[::-1, None], (beams, columns))
     values = np.concatenate([xyz, scan.reflectivity[..., None], ring[..., None]], -1)
     return values[::-1].swapaxes(0, 1).reshape(-1, 5).astype('<f4')
+
+
+def virtual_points_at(town: BusyTown, scene: RayScene, t: float, scan: Scan,
+                      size: Tuple[int, int], rng: np.random.Generator) -> Dict[str, np.ndarray]:
+    """See :func:`.virtual_points.virtual_points`; for images of (H, W) pixels."""
+    size, car = virtual_points.mask_size(size), car_pose(town, t)
+    classes = {user.instance: CLASS_OF.get(category(user)) for user in town.road_users}
+
+    def mask(name):
+        pose = car @ RIG[name]
+        ways = np.ascontiguousarray(rays(name, size).reshape(-1, 3) @ pose[:3, :3].T, np.float32)
+        return scene.instances(pose[:3, 3], ways).reshape(size)
+
+    return virtual_points.virtual_points(
+        records(scan), scan.instance[::-1].swapaxes(0, 1).reshape(-1),
+        {user: name for user, name in classes.items() if name in virtual_points.CLASSES},
+        {name: (np.linalg.inv(RIG[name]) @ RIG[LIDAR], intrinsics(name, size)) for name in CAMERAS},
+        mask, rng)
 
 
 def visibility(town: BusyTown, scene: RayScene, t: float,
@@ -279,7 +306,7 @@ def _finished(out_dir, settings, sequence, number, index):
 def write(out_dir: Union[str, Path], frames: int, seed: int = 0, image_size: Tuple[int, int] = SIZE,
           scan_size: Tuple[int, int] = (32, 1084), sequences: Optional[int] = None,
           workers: int = 1, supersample: int = 1, progress: bool = True,
-          sweeps: Tuple[int, int] = (9, 5)) -> dict:
+          sweeps: Tuple[int, int] = (9, 5), virtual_points: bool = False) -> dict:
     """Writes a data set, or completes one that was started with the same settings.
 
     Args, Returns and Raises are those of :func:`.dur360bev_layout.write`, but for:
@@ -290,12 +317,15 @@ def write(out_dir: Union[str, Path], frames: int, seed: int = 0, image_size: Tup
         sequences: number of scenes (towns), 2 to 10, with at least three key frames each. The last
             fifth of them is mini_val.
         sweeps: LiDAR scans, and images of each camera, between two key frames.
+        virtual_points: also write those of each scan, see :mod:`.virtual_points`.
     """
     out_dir = Path(out_dir)
     limit = len(TRAIN_SCENES) + len(VAL_SCENES)
     settings = folder.make_settings('nuscenes', frames, seed, image_size, scan_size, sequences,
                                     supersample, limit)
     settings['sweeps'] = [int(count) for count in sweeps]
+    if virtual_points:
+        settings['virtual_points'] = True
     if settings['sequences'] > min(limit, frames // 3):
         raise ValueError(f'sequences must be {limit} at most, with three key frames or more each, '
                          f'got {settings["sequences"]} for {frames} frames')

@@ -34,6 +34,7 @@ class BEVDataset(Det3DDataset):
     * ``classes``: names of the labels; ``lidar_image``: layout of the scans, where known
     * ``lidar2global``: (4, 4) float64 pose of the LiDAR frame, where known
     * ``img_path``, ``lidar_path``: of the first camera and of the scan, where present
+    * ``data_root``, and ``epoch``, from 0, in training with a :class:`.ResumableSampler`
 
     Categories are matched to classes by name, so the order in the info file does not matter. No
     file of a sensor is touched before a transform loads it.
@@ -186,6 +187,8 @@ class BEVDataset(Det3DDataset):
     def get_data_info(self, idx: int) -> dict:
         """One frame as it enters the pipeline."""
         info = super().get_data_info(idx)
+        info[fields.EPOCH] = getattr(idx, 'epoch', 0)
+        info['data_root'] = self.data_root
         info['classes'] = tuple(self._metainfo['classes'])
         if 'lidar_image' in self._metainfo:
             info['lidar_image'] = self._metainfo['lidar_image']
@@ -209,7 +212,7 @@ class BEVDataset(Det3DDataset):
                                     f'check data_root and convert again; the last: '
                                     f'{error}') from error
                 self._warn(error)
-                at = (int(at) + 1) % len(self)
+                at = idx - int(idx) + (int(at) + 1) % len(self)  # of the same epoch
 
     def _warn(self, error):
         """Say once for each file that its frame is replaced, and how many there were."""

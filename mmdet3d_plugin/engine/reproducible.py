@@ -20,28 +20,29 @@ def mix_seed(*position: int) -> int:
 
 
 class Draw(int):
-    """A dataset index with ``seed``, the random seed of this one visit to the sample.
+    """A dataset index with ``seed``, the random seed of this one visit to the sample, and its
+    ``epoch``, from 0.
 
     It is an int to every dataset; those that draw random numbers seed their generators with
-    ``seed``. Wrappers of datasets shift and fold indices: the seed stays with them.
+    ``seed``. Wrappers of datasets shift and fold indices: seed and epoch stay with them.
     """
 
-    def __new__(cls, index: int, seed: int) -> 'Draw':
+    def __new__(cls, index: int, seed: int, epoch: int = 0) -> 'Draw':
         draw = super().__new__(cls, index)
-        draw.seed = seed
+        draw.seed, draw.epoch = seed, epoch
         return draw
 
     def __reduce__(self):
-        return Draw, (int(self), self.seed)
+        return Draw, (int(self), self.seed, self.epoch)
 
     def __add__(self, other: int) -> 'Draw':
-        return Draw(int(self) + other, self.seed)
+        return Draw(int(self) + other, self.seed, self.epoch)
 
     def __sub__(self, other: int) -> 'Draw':
-        return Draw(int(self) - other, self.seed)
+        return Draw(int(self) - other, self.seed, self.epoch)
 
     def __mod__(self, other: int) -> 'Draw':
-        return Draw(int(self) % other, self.seed)
+        return Draw(int(self) % other, self.seed, self.epoch)
 
 
 @DATA_SAMPLERS.register_module()
@@ -90,7 +91,7 @@ class ResumableSampler(Sampler):
             epoch = position // self.size if self.infinite else self.epoch
             if epoch != order_epoch:
                 order_epoch, order = epoch, self._order(epoch)
-            yield Draw(order[position % self.size], mix_seed(self.seed, epoch, position))
+            yield Draw(order[position % self.size], mix_seed(self.seed, epoch, position), epoch)
             position += self.world_size
 
     def _order(self, epoch: int) -> list:

@@ -178,3 +178,27 @@ def points_in_boxes(points, boxes, margin: float = 0.0) -> np.ndarray:
         local = (points[near] - box[:3]) @ yaw_matrix(box[6])[:3, :3]
         row[near] = (np.abs(local) <= box[3:6] / 2 + margin).all(1)
     return inside
+
+
+def footprints_overlap(boxes, others) -> np.ndarray:
+    """Which upright boxes overlap, seen from above; those that touch do not.
+
+    Two rectangles are apart if they are so along a side of one of them.
+
+    Args:
+        boxes: (N, >=7).
+        others: (M, >=7).
+
+    Returns:
+        (N, M) bool.
+    """
+    apart = np.zeros((len(boxes), len(others)), bool)
+    corners = [box_corners(some)[:, :4, :2] for some in (boxes, others)]
+    for own, swap in ((0, False), (1, True)):
+        mine, theirs = corners[own], corners[1 - own]
+        sides = mine[:, [0, 0]] - mine[:, [1, 3]]                            # (n, 2, 2)
+        along = np.einsum('nsk,nck->nsc', sides, mine)[:, None]
+        across = np.einsum('nsk,mck->nmsc', sides, theirs)
+        gap = (across.min(-1) >= along.max(-1)) | (across.max(-1) <= along.min(-1))
+        apart |= gap.any(-1).T if swap else gap.any(-1)
+    return ~apart

@@ -12,7 +12,8 @@ from .info import (
     save_infos,
     validate_infos,
 )
+from .virtual_points import read_virtual_points, virtual_path
 
 __all__ = ['INFO_VERSION', 'check_image', 'check_points', 'check_rig', 'check_scan', 'fields',
            'file_name', 'lidar2global', 'load_infos', 'load_metainfo', 'load_plain', 'read_image',
-           'save_infos', 'validate_infos']
+           'read_virtual_points', 'save_infos', 'validate_infos', 'virtual_path']

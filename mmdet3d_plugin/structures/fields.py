@@ -31,6 +31,7 @@ SEG, CENTERNESS, OFFSET, INSTANCES = 'seg', 'centerness', 'offset', 'instances'
 CAMERAS, LIDAR_CAMERA = 'cameras', 'lidar_camera'
 BEV_AUG, BEV_GRID, MAP_CLASSES = 'bev_aug', 'bev_grid', 'map_classes'
 CLASSES, LIDAR2GLOBAL, PAST_INTERVAL = 'classes', 'lidar2global', 'past_interval'
+EPOCH = 'epoch'
 
 META_KEYS = ('token', 'sample_idx', 'scene_token', 'frame_id', 'timestamp', 'img_path',
              'lidar_path', CAMERAS, LIDAR_CAMERA, BEV_AUG, BEV_GRID, MAP_CLASSES, CLASSES,

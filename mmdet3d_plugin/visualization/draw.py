@@ -70,17 +70,32 @@ def draw_boxes(image: np.ndarray, camera: dict, boxes, colour=BOX,
         thickness: of the lines, px.
         fronts: False for boxes whose front is not known.
     """
-    out, steps = image.copy(), np.linspace(0, 1, 17)[:, None]
-    corners = rigid.box_corners(np.asarray(boxes, np.float64).reshape(-1, 7))
-    colours = np.broadcast_to(colour, (len(corners), 3)).tolist()
+    corners = rigid.box_corners(boxes)
+    lines = corners[:, _EDGES + _FACE if fronts else _EDGES]
+    colours = np.broadcast_to(np.asarray(colour), (len(corners), 3))
+    return draw_lines(image, camera, lines.reshape(-1, 2, 3),
+                      colours.repeat(lines.shape[1], 0), thickness)
+
+
+def draw_lines(image: np.ndarray, camera: dict, lines, colours, thickness: int = 1) -> np.ndarray:
+    """Draw straight lines of space into a copy of an image, bent as the lens bends them.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        camera: camera dict of the image.
+        lines: (L, 2, 3) ends, LiDAR frame.
+        colours: (L, 3) RGB.
+        thickness: px.
+    """
+    out, share = image.copy(), np.linspace(0, 1, 17)[:, None]
+    points = lines[:, :1] * (1 - share) + lines[:, 1:] * share
+    pixels, _, valid = _project(camera, points.reshape(-1, 3), bounds=False)
+    pixels, valid = pixels.reshape(*points.shape[:2], 2), valid.reshape(points.shape[:2])
     limit = image.shape[1] / 2 if camera['lens'] == 'equirect' else 4 * image.shape[1]
-    for box, tint in zip(corners, colours):
-        for a, b in _EDGES + _FACE if fronts else _EDGES:
-            pixel, _, valid = _project(camera, box[a] * (1 - steps) + box[b] * steps, bounds=False)
-            for p, q, seen in zip(pixel[:-1], pixel[1:], valid[:-1] & valid[1:]):
-                if seen and np.abs(p - q).max() < limit:
-                    p, q = (np.round(v * 8).astype(int).tolist() for v in (p, q))
-                    cv2.line(out, p, q, tint, thickness, cv2.LINE_AA, 3)
+    steps = np.abs(np.diff(pixels, axis=1)).max(-1) < limit
+    for n, k in np.argwhere(steps & valid[:, :-1] & valid[:, 1:]):
+        p, q = np.round(pixels[n, k:k + 2] * 8).astype(int).tolist()
+        cv2.line(out, p, q, np.asarray(colours)[n].tolist(), thickness, cv2.LINE_AA, 3)
     return out
 
 
@@ -107,7 +122,7 @@ def instance_colours(ids) -> np.ndarray:
 
 def draw_bev(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, size: int = 480,
                 threshold: float = 0.5, rings: Sequence[float] = (10, 25, 50),
-                instances=None) -> np.ndarray:
+                instances=None, lines=None, colours=None) -> np.ndarray:
     """A BEV map seen from above, ahead up and left left, whatever the grid's orientation.
 
     With prediction and truth, cells are hits, false alarms or misses; with one of them, dark.
@@ -122,6 +137,8 @@ def draw_bev(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, size
         threshold: cells of `pred` of at least it are positive.
         rings: radii, metres.
         instances: (K, R, C) int, 0 = none.
+        lines: (L, 2, >=2) ends of straight lines, LiDAR frame.
+        colours: (L, 3) RGB of the lines.
     """
     view = grid.top_down()
     scale = size / max(view.shape)
@@ -151,6 +168,9 @@ def draw_bev(grid: BEVGrid, truth=None, pred=None, points=None, boxes=None, size
     if boxes is not None and len(boxes):
         outlines = at(rigid.box_corners(boxes)[:, :4, :2])
         cv2.polylines(out, [o.reshape(-1, 1, 2) for o in outlines], True, INK, 1, cv2.LINE_AA)
+    if lines is not None:
+        for (start, end), colour in zip(at(np.asarray(lines)[..., :2]).tolist(), colours):
+            cv2.line(out, start, end, np.asarray(colour).tolist(), 1, cv2.LINE_AA)
     _draw_car(out, view, scale)
     return out
 
@@ -185,16 +205,20 @@ def map_colours(count: int) -> np.ndarray:
     return np.concatenate([known, more])[:count]
 
 
-def map_legend(names: Sequence[str], width: int = 1440, threshold=None) -> np.ndarray:
+def map_legend(names: Sequence[str], width: int = 1440, threshold=None,
+               colours=None) -> np.ndarray:
     """A strip with the colour, the name and, where given, the threshold of each class."""
+    colours = map_colours(len(names)) if colours is None else colours
     strip = np.full((24, width, 3), PAPER, np.uint8)
     if threshold is not None:
         limits = np.broadcast_to(threshold, len(names))
         names = [f'{name} >= {limit:g}' for name, limit in zip(names, limits)]
-    for n, (name, colour) in enumerate(zip(names, map_colours(len(names)))):
-        x = 8 + n * (width - 8) // len(names)
+    sides = [20 + cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0] for name in names]
+    gap, x = (width - 8 - sum(sides)) // max(len(names), 1), 8
+    for name, side, colour in zip(names, sides, colours):
         cv2.rectangle(strip, (x, 5), (x + 14, 19), colour.tolist(), -1)
         cv2.putText(strip, name, (x + 20, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, INK, 1, cv2.LINE_AA)
+        x += side + gap
     return strip
 
 
@@ -337,7 +361,7 @@ def frame_panel(sample, inputs: Dict[str, torch.Tensor], predictions: Dict[str, 
 
 def _view(camera, image, width, what, boxes, colour, fronts):
     """Caption and image of a camera with boxes."""
-    image, shown = _shown(image.permute(1, 2, 0).numpy(), camera, width)
+    image, shown = scaled_view(image.permute(1, 2, 0).numpy(), camera, width)
     inside = count_in_image(shown, boxes)
     return (f'{camera["name"]}, {_of(inside, len(boxes))} {what}',
             draw_boxes(image, shown, boxes, colour, fronts=fronts))
@@ -443,7 +467,7 @@ def _tints(found) -> np.ndarray:
     return instance_colours(ids[ids > 0])
 
 
-def _shown(image, camera, width, elevation_deg=(30, -40)):
+def scaled_view(image, camera, width: int, elevation_deg=(30, -40)) -> Tuple[np.ndarray, dict]:
     """An image scaled to a width, and cut to what lies near the horizon if it is a panorama."""
     height = round(image.shape[0] * width / image.shape[1])
     scale_x, scale_y = width / image.shape[1], height / image.shape[0]

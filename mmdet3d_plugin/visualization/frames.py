@@ -1,22 +1,26 @@
 """One frame drawn: as the data loads it, and as models predict it."""
 import os
 from pathlib import Path
-from typing import List, Mapping, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures import Det3DDataSample
 from mmengine.dataset import pseudo_collate
 
 from ..errors import UserError, did_you_mean
 from ..geometry import BEVGrid
+from ..structures import fields
+from .detections import SCORE_THRESHOLD, detection_panel, newest_views
 from .draw import frame_panel
-from .stages import original_panel, pipeline_panel, transform_names
+from .stages import original_panel, pipeline_panel, raw_views, transform_names
 
 MODES = ('original', 'transformed', 'pipeline')
 
 
-def draw_data(dataset, index: int, mode: str, title: str, width: int) -> np.ndarray:
+def draw_data(dataset, index: int, mode: str, title: str, width: int,
+              grid: Optional[BEVGrid] = None) -> np.ndarray:
     """A frame of a data set, RGB.
 
     Args:
@@ -25,12 +29,17 @@ def draw_data(dataset, index: int, mode: str, title: str, width: int) -> np.ndar
         mode: One of ``MODES``: as on disk, as the model gets it, or at each transform.
         title: Of the image.
         width: px.
+        grid: What is shown from above where no transform has a grid.
     """
     if mode == 'transformed':
         packed = dataset[index]
+        sample, inputs = packed['data_samples'], packed['inputs']
+        if fields.BEV_GRID not in sample.metainfo:  # without targets on a grid
+            return detection_panel(sample, newest_views(sample, inputs),
+                                   inputs.get(fields.POINTS), grid=grid, title=title, width=width)
         return frame_panel(packed['data_samples'], packed['inputs'], {}, title, width)
     frame, steps = dataset.get_data_info(index), dataset.pipeline.transforms
-    grid = next((t.grid for t in steps if isinstance(getattr(t, 'grid', None), BEVGrid)), None)
+    grid = next((t.grid for t in steps if isinstance(getattr(t, 'grid', None), BEVGrid)), grid)
     if mode == 'pipeline':
         return pipeline_panel(frame, zip(transform_names(steps), steps), grid, title, width)
     points = None
@@ -42,19 +51,21 @@ def draw_data(dataset, index: int, mode: str, title: str, width: int) -> np.ndar
 
 @torch.no_grad()
 def draw_predictions(index: int, models: Mapping, width: int,
-                     threshold: Union[float, Sequence[float]] = 0.5) -> Tuple[str, np.ndarray]:
+                     threshold: Union[float, Sequence[float]] = 0.5,
+                     score_threshold: float = SCORE_THRESHOLD) -> Tuple[str, np.ndarray]:
     """One frame of the test data through all models; returns its name and the image, RGB.
 
     Args:
         index: Of the frame.
         models (dict[str, BEVInferencer]): By title; of a distiller with a teacher, every role.
         width: px.
-        threshold: Of the probability, one or one for each class.
+        threshold: Of the probability of maps, one or one for each class.
+        score_threshold: Of the scores of a detector's boxes.
 
     Raises:
         UserError: The models' test data or grids differ.
     """
-    inputs, predictions, instances, shown = {}, {}, {}, None
+    inputs, results, shown = {}, {}, None
     for name, model in models.items():
         packed = model.dataset[index]
         sample = packed['data_samples']
@@ -69,21 +80,55 @@ def draw_predictions(index: int, models: Mapping, width: int,
                                 'the same test data and grid')
         extra = {k: v for k, v in sample.metainfo.items() if k not in shown.metainfo}
         shown.set_metainfo(extra)
-        batch = pseudo_collate([packed])
-        if _has_roles(model):
-            roles = model.model.predict_roles(batch)
+        for role, result in _predicted(model, pseudo_collate([packed])).items():
             shared = len(models) > 1
-            predictions.update({
-                f'{name}, {role}' if shared else role: found.pred_bev.seg.cpu().numpy()
-                for role, [found] in roles.items()})
-            continue
-        result = model.model.test_step(batch)[0]
-        predictions[name] = result.pred_bev.seg.cpu().numpy()
-        if 'pred_instances_3d' in result:
-            instances[name] = result.cpu()
+            results[f'{name}, {role}' if role and shared else role or name] = result.cpu()
     token = shown.metainfo.get('token', str(index))
-    title = f'frame {index}: {token}'
-    return token, frame_panel(shown, inputs, predictions, title, width, instances, threshold)
+    model = next(iter(models.values()))
+    views = newest_views(shown, inputs) or raw_views(model.dataset.get_data_info(index))
+    return token, result_panel(shown, inputs, results, f'frame {index}: {token}', width, threshold,
+                               score_threshold, views, model.model.grid)
+
+
+def result_panel(sample: Det3DDataSample, inputs: Mapping, results: Mapping[str, Det3DDataSample],
+                 title: str, width: int, threshold: Union[float, Sequence[float]] = 0.5,
+                 score_threshold: float = SCORE_THRESHOLD, views: Sequence = (),
+                 grid: Optional[BEVGrid] = None) -> np.ndarray:
+    """A frame with predictions of any task: maps, instances of maps, and boxes of detectors.
+
+    Args:
+        sample: Packed, with the ground truth where there is one.
+        inputs: Packed inputs, which are drawn where present.
+        results: Name -> predicted sample.
+        title: Of the image.
+        width: px.
+        threshold: Of the probability of maps.
+        score_threshold: Of the scores of a detector's boxes.
+        views: Cameras and images in which a detector's boxes are drawn.
+        grid: What is shown of these from above.
+    """
+    maps = {name: found.pred_bev.seg.numpy() for name, found in results.items()
+            if 'pred_bev' in found}
+    instances = {name: found for name, found in results.items()
+                 if 'instances' in found.get('pred_bev', ())}
+    boxes: Dict[str, Det3DDataSample] = {
+        name: found for name, found in results.items()
+        if 'pred_instances_3d' in found and name not in instances}
+    panels = []
+    if maps:
+        panels.append(frame_panel(sample, inputs, maps, title, width, instances, threshold))
+    if boxes:
+        points = inputs[fields.POINTS].numpy() if fields.POINTS in inputs else None
+        panels.append(detection_panel(sample, views, points, boxes, grid, '' if maps else title,
+                                      width, score_threshold))
+    return np.concatenate(panels)
+
+
+def _predicted(model, batch) -> Dict[str, Det3DDataSample]:
+    """The result, or of a distiller whose teacher is loaded that of each role."""
+    if _has_roles(model):
+        return {role: found for role, [found] in model.model.predict_roles(batch).items()}
+    return {'': model.model.test_step(batch)[0]}
 
 
 def _has_roles(model):

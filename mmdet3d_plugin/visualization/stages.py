@@ -143,6 +143,12 @@ def load_images(frame: Mapping) -> Named:
     return read
 
 
+def raw_views(frame: Mapping) -> List[Tuple[dict, np.ndarray]]:
+    """Camera dict, with its name, and image on disk of each camera whose lens is known."""
+    return [(dict(frame['images'][name], name=name), image)
+            for name, image in load_images(frame).items() if _is_lens(frame['images'][name])]
+
+
 def raw_boxes(results: Mapping) -> np.ndarray:
     """(N, 7) gravity-centre boxes of a frame in the raw LiDAR frame."""
     annotations = results.get('ann_info', results.get('eval_ann_info'))
@@ -154,10 +160,15 @@ def raw_boxes(results: Mapping) -> np.ndarray:
 
 def _with_boxes(image, camera, boxes):
     """The image with boxes, if it is what the camera's lens makes."""
-    if 'source_lens' in camera or camera.get('lens') not in LENSES:
+    if not _is_lens(camera):
         return image
     thickness = max(1, round(image.shape[1] / 800))
     return draw_boxes(image, camera, boxes, thickness=thickness)
+
+
+def _is_lens(camera: Mapping) -> bool:
+    """Whether the image on disk is what the camera's lens makes."""
+    return 'source_lens' not in camera and camera.get('lens') in LENSES
 
 
 def _in_rows(images: Named, frame, grid) -> List[List[Tuple[str, np.ndarray]]]:
@@ -173,7 +184,8 @@ def _unpacked(results: Mapping) -> Mapping[str, Any]:
     sample, inputs = results['data_samples'], results['inputs']
     state = {**sample.metainfo, **inputs}
     if fields.IMG in inputs:
-        state[fields.IMG] = [np.ascontiguousarray(p.permute(1, 2, 0)) for p in inputs[fields.IMG]]
+        images = inputs[fields.IMG].flatten(0, -4)  # of all times
+        state[fields.IMG] = [np.ascontiguousarray(p.permute(1, 2, 0)) for p in images]
     if fields.GT_BEV in sample:
         state[fields.GT_BEV] = dict(sample.gt_bev.items())
     if 'gt_instances_3d' in sample:

@@ -67,6 +67,9 @@ def test_the_seed_survives_workers_and_wrappers():
     assert (draw - 3, (draw - 3).seed) == (4, 123)
     assert (draw % 4, (draw % 4).seed) == (3, 123)
 
+    late = pickle.loads(pickle.dumps(Draw(7, 123, 4)))
+    assert [late.epoch, (late - 3).epoch, (late + 3).epoch, (late % 4).epoch] == [4] * 4
+
     class Seeds(torch.utils.data.Dataset):
         def __len__(self):
             return 3
@@ -78,6 +81,14 @@ def test_the_seed_survives_workers_and_wrappers():
     assert [tuple(item) for item in loader] == take(sampler(3), 3)
     both = torch.utils.data.ConcatDataset([Seeds(), Seeds()])
     assert both[Draw(4, 9)] == (1, 9)
+
+
+def test_draws_know_their_epoch():
+    endless = sampler(3, infinite=True)
+    assert [draw.epoch for _, draw in zip(range(7), endless)] == [0, 0, 0, 1, 1, 1, 2]
+    counted = sampler(3)
+    counted.set_epoch(5)
+    assert [draw.epoch for draw in counted] == [5] * 3
 
 
 def test_seeds_stay_the_same_between_versions():

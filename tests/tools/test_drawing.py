@@ -2,6 +2,7 @@ import json
 import sys
 
 import cv2
+import numpy as np
 import pytest
 
 from data_converter import dur360bev
@@ -55,6 +56,38 @@ def test_instances_make_the_image_longer(town, tmp_path, monkeypatch):
             '--indices', 1, '--width', 600, *flag)
         sizes.append(cv2.imread(str(next(tmp_path.iterdir()))).shape)
     assert sizes[1][0] > sizes[0][0] and sizes[1][1] == sizes[0][1] == 600
+
+
+def test_detectors_beside_each_other_and_in_a_video(toytown_nuscenes, tmp_path, monkeypatch):
+    teacher, student = (f'configs/detection/{name}_500it_toytown.py' for name in
+                        ('centerpoint_teacher_pillar', 'bevdepth4d_student_r18'))
+    pairs = []
+    for config in (teacher, student):
+        save_checkpoint(dict(state_dict=init_model(config).state_dict(), meta={}),
+                        tmp_path / f'{len(pairs)}.pth')
+        pairs += [config, tmp_path / f'{len(pairs)}.pth']
+    run(monkeypatch, visualize, toytown_nuscenes, *pairs, '--out-dir', tmp_path / 'out', '--video',
+        '--indices', 1, 2, '--width', 500, '--fps', 2)
+    files = sorted(p.name for p in (tmp_path / 'out').iterdir())
+    assert [name[:7] for name in files] == ['000001_', '000002_', 'video.m']
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'video.mp4'))
+    image = cv2.imread(str(tmp_path / 'out' / files[0]))
+    assert image.shape[1] == 500 and video.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    assert np.abs(video.read()[1][:len(image)].astype(int) - image).mean() < 8
+    run(monkeypatch, visualize, toytown_nuscenes, *pairs[:2], '--out-dir', tmp_path / 'one',
+        '--indices', 1, '--width', 500)
+    one = cv2.imread(str(next((tmp_path / 'one').iterdir())))
+    assert len(one) != len(image)            # fewer rows of images, larger ones from above
+
+
+@pytest.mark.parametrize('config', ['centerpoint_teacher_pillar', 'bevdepth4d_student_r18'])
+def test_browse_draws_every_mode_of_a_detector(config, toytown_nuscenes, tmp_path, monkeypatch):
+    run(monkeypatch, browse_dataset, toytown_nuscenes,
+        f'configs/detection/{config}_500it_toytown.py', '--out-dir', tmp_path, '-n', 1,
+        '--width', 500, '--mode', *frames.MODES)
+    assert {cv2.imread(str(p)).shape[1] for p in tmp_path.iterdir()} == {500}
+    image = cv2.imread(str(tmp_path / 'train_000000_transformed.png'))
+    assert (image[..., 2].astype(int) - image[..., 0] > 100).sum() > 100    # cars are orange
 
 
 def test_visualize_needs_pairs_and_frames_that_exist(town, tmp_path, monkeypatch, capsys):

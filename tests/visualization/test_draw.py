@@ -166,7 +166,7 @@ def test_frame_panel_draws_what_there_is():
 def test_a_shown_panorama_keeps_boxes_on_their_pixels():
     image = BLACK.copy()
     image[49:51, 149:151] = 255                       # what is exactly to the right
-    shown, camera = draw._shown(image, dict(PANO, img_aug=np.eye(3)), 400)
+    shown, camera = draw.scaled_view(image, dict(PANO, img_aug=np.eye(3)), 400)
     assert shown.shape == (78, 400, 3)                  # 70 of 180 degrees, doubled in size
     row, col = np.argwhere(shown[..., 0] > 200).mean(0)
     pixel, _, valid = draw._project(camera, [[0, -10, 0.]])

@@ -32,6 +32,11 @@ resize_views = dict(type='ImageAug3D', size=image_size, resize=0.48 / 0.44, rand
 load_key_scan = dict(type='LoadPointCloud', use_dim=(0, 1, 2, 3))
 augment_bev = dict(type='GlobalRotScaleTransFlip', scale_range=(0.95, 1.05), rot_deg=22.5,
                    translation_std=0.0)
+# Of CenterPoint; tools/create_database.py makes the database.
+paste_objects = dict(
+    type='PasteObjects', database='nuscenes_objects_train', min_points=5, epochs=15,
+    counts=dict(car=2, truck=3, construction_vehicle=7, bus=4, trailer=6, barrier=2, motorcycle=6,
+                bicycle=6, pedestrian=2, traffic_cone=2))
 filter_boxes = dict(type='FilterBoxes', point_cloud_range=box_range, classes=det_classes,
                     valid=True)
 pack_camera = dict(type='PackBEVInputs', keys=('img', ))
@@ -45,6 +50,8 @@ camera_test_pipeline = [load_images, resize_views, pack_camera]
 temporal_pipeline = [load_past, augment_views, load_key_scan, augment_bev, filter_boxes, pack]
 temporal_test_pipeline = [load_test_past, resize_views, pack_camera]
 lidar_pipeline = [*train_scan, augment_bev, dict(type='PointShuffle'), filter_boxes, pack_points]
+pasted_lidar_pipeline = [*train_scan, paste_objects, augment_bev, dict(type='PointShuffle'),
+                         filter_boxes, pack_points]
 lidar_test_pipeline = [*test_scan, pack_points]
 
 train_dataloader = dict(dataset=dict(frame=frame, pipeline=temporal_pipeline,

@@ -15,11 +15,12 @@ from .loading import (
                       SphericalLiDARImage,
 )
 from .maps import RasterizeMap
-from .sweeps import KeepPoints, LoadSweeps
+from .objects import CutObjects, PasteObjects
+from .sweeps import KeepPoints, LoadSweeps, LoadVirtualPoints
 from .views import ImageAug3D
 
-__all__ = ['GlobalRotScaleTransFlip', 'ImageAug3D', 'BuildLiDARImage', 'Cached', 'FilterBoxes',
-           'KeepPoints', 'LoadDualFisheye', 'LoadDualFisheyePanorama', 'LoadOusterScan',
-           'LoadMultiViewImages', 'LoadPanorama', 'LoadPointCloud', 'LoadStitchedPanorama',
-           'LoadSweeps', 'PackBEVInputs', 'RandomYaw', 'RasterizeBEV', 'RasterizeMap',
-           'SphericalLiDARImage']
+__all__ = ['GlobalRotScaleTransFlip', 'ImageAug3D', 'BuildLiDARImage', 'Cached', 'CutObjects',
+           'FilterBoxes', 'KeepPoints', 'LoadDualFisheye', 'LoadDualFisheyePanorama',
+           'LoadOusterScan', 'LoadMultiViewImages', 'LoadPanorama', 'LoadPointCloud',
+           'LoadStitchedPanorama', 'LoadSweeps', 'LoadVirtualPoints', 'PackBEVInputs',
+           'PasteObjects', 'RandomYaw', 'RasterizeBEV', 'RasterizeMap', 'SphericalLiDARImage']

@@ -1,13 +1,16 @@
 """Scans before the key frame's."""
+import logging
+
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import LiDARPoints
+from mmengine.logging import print_log
 
 from ...errors import UserError
 from ...geometry import rigid
-from ...structures import fields
+from ...structures import fields, read_virtual_points, virtual_path
 from .loading import read_points
 
 
@@ -36,12 +39,15 @@ class LoadSweeps(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Load and join."""
         if fields.POINTS not in results:
-            raise UserError('LoadSweeps: the frame has no points; put it after LoadPointCloud')
-        own = results[fields.POINTS].tensor
+            raise UserError(f'{type(self).__name__}: the frame has no points; put it after '
+                            'LoadPointCloud')
+        own = self._own(results)
         clouds = [torch.cat([own, own.new_zeros(len(own), 1)], 1)]
         sweeps = results.get('lidar_sweeps', [])
         for n in self._choose(len(sweeps)):
-            clouds.append(self._load(sweeps[n], results['timestamp'], own.shape[1]))
+            points = self._read(sweeps[n]['lidar_points'], results[fields.POINTS].tensor.shape[1])
+            if points is not None:
+                clouds.append(self._joined(points, sweeps[n], results['timestamp']))
         if not sweeps and self.pad_empty:
             clouds += [self._without_close(clouds[0])] * self.count
         joined = torch.cat(clouds)
@@ -53,11 +59,17 @@ class LoadSweeps(BaseTransform):
             return torch.randperm(stored)[:self.count].tolist()
         return range(min(self.count, stored))
 
-    def _load(self, sweep, timestamp, columns):
-        info = sweep['lidar_points']
-        points = read_points(info['lidar_path'], info['num_pts_feats'])[:, :columns]
+    def _own(self, results):
+        """(P, F) points of the key frame."""
+        return results[fields.POINTS].tensor
+
+    def _read(self, info, columns):
+        """(P, F) points of a sweep in its own axes; None to leave it out."""
+        return read_points(info['lidar_path'], info['num_pts_feats'])[:, :columns]
+
+    def _joined(self, points, sweep, timestamp):
         points = self._without_close(points)
-        moved = rigid.apply(info['scan2lidar'], points[:, :3].astype(np.float64))
+        moved = rigid.apply(sweep['lidar_points']['scan2lidar'], points[:, :3].astype(np.float64))
         age = np.full((len(points), 1), timestamp - sweep['timestamp'])
         return torch.from_numpy(
             np.concatenate([moved, points[:, 3:], age], 1).astype(np.float32))
@@ -65,6 +77,81 @@ class LoadSweeps(BaseTransform):
     def _without_close(self, points):
         x, y = abs(points[:, 0]), abs(points[:, 1])
         return points[(x >= self.remove_close) | (y >= self.remove_close)]
+
+
+@TRANSFORMS.register_module()
+class LoadVirtualPoints(LoadSweeps):
+    """Join the scans before a frame, and MVP's virtual points of all of them, to its points.
+
+    ``points`` (P, 4), x, y, z, intensity, become (P', 17):
+
+    ===== =============== ======================= ======================
+    col.  a scan's point  painted, in a mask      virtual
+    ===== =============== ======================= ======================
+    0-2   x, y, z         x, y, z                 x, y, z
+    3     intensity       intensity               -1
+    4-13  1               scores of the classes   scores of the classes
+    14    1               score of the detection  score of the detection
+    15    1               0                       -1
+    16    age             age                     age
+    ===== =============== ======================= ======================
+
+    The files are described in :mod:`mmdet3d_plugin.structures.virtual_points`. A sweep without such
+    a file is left out with its points; a key frame without it has its own points alone. The first
+    one is warned of; ``missing`` counts them, in each worker of its own.
+
+    Args:
+        ring_in_sweeps (bool): Column 4 of the sweeps' own points is the fifth value of the file,
+            the number of the beam, as in DistillBEV's released teacher.
+        **kwargs: Of :class:`LoadSweeps`.
+
+    Raises:
+        FrameError: A file of virtual points is damaged.
+    """
+
+    def __init__(self, ring_in_sweeps: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.ring_in_sweeps, self.missing = ring_in_sweeps, 0
+
+    def _own(self, results):
+        points = results[fields.POINTS].tensor
+        if points.shape[1] != 4:
+            raise UserError(f'LoadVirtualPoints: the points have {points.shape[1]} values, expected'
+                            ' x, y, z, intensity; set LoadPointCloud.use_dim=(0, 1, 2, 3)')
+        info = results['lidar_points']
+        added = self._added(info['lidar_path'])
+        if added is None:
+            added = np.zeros((0, 16), np.float32)
+        if 'scan2lidar' in info:
+            added[:, :3] = rigid.apply(info['scan2lidar'], added[:, :3].astype(np.float64))
+        return torch.from_numpy(np.concatenate([_as_record(points.numpy()), added]))
+
+    def _read(self, info, columns):
+        added = self._added(info['lidar_path'])
+        if added is None:
+            return None
+        points = _as_record(super()._read(info, 5 if self.ring_in_sweeps else columns))
+        return np.concatenate([points, added])
+
+    def _added(self, scan):
+        """(N, 16) painted and virtual points of a scan; None without a file."""
+        found = read_virtual_points(scan)
+        if found is None:
+            self.missing += 1
+            if self.missing == 1:
+                print_log(f'{virtual_path(scan)}: no virtual points of this scan, nor perhaps of '
+                          'others; such sweeps are left out', 'current', logging.WARNING)
+            return None
+        painted, virtual = found['real_points'], found['virtual_points']
+        return np.concatenate([
+            np.pad(painted, ((0, 0), (0, 1))),
+            np.concatenate([virtual[:, :3], np.full((len(virtual), 1), -1, np.float32),
+                            virtual[:, 3:], np.full((len(virtual), 1), -1, np.float32)], 1)])
+
+
+def _as_record(points):
+    """(P, 4 or 5) points of a scan to (P, 16), filled with ones."""
+    return np.pad(points, ((0, 0), (0, 16 - points.shape[1])), constant_values=1)
 
 
 @TRANSFORMS.register_module()
