@@ -11,6 +11,7 @@ import torch
 from mmdet3d.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from mmengine.structures import InstanceData
 
 from ..checkpoints import atomic_write
 from ..errors import UserError, did_you_mean, parse_errors
@@ -44,6 +45,26 @@ def attribute_of(name: str, speed: float) -> str:
     if name == 'pedestrian':
         return 'pedestrian.moving' if moving else 'pedestrian.standing'
     return ''
+
+
+def found_share(predicted: InstanceData, truth: InstanceData, distance: float,
+                score: float = 0.1) -> float:
+    """Share of the objects near which there is a box of their class.
+
+    Args:
+        predicted (InstanceData): ``bboxes_3d``, ``scores_3d`` and ``labels_3d``.
+        truth (InstanceData): ``bboxes_3d`` and ``labels_3d``, of one frame as the boxes.
+        distance (float): Metres between the centres, seen from above, at most.
+        score (float): Of a box at least.
+
+    Returns:
+        float: Between 0 and 1; NaN without objects.
+    """
+    predicted = predicted[predicted.scores_3d >= score]
+    apart = torch.cdist(truth.bboxes_3d.bev[:, :2], predicted.bboxes_3d.bev[:, :2].to(
+        truth.bboxes_3d.tensor))
+    same = truth.labels_3d[:, None] == predicted.labels_3d.to(truth.labels_3d)
+    return float(((apart <= distance) & same).any(1).float().mean())
 
 
 @METRICS.register_module()

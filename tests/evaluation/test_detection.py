@@ -1,6 +1,7 @@
 """Detection scores: equal to the devkit's, and to numbers by hand."""
 import json
 import logging
+import math
 import shutil
 
 import numpy as np
@@ -11,12 +12,13 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.dataset import DefaultSampler
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 
 from data_converter import nuscenes
 from mmdet3d_plugin.engine import build_runner, load_config
 from mmdet3d_plugin.errors import UserError
 from mmdet3d_plugin.evaluation import NuScenesDetectionMetric
-from mmdet3d_plugin.evaluation.detection import attribute_of
+from mmdet3d_plugin.evaluation.detection import attribute_of, found_share
 from mmdet3d_plugin.structures import load_infos
 
 NAN, ONE = float('nan'), pytest.approx(1, abs=1e-12)
@@ -501,3 +503,20 @@ def test_two_processes_count_each_of_five_frames_once(tmp_path):
     one, two = (torch.load(tmp_path / f'scores_{n}.pth') for n in (1, 2))
     np.testing.assert_equal(two, one)
     assert one['det/AP_car'] == pytest.approx(0.75) and one['det/AP_truck'] == 0
+
+
+def test_share_of_objects_that_are_found():
+    def instances(rows, **more):
+        rows = torch.tensor(rows, dtype=torch.float32).reshape(-1, 3)
+        boxes = torch.cat([rows[:, :2], torch.zeros(len(rows), 1), torch.ones(len(rows), 4)], 1)
+        return InstanceData(bboxes_3d=LiDARInstance3DBoxes(boxes), labels_3d=rows[:, 2].long(),
+                            **more)
+
+    truth = instances([(0, 0, 0), (10, 0, 1), (20, 0, 0), (30, 0, 1)])
+    found = instances([(0.3, 0.3, 0), (10, 0.6, 1), (20, 0, 1), (30, 0, 1)],
+                      scores_3d=torch.tensor([0.9, 0.9, 0.9, 0.05]))
+    assert found_share(found, truth, 0.5) == 0.25
+    assert found_share(found, truth, 0.7) == 0.5
+    assert found_share(found, truth, 0.7, score=0.0) == 0.75
+    assert found_share(found[:0], truth, 1.0) == 0.0
+    assert math.isnan(found_share(found, truth[:0], 1.0))
