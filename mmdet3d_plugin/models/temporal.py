@@ -24,8 +24,9 @@ class TemporalCameraBranch(CameraBranch):
     of the newest images for all times.
 
     In inference over a sequence most past images were the newest ones of a frame before. What was
-    predicted from them then is kept, by the paths of their files, and not computed again: the
-    result is the same, as long as the calibration is.
+    predicted from them then is kept, by the paths of their files and the calibration, and not
+    computed again: the result is the same. Where the calibration differs from frame to frame, as
+    in nuScenes, whose extrinsics contain the motion between scan and image, nothing is reused.
 
     Args:
         encoder (dict): Image encoder.
@@ -117,14 +118,17 @@ class TemporalCameraBranch(CameraBranch):
         """The maps of one sample, with the predictions that are kept."""
         own = [rig.geometry(sample if rig.num_geometries > 1 else 0) for rig in rigs]
         own[1:] = [replace(rig, calibration=own[0]) for rig in own[1:]]
+        calibration = [value.cpu().numpy().tobytes() for value in (
+            own[0].lidar2cam, own[0].params, own[0].img_aug)]
         maps: List[Tensor] = []
         for time, names in enumerate(paths):
             predicted = self._remember(
-                names, lambda time=time: self._predict(images[None, time], own[0]))
+                (*names, *calibration),
+                lambda time=time: self._predict(images[None, time], own[0]))
             maps.append(self._place(predicted, own, time))
         return torch.cat(maps, 1)
 
-    def _remember(self, key: Tuple[str, ...], compute: Callable) -> Tuple[Tensor, ...]:
+    def _remember(self, key: tuple, compute: Callable) -> Tuple[Tensor, ...]:
         if key not in self._kept:
             self._kept[key] = compute()
             if len(self._kept) > self.keep:
