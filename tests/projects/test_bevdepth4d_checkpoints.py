@@ -100,9 +100,9 @@ def loaded(z, seed):
     return model, bevdet.Release(state, z)
 
 
-@pytest.mark.parametrize('norm', [False, True])
-def test_whole_networks_compute_what_the_release_computes(norm):
-    z = replace(SMALL, norm=norm)
+@pytest.mark.parametrize('norm, depth', [(False, 18), (True, 50)])
+def test_whole_networks_compute_what_the_release_computes(norm, depth):
+    z = replace(SMALL, norm=norm, depth=depth)
     model, release = loaded(z, 3)
     mats = rigs.draw(4, z.size)
     rig, past = rigs.rigs(mats, z.size)
