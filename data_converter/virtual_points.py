@@ -12,7 +12,7 @@ from mmdet3d_plugin.structures.virtual_points import read_virtual_file
 _OLD = '.pkl.npy'
 
 
-def convert(root: Union[str, Path], workers: int = 1) -> Dict[str, int]:
+def convert(root: Union[str, Path], workers: int = 4) -> Dict[str, int]:
     """Write ``NAME.npz`` beside every ``NAME.pkl.npy`` of a data root that has none.
 
     Args:

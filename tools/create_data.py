@@ -5,23 +5,8 @@ import sys
 
 def toytown(args):
     """Writes a synthetic world."""
-    from data_converter.toytown import dur360bev_layout, kitti360_layout, nuscenes_layout
-
-    layout = dict(dur360bev=dur360bev_layout, kitti360=kitti360_layout,
-                  nuscenes=nuscenes_layout)[args.layout]
-    sizes = dict(image_size=args.image_size, scan_size=args.scan_size)
-    if args.layout == 'nuscenes':
-        sizes['sweeps'] = args.sweeps
-    sizes = {name: tuple(size) for name, size in sizes.items() if size}
-    if args.virtual_points:
-        if args.layout != 'nuscenes':
-            raise ValueError('--virtual-points: only --layout nuscenes has them')
-        sizes['virtual_points'] = True
-    report = layout.write(
-        args.out_dir, args.frames, args.seed, sequences=args.sequences, workers=args.workers,
-        supersample=args.supersample, **sizes)
-    print('{out_dir}: {frames} frames in {sequences} sequences ({train} train, {test} test), '
-          '{written} written now'.format(**report))
+    from data_converter.toytown.command import run
+    print(run(args))
 
 
 def dur360bev(args):
@@ -57,7 +42,7 @@ def nuscenes_frame(args):
 def virtual_points(args):
     """Converts MVP's virtual points of nuScenes (*.pkl.npy) to files that run no code (*.npz)."""
     from data_converter.virtual_points import convert
-    show(convert(args.root_path, args.workers))
+    show(convert(args.root_path))
 
 
 def show(report):
@@ -90,8 +75,7 @@ def add_toytown(commands):
     add('--supersample', type=int, default=2, help='n x n rays per pixel (default: 2)')
     add('--sweeps', type=int, nargs=2, metavar=('SCANS', 'IMAGES'), default=(9, 5),
         help='nuscenes: scans, and images of each camera, between two key frames (default: 9 5)')
-    add('--virtual-points', action='store_true',
-        help='nuscenes: also virtual points of each scan, as MVP makes them of instance masks')
+    add('--virtual-points', action='store_true', help="nuscenes: also MVP's points of each scan")
     add('--workers', type=int, default=2)
 
 
@@ -145,9 +129,8 @@ def parse_args(argv=None):
     add('--root-path', required=True, help='folder of info file, images and sweep')
     add('--out-dir', required=True, help='data root of the new info file')
 
-    add = add_command(commands, virtual_points)
-    add('--root-path', required=True, help='folder with samples/LIDAR_TOP_VIRTUAL/, ...')
-    add('--workers', type=int, default=1)
+    add_command(commands, virtual_points)(
+        '--root-path', required=True, help='folder with samples/LIDAR_TOP_VIRTUAL/, ...')
     return parser.parse_args(argv)
 
 

@@ -1,3 +1,4 @@
+from .convnext import ConvNeXt
 from .efficientnet import EfficientNet
 
-__all__ = ['EfficientNet']
+__all__ = ['ConvNeXt', 'EfficientNet']
