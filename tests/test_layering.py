@@ -11,7 +11,7 @@ MAY_IMPORT = {
     'errors': set(),
     'version': set(),
     'checkpoints': {'errors', 'plain_pickle'},
-    'locking': {'errors'},
+    'locking': {'errors', 'checkpoints'},
     'plain_pickle': set(),
     'conversion': set(),
     'geometry': set(),

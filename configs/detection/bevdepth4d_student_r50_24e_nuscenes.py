@@ -7,4 +7,4 @@ _base_ = [
 model = _base_.det_model
 train_dataloader = dict(
     batch_size=8, num_workers=4,
-    dataset=dict(_delete_=True, type='CBGSDataset', dataset=_base_.train_dataloader.dataset))
+    dataset=dict(_delete_=True, type='CBGSBEVDataset', dataset=_base_.train_dataloader.dataset))

@@ -1,5 +1,5 @@
 from .aux_losses import AuxHeadLoss, AuxLoss
-from .backbones import EfficientNet
+from .backbones import ConvNeXt, EfficientNet, MobileNetV2
 from .bev_encoders import (
     LSSFPN,
     BEVDecoder,
@@ -23,13 +23,13 @@ from .temporal import TemporalCameraBranch
 from .view_transforms import BEVDownsample, HeightCompressor, LiftSplat, VoxelPulling
 
 __all__ = [
-    'AuxHeadLoss', 'AuxLoss', 'BEVDataPreprocessor', 'BEVDecoder', 'BEVDetDepthNet', 'BEVDetFPN',
-    'BEVDetResNet', 'BEVDownsample', 'BEVFocalLoss', 'BEVMapHead', 'BEVModel', 'BEVResNet',
-    'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch', 'CenterPointHead',
-    'ConvFuser', 'DepthLoss',
-    'DepthRefinement', 'EfficientNet', 'GeneralizedLSSFPN', 'GeneralizedResNet',
-    'HeightCompressor', 'ImageEncoder', 'LSSFPN', 'LiDARImageBranch', 'LiDARImageEncoder',
-    'LiftSplat', 'MegviiDepthNet', 'MultiTaskHead', 'OffsetL1Loss', 'PillarBranch', 'Projection',
-    'SGFM', 'SingleLevelFPN', 'SparseVoxelEncoder', 'TemporalCameraBranch', 'UpsampleConcat',
-    'VoxelBranch', 'VoxelPulling'
+    'AuxHeadLoss', 'AuxLoss', 'BEVDataPreprocessor', 'BEVDecoder', 'BEVDetDepthNet',
+    'BEVDetFPN', 'BEVDetResNet', 'BEVDownsample', 'BEVFocalLoss', 'BEVMapHead', 'BEVModel',
+    'BEVResNet', 'BEVSegHead', 'BEVUNet', 'BalancedMSELoss', 'CameraBranch', 'CenterPointHead',
+    'ConvFuser', 'ConvNeXt', 'DepthLoss', 'DepthRefinement', 'EfficientNet',
+    'GeneralizedLSSFPN', 'GeneralizedResNet', 'HeightCompressor', 'ImageEncoder', 'LSSFPN',
+    'LiDARImageBranch', 'LiDARImageEncoder', 'LiftSplat', 'MegviiDepthNet', 'MobileNetV2',
+    'MultiTaskHead', 'OffsetL1Loss', 'PillarBranch', 'Projection', 'SGFM', 'SingleLevelFPN',
+    'SparseVoxelEncoder', 'TemporalCameraBranch', 'UpsampleConcat', 'VoxelBranch',
+    'VoxelPulling'
 ]

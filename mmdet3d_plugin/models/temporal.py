@@ -87,8 +87,11 @@ class TemporalCameraBranch(CameraBranch):
 
     def _map(self, images: Tensor, rigs: Sequence[CameraRig], time: int) -> Tensor:
         """The map of one time in the newest frame."""
+        lifted = self.align == 'lift'
         with torch.no_grad() if time else nullcontext():
-            return self._place(self._predict(images, rigs[0]), rigs, time)
+            bev = self._process(self.view_transform(
+                self.encode_views(images), rigs[time if lifted else 0]))
+            return bev if lifted or not time else self._warped(bev, rigs, time)
 
     def _predict(self, images: Tensor, rig: CameraRig) -> Tuple[Tensor, ...]:
         """What does not depend on the motion since the images were taken."""
@@ -101,9 +104,9 @@ class TemporalCameraBranch(CameraBranch):
                time: int) -> Tensor:
         if self.align == 'lift':
             return self._process(self.view_transform.to_map(predicted, rigs[time]))
-        bev, = predicted
-        if not time:
-            return bev
+        return self._warped(predicted[0], rigs, time) if time else predicted[0]
+
+    def _warped(self, bev: Tensor, rigs: Sequence[CameraRig], time: int) -> Tensor:
         return warp_bev(bev, self.view_transform.grid, motion(rigs[0], rigs[time]),
                         self.warp_pixel)
 

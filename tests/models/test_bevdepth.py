@@ -31,6 +31,18 @@ def test_bevdepth_has_the_entries_and_parameters_of_the_release(name, entries, m
         assert sum(key.startswith('camera_branch.encoder.backbone.') for key in state) == 318
 
 
+def test_mobilenet_trains_only_what_its_maps_need():
+    backbone = MODELS.build(dict(type='MobileNetV2', out_indices=(1, 2, 4, 6)))
+    maps = backbone(torch.randn(2, 3, 32, 64))
+    assert [m.shape[1] for m in maps] == [24, 32, 96, 320]
+    sum(m.square().sum() for m in maps).backward()
+    silent = {name.split('.')[0] for name, p in backbone.named_parameters()
+              if p.requires_grad and p.grad is None}
+    assert silent == set()
+    whole = MODELS.build(dict(type='MobileNetV2', out_indices=(7, )))
+    assert all(p.requires_grad for p in whole.parameters())
+
+
 def test_the_neck_of_bevdet_joins_the_first_map_with_the_deepest():
     """The order of the channels is that of the releases' weights."""
     neck = MODELS.build(dict(type='BEVDetFPN', in_channels=(3, 2), mid_channels=4, out_channels=4))

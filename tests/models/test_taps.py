@@ -91,7 +91,8 @@ def test_the_forward_stops_when_every_tap_has_fired():
 # Every module of every tiny model -----------------------------------------------------------------
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterDict)
-TRAINING = ('data_preprocessor', 'losses', 'weights', 'criterion', 'aux_losses', 'drop_path')
+TRAINING = ('data_preprocessor', 'losses', 'loss_', 'weights', 'criterion', 'aux_losses',
+            'drop_path')
 
 
 def outputs(model, inputs, mode='tensor'):

@@ -23,4 +23,4 @@ fusion_test_pipeline = [_base_.load_images, resize_views, *scan, map_targets, _b
 lidar_test_pipeline = [*scan, map_targets, _base_.pack_points]
 
 train_dataloader = dict(dataset=dict(
-    _delete_=True, type='CBGSDataset', dataset=_base_.train_dataloader.dataset))
+    _delete_=True, type='CBGSBEVDataset', dataset=_base_.train_dataloader.dataset))

@@ -14,7 +14,7 @@ model = dict(
             nms_type='circle', squared_radius=(4, 12, 10, 1, 0.85, 0.175))))
 train_dataloader = dict(
     batch_size=4, num_workers=4,
-    dataset=dict(_delete_=True, type='CBGSDataset', dataset=dict(
+    dataset=dict(_delete_=True, type='CBGSBEVDataset', dataset=dict(
         _base_.train_dataloader.dataset, pipeline=_base_.lidar_pipeline, image_table=None)))
 val_dataloader = dict(dataset=dict(pipeline=_base_.lidar_test_pipeline, image_table=None))
 test_dataloader = val_dataloader
