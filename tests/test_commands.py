@@ -49,7 +49,8 @@ FAILS = {  # exit code 2 and this message, here
     r'--show': 'this machine has no display'}
 if not find_spec('openvino'):
     FAILS.update({r'infer_onnx\.py \S+\.xml': 'student.xml: no such file',
-                  r'export_onnx\.py.*\.xml': 'exporting needs openvino'})
+                  r'export_onnx\.py.*\.xml': 'exporting needs openvino',
+                  r'--backends .*openvino': "backend 'openvino' needs openvino; pip install"})
 STUDENT = 'configs/kd360/kd360_student_r18_500it_toytown.py'
 TEACHER = 'configs/kd360/kd360_teacher_r18_500it_toytown.py'
 DISTILL = 'configs/kd360/kd360_distill_r18_500it_toytown.py'
@@ -165,8 +166,12 @@ def prepare(project, line):
         layout = re.search(r'--layout (\w+)', line)
         out_dir = re.search(r'--out-dir (\S+)', line)[1]
         shutil.rmtree(project / out_dir, ignore_errors=True)
-        line = re.sub(r' --(?:frames|sequences|image-size|scan-size|sweeps)(?: \d+)+', '', line)
-        return f'{line} {SIZES[layout[1] if layout else "dur360bev"]} --supersample 1 --workers 1'
+        line = re.sub(r' --(?:frames|sequences|image-size|scan-size|sweeps|seed)(?: \d+)+', '',
+                      line)
+        layout = layout[1] if layout else 'dur360bev'
+        version = '--version v1.0-mini' if layout == 'nuscenes' else ''
+        return (f'{line} {SIZES[layout]} --seed 3 --supersample 1 --workers 1 && '
+                f'python tools/create_data.py {layout} --root-path {out_dir} {version}')
     if '--version v1.0-trainval' in line:  # the info files there are of the mini set
         for file in (project / 'data/nuscenes').glob('nuscenes_infos_*'):
             file.unlink()

@@ -10,13 +10,14 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
 from ..deployment import DeployedStudent
-from ..deployment.exporting import save_openvino, to_onnx, to_openvino
+from ..deployment.exporting import need, save_openvino, to_onnx, to_openvino
 from ..errors import UserError
 from .official_baseline import OfficialBaseline
 
 _DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 BACKENDS = ('eager', 'official', 'deployed', 'onnxruntime', 'openvino')
 SUFFIXES = ('compiled', *_DTYPES)
+_PACKAGES = dict(onnxruntime=('onnx', 'onnxscript', 'onnxruntime'), openvino=('openvino', ))
 
 
 class Eager:
@@ -207,22 +208,32 @@ def build_backend(name: str, model: nn.Module, batch: dict):
         return SubprocessBackend(model)
     if name == 'official-kept':
         return Eager(model, official=True)
+    check_backend(name)
     base, *suffixes = name.split('-')
-    unknown = [word for word in suffixes if word not in SUFFIXES]
-    if base not in BACKENDS or unknown:
-        raise UserError(f'backend {name!r}: expected one of {", ".join(BACKENDS)}, where wanted '
-                        f'followed by -{", -".join(SUFFIXES)}')
     dtype = next((_DTYPES[word] for word in suffixes if word in _DTYPES), None)
     if base in ('eager', 'official', 'deployed'):
         backend = (Deployed(model, batch, dtype) if base == 'deployed' else
                    Eager(model, dtype, base == 'official'))
         return backend.compile(batch) if 'compiled' in suffixes else backend
-    if base == 'openvino' and suffixes in ([], ['bf16']):
+    if base == 'openvino':
         return OpenVINO(model, batch, half=bool(suffixes))
-    if suffixes:
-        raise UserError(f'backend {name!r}: {base} runs as {base}'
-                        f'{" or openvino-bf16" if base == "openvino" else ""} only')
     return OnnxRuntime(model, batch)
+
+
+def check_backend(name: str) -> None:
+    """Raise a UserError unless there is such a backend and its packages are installed."""
+    if name in ('official', 'official-kept'):
+        return
+    base, *suffixes = name.split('-')
+    unknown = [word for word in suffixes if word not in SUFFIXES]
+    if base not in BACKENDS or unknown:
+        raise UserError(f'backend {name!r}: expected one of {", ".join(BACKENDS)}, where wanted '
+                        f'followed by -{", -".join(SUFFIXES)}')
+    if base in _PACKAGES:
+        if suffixes and name != 'openvino-bf16':
+            raise UserError(f'backend {name!r}: {base} runs as {base}'
+                            f'{" or openvino-bf16" if base == "openvino" else ""} only')
+        need(*_PACKAGES[base], what=f'backend {name!r}')
 
 
 def _deployed(model: nn.Module, batch: dict, form: Optional[str] = None) -> DeployedStudent:

@@ -11,7 +11,7 @@ from ..engine import load_config
 from ..engine.cli import read_result
 from ..engine.memory import keep_freed_memory
 from ..errors import UserError
-from .backends import build_backend
+from .backends import build_backend, check_backend
 from .data_loading import describe_data
 from .latency import (
     PARTS,
@@ -97,6 +97,8 @@ def in_backends(entries: Sequence[Entry], settings: Settings) -> List[Entry]:
     backends = [*(['official'] if settings.official else []), *settings.backends]
     if len(set(backends)) < len(backends):
         raise UserError('--backends: each backend once')
+    for backend in backends:
+        check_backend(backend)
     found = []
     for entry in entries:
         load_entry(entry, settings)

@@ -30,7 +30,7 @@ def to_onnx(deployed: DeployedStudent, example: Tuple[Tensor, ...]):
     Returns:
         onnx.ModelProto: With the opset ``OPSET``; sizes but the batch's are constant.
     """
-    _need('onnx', 'onnxscript')
+    need('onnx', 'onnxscript')
     images, shapes = example[0], None
     if not deployed.past:
         batch = torch.export.Dim('batch', min=1)
@@ -122,7 +122,7 @@ def to_openvino(deployed: DeployedStudent, example: Tuple[Tensor, ...]):
     Returns:
         openvino.Model: With named inputs and outputs.
     """
-    _need('openvino')
+    need('openvino')
     import openvino
 
     with torch.no_grad(), _quiet():
@@ -157,12 +157,13 @@ def save_openvino(model, path: Path, half: bool = False) -> None:
                 file.write(whole.with_suffix(suffix).read_bytes())
 
 
-def _need(*packages: str) -> None:
+def need(*packages: str, what: str = 'exporting') -> None:
+    """Raise a UserError unless packages are installed, of which the plugin needs none itself."""
     import importlib.util
 
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f'exporting needs {", ".join(missing)}; pip install {" ".join(missing)}')
+        raise UserError(f'{what} needs {", ".join(missing)}; pip install {" ".join(missing)}')
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Backends give the outputs of the model; the official baseline those of the release's settings."""
 import copy
+import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from mmdet3d.structures import Det3DDataSample
 
 from mmdet3d_plugin.benchmark.backends import Eager, build_backend
 from mmdet3d_plugin.benchmark.official_baseline import OfficialBaseline
+from mmdet3d_plugin.benchmark.reports import in_backends
 from mmdet3d_plugin.errors import UserError
 from tests.factories import CAMERA, LIDAR, batch, build, camera
 
@@ -110,3 +113,12 @@ def test_compiling_freezes_weights_and_leaves_the_setting_of_the_process(monkeyp
     monkeypatch.setattr(Eager, 'run', lambda *args: seen.append(config.freezing) or run(*args))
     build_backend('eager-compiled', student(), frames())
     assert seen == [False] * 3 + [True] and not config.freezing
+
+
+def test_a_missing_package_is_named_before_anything_is_built(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, find=importlib.util.find_spec: (
+        None if name == 'openvino' else find(name)))
+    for name in ('openvino', 'openvino-bf16'):
+        settings = SimpleNamespace(official=False, backends=['eager', name])
+        with pytest.raises(UserError, match=f"backend '{name}' needs openvino; pip install openv"):
+            in_backends([None], settings)
