@@ -58,6 +58,8 @@ def _lock(path: Path, busy: str) -> BinaryIO:
     """The open file of a lock that is held now."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
+        if path.is_symlink():
+            raise UserError(f'{path}: a link in place of the lock; remove it')
         with disk_errors(path):
             file = os.fdopen(os.open(path, flags, 0o666), 'r+b', buffering=0)
         try:

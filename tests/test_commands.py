@@ -62,7 +62,7 @@ SIZES = dict(dur360bev='--frames 12 --sequences 3 --image-size 64 128 --scan-siz
              nuscenes='--frames 6 --sequences 2 --image-size 108 192 --scan-size 16 128 '
              '--sweeps 2 0')
 MEANT = (  # words that stand for something else
-    (r' \[[^\]]*\]', ''), (r'\{student,teacher,ta\}', 'student'),
+    (r' \[(?:[^\[\]]|\[[^\]]*\])*\]', ''), (r'\{student,teacher,ta\}', 'student'),
     (r'\bCONFIG CHECKPOINT CONFIG CHECKPOINT\b', f'{STUDENT} s.pth {TEACHER} t.pth'),
     (r'\bCONFIG CHECKPOINT CONFIG\b', f'{STUDENT} CHECKPOINT {TEACHER}'),
     (r'\bDISTILL_CONFIG\b', DISTILL), (r'\bCONFIG(?:\.py)?(?= .*init_cfg)', IMAGENET),

@@ -72,7 +72,8 @@ def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
 def test_the_lock_is_no_way_to_another_file(tmp_path):
     (tmp_path / 'precious').write_text('content')
     (tmp_path / '.lock').symlink_to(tmp_path / 'precious')
-    with pytest.raises(OSError), locked(tmp_path / '.lock', 'busy'):
+    with pytest.raises(UserError, match='.lock: a link in place of the lock; remove it'), \
+            locked(tmp_path / '.lock', 'busy'):
         pass
     assert (tmp_path / 'precious').read_text() == 'content'
 

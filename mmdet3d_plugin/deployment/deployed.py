@@ -74,13 +74,16 @@ class DeployedStudent(nn.Module):
                        *(CALIBRATION if form == 'dynamic_calibration' else ()))
         self.outputs = (*self.tasks, *(f'next_{name}' for name in getattr(self.view, 'state', ())))
 
-    def forward(self, images: Tensor, *others: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, images: Tensor, second: Optional[Tensor] = None,
+                third: Optional[Tensor] = None, fourth: Optional[Tensor] = None,
+                *others: Tensor) -> Tuple[Tensor, ...]:
         """Predict.
 
         Args:
             images (Tensor): (B, N, 3, H, W) RGB in [0, 255], uint8 or float; B is 1 for models
                 that read past images.
-            *others (Tensor): What else ``inputs`` names. ``past_NAME`` is the output ``next_NAME``
+            second, third, fourth, *others (Tensor): What else ``inputs`` names, in its order
+                (torch.export asks for names). ``past_NAME`` is the output ``next_NAME``
                 of each past frame, newest first, and ``motion`` (T - 1, 4, 4) or
                 ``past_lidar2cam`` (T - 1, N, 4, 4) go from the frame to the LiDAR frames, or to
                 the cameras, of the past ones. For the form ``'dynamic_calibration'``
@@ -91,6 +94,7 @@ class DeployedStudent(nn.Module):
             tuple: (B, ...) float32 for each name in ``outputs``, as the head decodes them, and
             what the next frame needs.
         """
+        others = [value for value in (second, third, fourth, *others) if value is not None]
         features, kept = self._encode(images), ()
         if self.past:
             *state, motion = others[:len(self.past)]

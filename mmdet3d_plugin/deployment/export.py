@@ -102,7 +102,7 @@ def _export(inferencer, checkpoint: Optional[str], out: Path, options: Options) 
     rig = CameraRig.from_dicts([cameras])
     deployed = DeployedStudent(model, rig, options.tasks, options.form)
     values = packaging.calibration_of(rig) if options.calibration == 'input' else {}
-    example = _example(deployed, rig, values)
+    example = example_of(deployed, rig, values)
     exported = _convert(deployed, example, config, values, options)
     run = open_exported(exported, options.runtime, deployed.outputs, options.threads)
     apart = _difference(deployed, run, example)
@@ -133,7 +133,7 @@ def _export(inferencer, checkpoint: Optional[str], out: Path, options: Options) 
     return description
 
 
-def _example(deployed: DeployedStudent, rig: CameraRig, values: Arrays) -> Tuple[Tensor, ...]:
+def example_of(deployed: DeployedStudent, rig: CameraRig, values: Arrays) -> Tuple[Tensor, ...]:
     """Inputs of the network: random images and past predictions, of a vehicle that stands."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (1, rig.lidar2cam.shape[1], 3, *rig.size), dtype=torch.uint8,

@@ -14,7 +14,8 @@ from mmengine.config import Config
 
 from mmdet3d_plugin.apis import init_model
 from mmdet3d_plugin.deployment import DeployedStudent, exporting
-from mmdet3d_plugin.deployment.packaging import first_frame
+from mmdet3d_plugin.deployment.export import example_of
+from mmdet3d_plugin.deployment.packaging import calibration_of, first_frame
 from mmdet3d_plugin.deployment.preprocessing import recipe_of
 from mmdet3d_plugin.geometry import CameraRig
 
@@ -58,15 +59,13 @@ def test_export(name, form):
     model = init_model(ROOT / name, None, 'cpu')
     rig = rig_of(Config.fromfile(ROOT / name))
     deployed = DeployedStudent(model, rig, form=form)
-    images = torch.randint(0, 256, (1, rig.lidar2cam.shape[1], 3, *rig.size), dtype=torch.uint8)
-    values = ()
-    if form == 'dynamic_calibration':
-        values = rig.lidar2cam[0], rig.params[0], rig.img_aug[0]
-    model = exporting.to_onnx(deployed, (images, *values))
+    values = calibration_of(rig) if form == 'dynamic_calibration' else {}
+    example = example_of(deployed, rig, values)
+    model = exporting.to_onnx(deployed, example)
     assert {node.domain for node in model.graph.node} == {''}
     with torch.no_grad():
-        expected = deployed(images, *values)
+        expected = deployed(*example)
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    feed = dict(zip(deployed.inputs, (x.numpy() for x in (images, *values))))
+    feed = dict(zip(deployed.inputs, (x.numpy() for x in example)))
     for out, want in zip(session.run(None, feed), expected):
         torch.testing.assert_close(torch.from_numpy(out), want, rtol=0, atol=1e-3)

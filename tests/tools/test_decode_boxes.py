@@ -159,11 +159,11 @@ def test_what_is_read_of_a_damaged_description_can_be_used(tool):
 
 
 def test_displacements_need_the_interval(tool, monkeypatch):
-    exported = SimpleNamespace(names=['task0.heatmap'], meta=dict(
+    exported = SimpleNamespace(names=['task0.heatmap'], past=[], meta=dict(
         thresholds=[], classes=[], decoding={'': dict(velocity='displacement')}))
     monkeypatch.setattr(tool, 'Exported', lambda *_: exported)
     args = SimpleNamespace(model='m.onnx', threads=0, precision='f32', calibration=None,
-                           threshold=None, interval=None)
+                           threshold=None, interval=None, poses=None)
     with pytest.raises(tool.InputError, match='give --interval, the seconds since then'):
         tool.run(args)
     args.interval = -1.0

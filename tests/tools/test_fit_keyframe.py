@@ -42,7 +42,7 @@ def converted(real_data, tmp_path_factory):
 
 
 def test_drawing_leaves_the_config_as_it_is(converted):
-    config = fit_keyframe.read_config('teacher', converted, {})
+    config = fit_keyframe.read_config('segmentation', 'teacher', converted, {})
     before = config.pretty_text
     assert fit_keyframe.draw_sensors_of(config, 256).shape[1] == 272
     assert config.pretty_text == before
@@ -51,7 +51,8 @@ def test_drawing_leaves_the_config_as_it_is(converted):
 @pytest.fixture(scope='module')
 def frame(converted):
     """The teacher's frame before packing, with a panorama of 5.7 pixels a degree."""
-    dataset = fit_keyframe.read_config('teacher', converted, {}).train_dataloader.dataset
+    config = fit_keyframe.read_config('segmentation', 'teacher', converted, {})
+    dataset = config.train_dataloader.dataset
     dataset.pipeline[0].size = (256, 2048)
     dataset.pipeline = dataset.pipeline[:2]
     return DATASETS.build(dataset)[0]

@@ -20,12 +20,13 @@ filter_boxes = dict(type='FilterBoxes', point_cloud_range=box_range, classes=det
                     min_points=1)
 camera_pipeline = [load_images, resize_views, load_scan, filter_boxes,
                    dict(type='PackBEVInputs', keys=('img', 'points'))]
+camera_test_pipeline = [load_images, resize_views, dict(type='PackBEVInputs', keys=('img', ))]
 lidar_pipeline = [load_scan, filter_boxes, dict(type='PackBEVInputs', keys=('points', ))]
 
 train_dataset = dict(pipeline=camera_pipeline)
-val_dataset = dict(pipeline=camera_pipeline)
+val_dataset = dict(pipeline=camera_test_pipeline)
 train_dataloader = dict(dataset=dict(pipeline=camera_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=camera_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=camera_test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(_delete_=True, type='NuScenesDetectionMetric', classes=det_classes)
 test_evaluator = val_evaluator
