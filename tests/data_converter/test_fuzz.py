@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -208,4 +209,10 @@ def fuzz(raw, folder, seed, rounds):
 
 def test_damaged_files(raw, tmp_path):
     """FUZZ_SEED and FUZZ_ROUNDS set other and more rounds."""
-    fuzz(raw, tmp_path, os.environ.get('FUZZ_SEED', '81'), int(os.environ.get('FUZZ_ROUNDS', 100)))
+    fuzz(raw, tmp_path, os.environ.get('FUZZ_SEED', '81'), int(os.environ.get('FUZZ_ROUNDS', 30)))
+
+
+@pytest.mark.slow
+def test_many_damaged_files(raw, tmp_path):
+    """Two minutes; another seed each time unless FUZZ_SEED sets it."""
+    fuzz(raw, tmp_path, os.environ.get('FUZZ_SEED', str(time.time_ns())), 300)

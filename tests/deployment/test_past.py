@@ -60,7 +60,7 @@ def test_a_sequence_equals_the_model(align, form):
         kept = found[tasks:]
 
 
-@pytest.mark.parametrize('align', ['lift', 'warp'])
+@pytest.mark.parametrize('align', ['lift', pytest.param('warp', marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_onnx_with_two_past_frames_equals_torch(align):
     pytest.importorskip('onnxscript')

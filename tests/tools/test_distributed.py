@@ -7,6 +7,7 @@ import os
 import signal
 import time
 
+import pytest
 import torch
 
 CONFIG = 'tests/toy/toy_config.py'
@@ -43,6 +44,7 @@ def test_two_processes_of_batch_2_have_the_losses_of_batch_4(tmp_path, run_comma
     assert 'toy/count: 12' in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_student_too_with_frozen_normalisation(tmp_path, run_command, toytown):
     config, folders = 'tests/toy/student_even_config.py', (tmp_path / 'one', tmp_path / 'two')
     options = ['--cfg-options', *(f'{split}_dataloader.dataset.data_root={toytown}'
