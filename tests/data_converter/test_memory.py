@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from data_converter import nuscenes
+
 pytestmark = pytest.mark.slow
 SCENE = 40
 """Key frames of a scene."""
@@ -77,6 +79,9 @@ def test_nuscenes(tmp_path):
     splits = create_splits_scenes()
     train, val = (splits[name][:round(len(splits[name]) * SHARE)] for name in ('train', 'val'))
     write_tables(tmp_path / 'v1.0-trainval', train + val)
+    for channel in nuscenes.CHANNELS:
+        (tmp_path / 'samples' / channel).mkdir(parents=True)
+    (tmp_path / 'sweeps/LIDAR_TOP').mkdir(parents=True)
     peak, report = peak_mb('nuscenes', tmp_path, tmp_path / 'out')
     assert f"'frames': {len(train) * SCENE}" in report and peak < LIMIT_MB
     assert f"'sweeps': {len(train) * 390}" in report
