@@ -45,6 +45,11 @@ PIXELS = 1 << 28
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 Source = Tuple[str, Callable[[], List[np.ndarray]]]
+LENS_COLUMNS = (
+    ('fov_up', 'fov_down'), ('fx', 'skew', 'cx', 'k10', 'fy', 'cy', 'k20', 'k21', 'k22'),
+    ('xi', 'k1', 'k2', 'p1', 'p2', 'gamma1', 'gamma2', 'u0', 'v0', 'cos_theta_max', 'rho2_max'),
+    ('f', 'u0', 'v0', 'theta_max'))
+"""Parameters of the lenses: equirect, pinhole, mei, equidistant."""
 BRANCHES = dict(reg=2, height=1, dim=3, rot=2)
 """Channels of the outputs that make boxes, beside heatmap and velocity."""
 
@@ -149,6 +154,10 @@ def _check_meta(meta) -> None:
     rows = meta['camera_rows']
     if not rows or not all(row and set(row) <= set(range(views)) for row in rows):
         raise ValueError(f'camera_rows are {rows}'[:200])
+    if 'lens' in meta['inputs']:
+        columns, shape = (meta['inputs']['lens'][key] for key in ('columns', 'shape'))
+        if len(columns) != shape[-1] or sorted(map(str, columns)) not in map(sorted, LENS_COLUMNS):
+            raise ValueError(f'the columns of lens are {columns}'[:200])
     past = meta.get('past', [])
     for name in set(meta['inputs']) - {'images', *past}:
         _numbers(meta['calibration'][name], tuple(meta['inputs'][name]['shape']), name)
@@ -419,7 +428,8 @@ def _numbers(value, shape, at, limit=1e8) -> np.ndarray:
         array = np.array(np.nan)
     if array.shape != shape or not np.isfinite(array).all() or (
             np.abs(array).max(initial=0) > limit):
-        raise InputError(f'{at}: expected {"x".join(map(str, shape)) or "a"} finite number'
+        size = 'x'.join(map(str, shape))[:80]
+        raise InputError(f'{at}: expected {size or "a"} finite number'
                          f'{"s" if shape else ""} of at most {limit:g}, got {value!r:.80}')
     return array
 

@@ -10,6 +10,7 @@ import pytest
 
 from mmdet3d_plugin.deployment.packaging import first_frame
 from mmdet3d_plugin.errors import UserError
+from mmdet3d_plugin.geometry.cameras import LENSES
 from mmdet3d_plugin.structures import check_rig, info
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,3 +155,7 @@ def test_values_that_no_rig_has(tool, tmp_path, values, message):
     file.write_text(json.dumps(values))
     with pytest.raises(tool.InputError, match=message):
         tool.calibrate(network(tool), file)
+
+
+def test_lenses_have_the_columns_of_the_package(tool):
+    assert set(tool.LENS_COLUMNS) == {lens._fields for lens in LENSES.values()}
