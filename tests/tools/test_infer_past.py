@@ -56,13 +56,15 @@ def world(toytown_nuscenes, tmp_path_factory):
         before = kept or (images, pose, info['timestamp'])
         moved = torch.tensor(np.linalg.inv(before[1]) @ pose, dtype=torch.float32)
         inputs = dict(imgs=torch.stack([images, before[0]], 1), rig=rig,
-                      past_rigs=[replace(rig, lidar2cam=rig.lidar2cam @ moved)])
+                      past_rigs=[replace(rig, lidar2cam=rig.lidar2cam @ moved,
+                                         fingerprint=(name, ))])  # the key of cached geometry
         empty = Det3DDataSample(metainfo=dict(
             classes=sample.metainfo['classes'],
             past_interval=(info['timestamp'] - before[2]) or 1 / 12))
         with torch.no_grad():
-            found, = model(inputs, [empty], mode='predict')
-        expected[name] = found.pred_instances_3d
+            outs = model(inputs, mode='tensor')
+            found, = model.head.predict(outs, [empty])
+        expected[name] = {key: out[0].numpy() for key, out in outs.items()}, found.pred_instances_3d
         kept = images, pose, info['timestamp']
     (root / 'poses.json').write_text(json.dumps(poses))
     return root, options, expected
@@ -77,7 +79,7 @@ def test_a_sequence_gives_the_boxes_of_the_model(world, tool, monkeypatch, tmp_p
                                                           'past_lidar2cam']
     out = tmp_path / 'out'
     run = ('infer_onnx', monkeypatch, tmp_path / 's.onnx', root / 'images', out, '--poses',
-           root / 'poses.json')
+           root / 'poses.json', '--maps')
     start(*run)
     compare(out, expected)
     last = sorted(expected)[-1]
@@ -87,15 +89,19 @@ def test_a_sequence_gives_the_boxes_of_the_model(world, tool, monkeypatch, tmp_p
 
 
 def compare(out, expected):
-    """Each box has its counterpart; boxes of nearly one score may come in another order."""
+    """Outputs are equal, and boxes but for some of nearly one score, of which NMS keeps either."""
     speeds = []
-    for name, want in expected.items():
+    for name, (outs, want) in expected.items():
+        with np.load(out / 'maps' / f'{name}.npz') as maps:
+            assert set(maps.files) == set(outs)
+            for key, values in outs.items():
+                np.testing.assert_allclose(maps[key], values, atol=1e-3, err_msg=key)
         boxes = json.loads((out / 'boxes' / f'{name}.json').read_text())['boxes']
         found = np.array([[*box['center'], *box['velocity'], box['score']] for box in boxes])
         wanted = np.concatenate([want.bboxes_3d.gravity_center, want.bboxes_3d.tensor[:, 7:9],
                                  want.scores_3d[:, None]], 1)
         assert len(found) == len(wanted) > 0
         apart = np.abs(found[:, None] - wanted).max(-1)
-        assert apart.min(0).max() < 2e-2 and apart.min(1).max() < 2e-2
+        assert (apart.min(0) < 2e-2).mean() > 0.95 and (apart.min(1) < 2e-2).mean() > 0.95
         speeds += np.hypot(*wanted[:, 3:5].T).tolist()
     assert max(speeds) > 0.01
