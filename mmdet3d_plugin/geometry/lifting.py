@@ -117,18 +117,8 @@ def lift_pool(context: Tensor, depth: Tensor, maps: Sequence[LiftMap],
         Tensor: (B, C * levels, rows, columns) float32 (float64 for float64 inputs), channel index
         ``c * levels + level``; zero in cells without a pair.
     """
-    channels = context.shape[2]
-    pooled = []
-    with torch.autocast(context.device.type, enabled=False):
-        for n in range(len(context)):
-            lift = maps[n if len(maps) > 1 else 0]
-            table = context[n].movedim(1, -1).reshape(-1, channels)
-            table = table if table.dtype == torch.float64 else table.float()
-            weight = depth[n].reshape(-1)[lift.pair].to(table.dtype)
-            cells = F.embedding_bag(lift.pixel, table, lift.start, mode='sum',
-                                    per_sample_weights=weight, include_last_offset=True)
-            pooled.append(cells.T.reshape(channels * shape[0], *shape[1:]))
-        return torch.stack(pooled)
+    return _pool(context, maps, shape,
+                 lambda n, lift: (lift.pixel, depth[n].reshape(-1)[lift.pair]))
 
 
 def volume_pool(volume: Tensor, maps: Sequence[LiftMap], shape: Tuple[int, int, int]) -> Tensor:
@@ -141,13 +131,21 @@ def volume_pool(volume: Tensor, maps: Sequence[LiftMap], shape: Tuple[int, int, 
     Returns:
         Tensor: See :func:`lift_pool`.
     """
-    channels = volume.shape[2]
+    return _pool(volume, maps, shape, lambda n, lift: (lift.pair, None))
+
+
+def _pool(features, maps, shape, bags):
+    """Sum the rows of ``features`` that ``bags(n, lift)`` names, with weights or None, by cell."""
+    channels, dtype = features.shape[2], features.dtype
+    dtype = dtype if dtype == torch.float64 else torch.float32
     pooled = []
-    with torch.autocast(volume.device.type, enabled=False):
-        for n in range(len(volume)):
+    with torch.autocast(features.device.type, enabled=False):
+        for n in range(len(features)):
             lift = maps[n if len(maps) > 1 else 0]
-            table = volume[n].movedim(1, -1).reshape(-1, channels)
-            cells = F.embedding_bag(lift.pair, table.float(), lift.start, mode='sum',
-                                    include_last_offset=True)
+            table = features[n].movedim(1, -1).reshape(-1, channels).to(dtype)
+            rows, weights = bags(n, lift)
+            cells = F.embedding_bag(rows, table, lift.start, mode='sum', include_last_offset=True,
+                                    per_sample_weights=None if weights is None
+                                    else weights.to(dtype))
             pooled.append(cells.T.reshape(channels * shape[0], *shape[1:]))
         return torch.stack(pooled)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mmdet3d_plugin.geometry import BEVGrid, CameraRig
-from mmdet3d_plugin.geometry.lifting import build_lift_maps, frustum, lift_pool
+from mmdet3d_plugin.geometry.lifting import build_lift_maps, frustum, lift_pool, volume_pool
 from mmdet3d_plugin.geometry.rigid import rigid, yaw_matrix
 
 GRID = BEVGrid((-8, 8), (-8, 8), 1.0, rows='+x', cols='+y').with_levels((-4, 4), 2)
@@ -53,6 +53,23 @@ def test_equals_the_outer_product_forward_and_backward(batch, style):
                        for x in (out, expected))
     for a, b in zip(grads, expected):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_a_volume_is_pooled_like_the_product_that_makes_it():
+    torch.manual_seed(0)
+    depths, cameras = torch.arange(1.0, 12.0, 0.5), rig(2)
+    context = torch.randn(2, 2, 5, 4, 6, dtype=torch.float64)
+    depth = torch.rand(2, 2, 22, 4, 6, dtype=torch.float64)
+    volume = (context[:, :, :, None] * depth[:, :, None]).requires_grad_()
+    maps = build_lift_maps(GRID, cameras, (4, 6), depths)
+    out = volume_pool(volume, maps, (2, 16, 16))
+    torch.testing.assert_close(out, lift_pool(context, depth, maps, (2, 16, 16)), rtol=0,
+                               atol=1e-12)
+    out.sum().backward()
+    inside = volume.grad[0].movedim(1, -1).flatten(0, -2)[:, 0].nonzero().flatten()
+    assert torch.equal(inside, maps[0].pair.sort().values) and set(volume.grad.unique().tolist()
+                                                                   ) == {0.0, 1.0}
+    assert volume_pool(volume.bfloat16(), maps, (2, 16, 16)).dtype == torch.float32
 
 
 def test_one_feature_lands_where_its_ray_is():
