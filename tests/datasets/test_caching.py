@@ -220,6 +220,8 @@ def test_workers_write_one_cache(root, tmp_path):
 @pytest.mark.parametrize('make, message', [
     (lambda d: cached(d, CAMERA, dict(type='RandomYaw')), 'RandomYaw is no function of the files'),
     (lambda d: cached(d, SCAN, dict(IMAGE, stateful=True)), 'BuildLiDARImage is no function'),
+    (lambda d: cached(d, dict(type='LoadMultiViewImages', num_past=1, seconds=[(0.5, 1)])),
+     'LoadMultiViewImages is no function'),
     (lambda d: cached(d, IMAGE), "BuildLiDARImage needs 'scan'; wrap the transform that makes it"),
     (lambda d: cached(d, CAMERA, keys=('imgs', )), "do not make 'imgs'; did you mean 'img'"),
     (lambda d: cached(d, dict(CAMERA, sized=1)), r'Cached.transforms\[0\]'),

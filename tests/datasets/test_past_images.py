@@ -202,6 +202,11 @@ def test_key_frames_alone(tmp_path):
     frame = shots(tmp_path, AGES, key=(1, 4))
     assert chosen(frame, num_past=2, key_frames=True) == ([2, 5], 0.5)
     assert chosen(frame, num_past=3, key_frames=True) == ([2, 5, 5], 0.5)
+    assert chosen(shots(tmp_path, ()), num_past=1, key_frames=True) == ([0], 1 / 12)
+    for sweep in frame['image_sweeps']:
+        del sweep['is_key']
+    with pytest.raises(UserError, match="key_frames: no entry of image_sweeps has 'is_key'"):
+        chosen(frame, num_past=2, key_frames=True)
 
 
 def test_a_frame_without_past_repeats_itself(tmp_path):

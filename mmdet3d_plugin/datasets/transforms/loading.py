@@ -310,7 +310,8 @@ class LoadMultiViewImages(BaseTransform):
         key_frames (bool): Choose only from images of key frames.
 
     Raises:
-        UserError: ``seconds`` is not one for each past time.
+        UserError: ``seconds`` is not one for each past time, or with ``key_frames`` the past images
+            of a frame do not say which are key frames'.
     """
 
     requires, provides = ('images', ), ('img', 'cameras')
@@ -326,7 +327,8 @@ class LoadMultiViewImages(BaseTransform):
         self.seconds = [(s, s) if np.isscalar(s) else tuple(s) for s in seconds or ()]
         self._missing = set()
         if num_past:
-            self.requires = ('images', 'image_sweeps')
+            drawn = any(low < high for low, high in self.seconds)
+            self.requires = None if drawn else ('images', 'image_sweeps')
             self.provides = ('img', 'cameras', 'past_interval')
 
     def transform(self, results: dict) -> dict:
@@ -401,6 +403,10 @@ class LoadMultiViewImages(BaseTransform):
             return slice(None)
         if hasattr(sweeps, 'is_key'):
             return sweeps.is_key
+        if len(sweeps) and not any('is_key' in sweep for sweep in sweeps):
+            raise UserError("LoadMultiViewImages.key_frames: no entry of image_sweeps has 'is_key' "
+                            '(whether it is of a key frame); name the image table of the data set '
+                            '(image_table), or leave key_frames out')
         return np.array([sweep.get('is_key', False) for sweep in sweeps], bool)
 
     def _choose(self, left, ages, time) -> int:
