@@ -1,15 +1,7 @@
 # CenterPoint with voxels of 0.1 m, ten scans.
 _base_ = [
-    '../_base_/datasets/nuscenes_det.py', '../_base_/models/centerpoint_voxel.py',
+    '../_base_/datasets/nuscenes_det_lidar.py', '../_base_/models/centerpoint_voxel.py',
     '../_base_/schedules/centerpoint_20e.py'
 ]
 
 model = _base_.det_model
-train_dataloader = dict(
-    batch_size=4, num_workers=4,
-    dataset=dict(_delete_=True, type='CBGSBEVDataset', dataset=dict(
-        _base_.train_dataloader.dataset, pipeline=_base_.pasted_lidar_pipeline, image_table=None)))
-val_dataloader = dict(dataset=dict(pipeline=_base_.lidar_test_pipeline, image_table=None))
-test_dataloader = val_dataloader
-val_evaluator = dict(modality=dict(use_lidar=True))
-test_evaluator = val_evaluator

@@ -1,12 +1,11 @@
 # Megvii's BEVDepth: ResNet-50, a depth net with squeeze-and-excitation, two key frames.
+_base_ = ['./nuscenes_tasks.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
 num_past = 1  # key frames before the newest
 depth_bins = (2.0, 58.0, 0.5)
 features = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2), z_range=(-5.0, 3.0), resolution=0.8)
 channels = 80
-tasks = [['car'], ['truck', 'construction_vehicle'], ['bus', 'trailer'], ['barrier'],
-         ['motorcycle', 'bicycle'], ['pedestrian', 'traffic_cone']]
 
 # Rarely -------------------------------------------------------------------------------------------
 resnet = dict(
@@ -40,5 +39,5 @@ model = dict(
         encoder=dict(type='ImageEncoder', backbone=resnet, neck=image_neck),
         view_transform=view_transform),
     bev_encoder=bev_encoder,
-    head=dict(type='CenterPointHead', in_channels=256, tasks=tasks),
+    head=dict(type='CenterPointHead', in_channels=256, tasks=_base_.tasks),
     aux_losses=dict(depth=dict(type='DepthLoss', tap=depth_logits, depth=depth_bins)))

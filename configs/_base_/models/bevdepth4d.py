@@ -1,12 +1,11 @@
 # BEVDepth4D of BEVDet: ResNet-50, a gated depth net, one past frame at 0.75 to 2.25 s.
+_base_ = ['./nuscenes_tasks.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
 depth_bins = (1.0, 60.0, 1.0)
 features = dict(x_range=(-51.2, 51.2), y_range=(-51.2, 51.2), z_range=(-10.0, 10.0),
                 resolution=0.8)
 channels = 64
-tasks = [['car'], ['truck', 'construction_vehicle'], ['bus', 'trailer'], ['barrier'],
-         ['motorcycle', 'bicycle'], ['pedestrian', 'traffic_cone']]
 
 # Rarely -------------------------------------------------------------------------------------------
 resnet = dict(
@@ -32,5 +31,5 @@ model = dict(
         pre_process=dict(type='BEVDetResNet', in_channels=channels, channels=(channels, ),
                          strides=(1, ))),
     bev_encoder=bev_encoder,
-    head=dict(type='CenterPointHead', in_channels=256, tasks=tasks, velocity='displacement'),
+    head=dict(type='CenterPointHead', in_channels=256, tasks=_base_.tasks, velocity='displacement'),
     aux_losses=dict(depth=dict(type='DepthLoss', tap=depth_logits, depth=depth_bins)))

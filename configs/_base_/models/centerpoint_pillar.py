@@ -1,10 +1,9 @@
 # CenterPoint with dynamic pillars of 0.2 m: PointPillars' encoder, SECOND, SECONDFPN.
+_base_ = ['./nuscenes_tasks.py']
 
 # Sometimes ----------------------------------------------------------------------------------------
 point_range = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 point_values = 5  # x, y, z, intensity, age
-tasks = [['car'], ['truck', 'construction_vehicle'], ['bus', 'trailer'], ['barrier'],
-         ['motorcycle', 'bicycle'], ['pedestrian', 'traffic_cone']]
 
 # Rarely -------------------------------------------------------------------------------------------
 norm = dict(type='BN', eps=1e-3, momentum=0.01)
@@ -28,4 +27,4 @@ model = dict(
     type='BEVModel',
     lidar_branch=dict(type='PillarBranch', in_channels=point_values, point_range=point_range),
     bev_encoder=bev_encoder,
-    head=dict(type='CenterPointHead', in_channels=384, tasks=tasks))
+    head=dict(type='CenterPointHead', in_channels=384, tasks=_base_.tasks))

@@ -1,6 +1,6 @@
 # CenterPoint with voxels of mmdetection3d's model zoo: voxel01, circle NMS.
 _base_ = [
-    '../../_base_/datasets/nuscenes_det_release.py',
+    '../../_base_/datasets/nuscenes_det_lidar_release.py',
     '../../_base_/models/centerpoint_voxel.py', '../../_base_/schedules/centerpoint_20e.py'
 ]
 
@@ -12,11 +12,3 @@ model = dict(
         test_cfg=dict(
             post_center_range=(-61.2, -61.2, -10.0, 61.2, 61.2, 10.0),
             nms_type='circle', squared_radius=(4, 12, 10, 1, 0.85, 0.175))))
-train_dataloader = dict(
-    batch_size=4, num_workers=4,
-    dataset=dict(_delete_=True, type='CBGSBEVDataset', dataset=dict(
-        _base_.train_dataloader.dataset, pipeline=_base_.lidar_pipeline, image_table=None)))
-val_dataloader = dict(dataset=dict(pipeline=_base_.lidar_test_pipeline, image_table=None))
-test_dataloader = val_dataloader
-val_evaluator = dict(modality=dict(use_lidar=True))
-test_evaluator = val_evaluator
