@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from ..checkpoints import atomic_write
 from ..errors import UserError, parse_errors
 from ..geometry import rigid
-from ..structures import fields
+from ..structures import fields, gravity_boxes
 
 _NEEDED = ('boxes', 'names', 'first', 'count', 'columns')
 
@@ -122,8 +122,7 @@ def cut_objects(results: dict) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     """
     points = results[fields.POINTS].tensor.numpy()
     ann = results['ann_info']
-    boxes = ann['gt_bboxes_3d']
-    boxes = np.concatenate([boxes.gravity_center, boxes.tensor[:, 3:]], 1).astype(np.float32)
+    boxes = gravity_boxes(ann['gt_bboxes_3d']).numpy()
     inside = rigid.points_in_boxes(points, boxes)
     kept = inside.any(1)
     names = np.array(results[fields.CLASSES], str)[ann['gt_labels_3d'][kept]]

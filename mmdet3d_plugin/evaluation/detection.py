@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 
 from ..checkpoints import atomic_write
 from ..errors import UserError, did_you_mean, parse_errors
-from ..structures import fields, load_infos
+from ..structures import fields, gravity_boxes, load_infos
 from . import scores
 from .detection_scores import (
     ERRORS,
@@ -232,8 +232,7 @@ class NuScenesDetectionMetric(BaseMetric):
 
     def _found(self, sample: Mapping, classes: Sequence[str]) -> dict:
         found, token = sample['pred_instances_3d'], sample['token']
-        boxes = found['bboxes_3d']
-        values = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], 1).detach().cpu().double()
+        values = gravity_boxes(found['bboxes_3d']).detach().cpu().double()
         values = np.pad(values.numpy(), ((0, 0), (0, 9 - values.shape[1])))  # without velocities
         confidence = found['scores_3d'].detach().cpu().double().numpy()
         finite = np.isfinite(values).all(1) & np.isfinite(confidence) & (values[:, 3:6] > 0).all(1)

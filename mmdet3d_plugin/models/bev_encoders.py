@@ -102,8 +102,20 @@ class BEVDecoder(BaseModule):
         return (*maps, joined if isinstance(joined, Tensor) else joined[0])
 
 
+class StagedEncoder(BaseModule):
+    """Stages one after the other, ``self.stages``, whose maps are all given."""
+
+    def forward(self, bev: Tensor) -> Tuple[Tensor, ...]:
+        """(B, C, rows, columns) to the maps of all stages."""
+        maps = []
+        for stage in self.stages:
+            bev = stage(bev)
+            maps.append(bev)
+        return tuple(maps)
+
+
 @MODELS.register_module()
-class GeneralizedResNet(BaseModule):
+class GeneralizedResNet(StagedEncoder):
     """Stages of two basic residual blocks on the BEV map, as in BEVFusion.
 
     Args:
@@ -120,14 +132,6 @@ class GeneralizedResNet(BaseModule):
             ResLayer(BasicBlock, first, width, 2, stride=stride, norm_cfg=dict(type='BN'))
             for first, width, stride in zip(before, channels, strides))
 
-    def forward(self, bev: Tensor) -> Tuple[Tensor, ...]:
-        """(B, C, rows, columns) to the maps of all stages."""
-        maps = []
-        for stage in self.stages:
-            bev = stage(bev)
-            maps.append(bev)
-        return tuple(maps)
-
 
 def bevdet_stage(in_channels: int, channels: int, blocks: int, stride: int = 1) -> nn.Sequential:
     """Residual blocks of which the first has a 3x3 convolution with bias in its skip, as BEVDet."""
@@ -137,7 +141,7 @@ def bevdet_stage(in_channels: int, channels: int, blocks: int, stride: int = 1) 
 
 
 @MODELS.register_module()
-class BEVDetResNet(BaseModule):
+class BEVDetResNet(StagedEncoder):
     """Stages of residual blocks on the BEV map, as in BEVDet.
 
     Args:
@@ -153,14 +157,6 @@ class BEVDetResNet(BaseModule):
         before = (in_channels, *channels[:-1])
         self.stages = nn.ModuleList(bevdet_stage(first, width, blocks, stride)
                                     for first, width, stride in zip(before, channels, strides))
-
-    def forward(self, bev: Tensor) -> Tuple[Tensor, ...]:
-        """(B, C, rows, columns) to the maps of all stages."""
-        maps = []
-        for stage in self.stages:
-            bev = stage(bev)
-            maps.append(bev)
-        return tuple(maps)
 
 
 @MODELS.register_module()

@@ -2,12 +2,11 @@
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-import torch
 from mmdet3d.structures import Det3DDataSample
 from mmengine.structures import InstanceData
 
 from ..geometry import BEVGrid, rigid
-from ..structures import fields
+from ..structures import fields, gravity_boxes
 from .draw import (
     by_direction,
     count_in_image,
@@ -43,8 +42,7 @@ class Objects(NamedTuple):
     @classmethod
     def of(cls, instances: InstanceData, threshold: float = SCORE_THRESHOLD) -> 'Objects':
         """Those of an ``InstanceData`` whose score, where it has scores, is at least so high."""
-        boxes = instances.bboxes_3d
-        values = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], 1).cpu().numpy()
+        values = gravity_boxes(instances.bboxes_3d).cpu().numpy()
         labels = instances.labels_3d.cpu().numpy()
         if 'scores_3d' in instances:
             kept = instances.scores_3d.cpu().numpy() >= threshold

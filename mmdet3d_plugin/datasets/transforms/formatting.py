@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData, PixelData
 
 from ...errors import UserError, did_you_mean
 from ...geometry import BEVGrid, raster, rigid
-from ...structures import fields
+from ...structures import fields, gravity_boxes
 
 _MORE = ('num_points', 'visibility', 'valid')  # of a box, besides its label
 
@@ -28,8 +28,7 @@ def augmented_boxes(results: dict):
     ann = results.get('ann_info', results.get('eval_ann_info'))
     if ann is None:
         return None, None
-    boxes = ann['gt_bboxes_3d']
-    values = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], 1).numpy()
+    values = gravity_boxes(ann['gt_bboxes_3d']).numpy()
     if fields.BEV_AUG in results:
         values = rigid.transform_boxes(results[fields.BEV_AUG], values).astype(np.float32)
     return values, ann['gt_labels_3d']

@@ -10,7 +10,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes, LiDARPoints
 
 from ...errors import UserError, did_you_mean
 from ...geometry import rigid
-from ...structures import fields
+from ...structures import fields, gravity_boxes
 from ..object_database import ObjectDatabase, cut_objects
 
 
@@ -67,8 +67,7 @@ class PasteObjects(BaseTransform):
         if points.shape[1] != database.points.shape[1]:
             raise UserError(f'{self.database}: its points have {database.points.shape[1]} values, '
                             f'those of the frame {points.shape[1]}; make it again with this config')
-        boxes = ann['gt_bboxes_3d']
-        boxes = np.concatenate([boxes.gravity_center, boxes.tensor[:, 3:]], 1)
+        boxes = gravity_boxes(ann['gt_bboxes_3d']).numpy()
         names = np.array(results[fields.CLASSES], str)
         drawn = self._draw(pools, names[ann['gt_labels_3d']])
         added = free_of_overlap(database.boxes[drawn], boxes)
